@@ -1,0 +1,56 @@
+# Two commands from a fresh clone, with python3 >= 3.11 and make:   make lab   |   make test
+PY ?= python3
+BIN := .venv/bin
+# TORCH=auto (a GPU found: CUDA; none: the small CPU build) | cpu | cu130 ... | pypi (whatever PyPI gives)
+TORCH ?= auto
+JOBS ?= 2
+# A folder of local wheels (offline machines) is passed on to uv, and then no torch index is named.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend $(TORCH)))
+
+.PHONY: help setup lab test test-full lint run book bench env-file lock clean
+help:        ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: .venv/.done  ## make the environment in .venv
+.venv/.done: pyproject.toml constraints.txt
+	$(PY) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nlbook needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PY=python3.12 ...")'
+	$(PY) -m venv .venv
+	$(BIN)/python -m pip install -q uv -c constraints.txt
+	$(BIN)/uv pip install -q -p $(BIN)/python $(BACKEND) -c constraints.txt --group test -e .
+	touch $@
+
+lab: setup  ## open the book in JupyterLab
+	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_start_here.ipynb
+
+test: setup lint  ## lint, types and every test, the notebooks through papermill among them
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-full: setup  ## the notebooks with their full parameters (long)
+	$(BIN)/nlbook run --full
+
+run: setup  ## every notebook once, with quick parameters
+	$(BIN)/nlbook run --jobs $(JOBS)
+
+book: setup  ## rebuild notebooks/*.ipynb from notebooks/src/*.md
+	$(BIN)/nlbook notebooks build
+
+bench: setup  ## ratios, measured here
+	$(BIN)/nlbook bench
+
+env-file: setup  ## environment.yml from pyproject.toml
+	$(BIN)/python tools/sync_env.py
+
+# The lock is a *constraints* file: it fixes versions but asks for nothing, so that a machine without a GPU
+# does not get the CUDA wheels that the lock names.
+lock: setup  ## constraints.txt from pyproject.toml
+	mkdir -p build && printf 'torch==2.13.0\ntriton==3.7.1\n' > build/pins.txt
+	UV_FIND_LINKS= $(BIN)/uv pip compile -q -U --universal --python-version 3.11 --group test --extra hf --no-annotate --no-header -c build/pins.txt pyproject.toml -o constraints.txt
+	echo 'uv==$(shell $(BIN)/uv --version | cut -d" " -f2)' >> constraints.txt
+
+clean:  ## remove the environment and every build product
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,31 @@
+"""nlbook: an executable companion to the paper Nested Learning (Behrouz et al., NeurIPS 2025).
+
+One room holds one idea, and a chapter maps to a room:
+
+    memory      associative memories: objective x learning rule x retention        chapters 01 02 04
+    attention   softmax attention and its relatives as memories                    chapter 04
+    optim       optimizers as memories of gradients                                chapter 03
+    levels      update frequency, the faster-than order, traces                    chapters 05 06
+    cms         the continuum memory system                                        chapters 07 08
+    paper       the index of the paper's 121 equations, with errata                all chapters
+    viz, check  pictures; predictions and exercises                                all chapters
+
+Rooms are imported on first use, so that `import nlbook` is fast.
+"""
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["attention", "bench", "check", "cms", "errors", "levels", "memory", "optim", "paper", "tasks", "viz"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"nlbook.{name}")
+    raise AttributeError(f"module 'nlbook' has no attribute {name!r}; its rooms are: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

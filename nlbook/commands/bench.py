@@ -1,0 +1,32 @@
+"""`nlbook bench`: ratios, measured here and now."""
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+
+import click
+
+
+def suites() -> list[str]:
+    from nlbook import bench
+
+    return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if m.name != "core")
+
+
+@click.command()
+@click.argument("suite", nargs=-1)
+@click.option("--full", is_flag=True, help="Larger sizes and more rounds.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def command(suite: tuple[str, ...], full: bool, as_json: bool) -> None:
+    """Measure SUITE (all of them by default) and print ratios of things timed in one run."""
+    if unknown := sorted(set(suite) - set(suites())):
+        raise click.BadParameter(f"no suite {unknown}; there are {suites()}")
+    found = {}
+    for name in suite or suites():
+        reports = importlib.import_module(f"nlbook.bench.{name}").suite(quick=not full)
+        found[name] = [r.as_dict() for r in reports]
+        if not as_json:
+            click.echo("\n\n".join(r.table() for r in reports) + "\n")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
