@@ -6,8 +6,8 @@ import sys
 # jsonschema imports rfc3987_syntax, which builds a grammar that nobody here uses: 2 s of CPU in every process.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
