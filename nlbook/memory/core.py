@@ -1,0 +1,258 @@
+"""The protocol that every memory keeps, and the linear memory: one matrix, three visible parts.
+
+    state = memory.init(d_k, d_v, batch=(2,))       # the state before anything was seen
+    state = memory.write(state, k, v)               # one pair a sequence: k (2, d_k), v (2, d_v)
+    y = memory.read(state, q)                       # q (2, d_k) -> (2, d_v), or many queries (2, n, d_k) -> (2, n, d_v)
+    y, state = memory.scan(k, v, q)                 # a sequence: k, q (2, length, d_k), v (2, length, d_v)
+
+States are values: a write returns a new state and leaves the old one alone. Every sequence of a batch has its own.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlbook.errors import need, need_float
+from nlbook.memory.objectives import Objective, get_objective
+from nlbook.memory.rules import GD, Rate, Retention
+
+Feature = Callable[[Tensor], Tensor]
+
+
+def elu1(x: Tensor) -> Tensor:
+    """elu(x) + 1: the positive feature map of linear attention (phi of eq. 5)."""
+    return torch.nn.functional.elu(x) + 1
+
+
+FEATURES: dict[str, Feature | None] = {"identity": None, "elu1": elu1, "relu": torch.relu, "silu": torch.nn.functional.silu}
+
+
+@dataclass(frozen=True)
+class State:
+    """A memory's fast state. M is the (main) tensor, `start` what retention may pull towards, `extra` the rest."""
+
+    M: Tensor
+    start: Tensor
+    batch: tuple[int, ...]
+    d_k: int
+    d_v: int
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> State:
+        """The state with `fn` applied to every tensor of it."""
+        return replace(self, M=fn(self.M), start=fn(self.start), extra={name: fn(x) for name, x in self.extra.items()})
+
+    def detach(self) -> State:
+        """The state cut from autograd's graph: what follows no longer differentiates through what came before."""
+        return self.map(Tensor.detach)
+
+    def floats(self) -> int:
+        """Numbers kept for one sequence. Starts (`start`, extra "..._start") are the same for all and do not count."""
+        own = [self.M, *(x for name, x in self.extra.items() if not name.endswith("_start"))]
+        return sum(x.numel() for x in own) // max(1, torch.Size(self.batch).numel())
+
+
+class Memory:
+    """What all memories share: argument checks, the scan over a sequence, the three parts in `repr`."""
+
+    name: str = "memory"
+    objective: Objective
+    rule: GD
+    retention: Retention
+    lr: float
+
+    # ---- to be written by each memory ----
+    def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
+             device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
+        """The state before the first write."""
+        raise NotImplementedError
+
+    def _write(self, state: State, k: Tensor, v: Tensor, lr: Rate, keep: Rate) -> State:
+        raise NotImplementedError
+
+    def _read(self, state: State, q: Tensor) -> Tensor:
+        """q (*batch, n, d_k) -> (*batch, n, d_v)."""
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, str]:
+        """objective, rule and retention, each as its formula."""
+        return {"objective": self.objective.formula, "rule": self.rule.formula, "retention": self.retention.formula}
+
+    # ---- the protocol ----
+    def write(self, state: State, k: Tensor, v: Tensor, lr: Rate | None = None, keep: Rate | None = None) -> State:
+        """Store one pair in each sequence: k (*batch, d_k), v (*batch, d_v); lr, keep a number or (*batch) -> new state."""
+        self._need(state, "k", k, (*state.batch, state.d_k))
+        self._need(state, "v", v, (*state.batch, state.d_v))
+        return self._write(state, k, v, self._rate("lr", lr, state.batch, k), self._rate("keep", keep, state.batch, k))
+
+    def read(self, state: State, q: Tensor) -> Tensor:
+        """Ask: q (*batch, d_k) -> (*batch, d_v), or n queries a sequence, (*batch, n, d_k) -> (*batch, n, d_v)."""
+        need_float("q", q)
+        if q.ndim == len(state.batch) + 1:
+            self._need(state, "q", q, (*state.batch, state.d_k))
+            return self._read(state, q.unsqueeze(-2)).squeeze(-2)
+        n = q.shape[-2] if q.ndim > 1 else "n"
+        self._need(state, "q", q, (*state.batch, n, state.d_k))
+        return self._read(state, q)
+
+    def scan(self, k: Tensor, v: Tensor, q: Tensor, state: State | None = None, read: str = "before", *,
+             lr: Rate | None = None, keep: Rate | None = None) -> tuple[Tensor, State]:
+        """Read and write every token of a sequence.
+
+        k, q (*batch, length, d_k), v (*batch, length, d_v) -> y (*batch, length, d_v) and the state after the last token.
+        read="before": token t is answered from the tokens < t; "after": from the tokens <= t (eq. 5, 16).
+        lr, keep: a number, or one per token (*batch, length). state: from an earlier call; cutting a sequence anywhere
+        and handing the state on gives what one call gives.
+        """
+        need(read in ("before", "after"), "read", repr(read), "'before' or 'after'")
+        state, length = self._sequence(k, v, state)
+        self._need(state, "q", q, (*state.batch, length, state.d_k))
+        lrs, keeps = self._rates("lr", lr, state.batch, k), self._rates("keep", keep, state.batch, k)
+        answers = []
+        for t in range(length):
+            if read == "before":
+                answers.append(self._read(state, q[..., t:t + 1, :]))
+            state = self._write(state, k[..., t, :], v[..., t, :], lrs(t), keeps(t))
+            if read == "after":
+                answers.append(self._read(state, q[..., t:t + 1, :]))
+        y = torch.cat(answers, -2) if answers else v[..., :0, :]
+        return y, state
+
+    def write_all(self, k: Tensor, v: Tensor, state: State | None = None, *, lr: Rate | None = None,
+                  keep: Rate | None = None, passes: int = 1) -> State:
+        """Write a whole sequence, `passes` times over, and read nothing. Shapes as in `scan`."""
+        need(isinstance(passes, int) and passes >= 1, "passes", passes, "an int >= 1")
+        state, length = self._sequence(k, v, state)
+        lrs, keeps = self._rates("lr", lr, state.batch, k), self._rates("keep", keep, state.batch, k)
+        for _ in range(passes):
+            for t in range(length):
+                state = self._write(state, k[..., t, :], v[..., t, :], lrs(t), keeps(t))
+        return state
+
+    # ---- checks ----
+    def _sequence(self, k: Tensor, v: Tensor, state: State | None) -> tuple[State, int]:
+        for name, x in (("k", k), ("v", v)):
+            need_float(name, x)
+            need(x.ndim >= 2, name, f"shape {tuple(x.shape)}", "(..., length, dim)")
+        *batch, length, d_k = k.shape
+        if state is None:
+            state = self.init(d_k, v.shape[-1], batch, dtype=k.dtype, device=k.device)
+        self._need(state, "k", k, (*state.batch, length, state.d_k))
+        self._need(state, "v", v, (*state.batch, length, state.d_v))
+        return state, length
+
+    @staticmethod
+    def _need(state: State, name: str, x: Any, shape: tuple[int | str, ...]) -> None:
+        need_float(name, x)
+        need(tuple(x.shape) == shape, name, f"shape {tuple(x.shape)}", f"{shape}: batch {state.batch} as the state has")
+        need(x.dtype == state.M.dtype and x.device == state.M.device, name, f"{x.dtype} on {x.device}",
+             f"{state.M.dtype} on {state.M.device}, as the state has")
+
+    @staticmethod
+    def _own_rate(lr: float) -> float:
+        """The memory's default write rate. A learned rate is a tensor and goes in with the call, not here."""
+        need(isinstance(lr, (int, float)) and 0 <= lr < float("inf"), "lr", lr, "a finite number >= 0")
+        return float(lr)
+
+    def _rate(self, name: str, rate: Rate | None, shape: tuple[int, ...], like: Tensor) -> Rate:
+        """lr or keep: a number, or a tensor of exactly `shape`; the memory's own where None was given."""
+        if rate is None:
+            return self.lr if name == "lr" else self.retention.keep
+        want = "a number in (0, 1]" if name == "keep" else "a finite number >= 0"
+        if isinstance(rate, Tensor):
+            need(rate.dtype == like.dtype and rate.device == like.device, name, f"{rate.dtype} on {rate.device}",
+                 f"{like.dtype} on {like.device}, as k has")
+            need(rate.ndim == 0 or tuple(rate.shape) == shape, name, f"shape {tuple(rate.shape)}", f"a number or shape {shape}")
+            good = bool((rate > 0).all() and (rate <= 1).all()) if name == "keep" else bool((rate >= 0).all() and rate.isfinite().all())
+            need(good, name, f"values from {rate.min():.4g} to {rate.max():.4g}" if rate.numel() else "nothing", want)
+            return rate
+        need(isinstance(rate, (int, float)), name, type(rate).__name__, want + " or a tensor")
+        need(0 < rate <= 1 if name == "keep" else 0 <= rate < float("inf"), name, rate, want)
+        return rate
+
+    def _rates(self, name: str, rate: Rate | None, batch: tuple[int, ...], k: Tensor) -> Callable[[int], Rate]:
+        checked = self._rate(name, rate, (*batch, k.shape[-2]), k)
+        if isinstance(checked, Tensor) and checked.ndim:
+            per_token = checked
+            return lambda t: per_token[..., t]
+        return lambda t: checked
+
+    def __repr__(self) -> str:
+        p = self.parts()
+        return f"{self.name}(lr={self.lr:g})\n" + "\n".join(f"  {part:9s}  {p[part]}" for part in ("objective", "rule", "retention"))
+
+
+class MatrixMemory(Memory):
+    """The linear memory y = M phi(q): any objective, any learning rule, any retention (eq. 5, 6, 64-68).
+
+    M_t = keep(M_{t-1}) + step of the rule. lr: default write rate. phi: feature map of keys and queries, by name
+    (identity, elu1, relu, silu) or a function (..., d) -> (..., D).
+
+    >>> MatrixMemory("l2", GD(), Retention(0.9), lr=0.5, name="mine")
+    mine(lr=0.5)
+      objective  ½|Mk − v|²
+      rule       M − η∇L(M; k, v)
+      retention  αM
+    """
+
+    def __init__(self, objective: str | Objective = "l2", rule: GD | None = None, retention: Retention | None = None, *,
+                 lr: float = 1.0, phi: str | Feature = "identity", name: str = "memory") -> None:
+        self.objective, self.rule, self.retention = get_objective(objective), rule or GD(), retention or Retention()
+        need(not self.rule.needs_answer or self.objective.through_answer, "objective", self.objective.name,
+             f"dot, l2 or lp: the rule {self.rule.name} steps on the answer alone")
+        need(self.rule.name != "rls" or self.objective.name == "l2", "objective", self.objective.name, "l2 (RLS solves least squares)")
+        need(not self.rule.discounts_evidence or self.retention.towards == "zero", "towards", "'initial'",
+             "'zero': RLS discounts old pairs, its state never decays")
+        self.lr = self._own_rate(lr)
+        need(callable(phi) or phi in FEATURES, "phi", repr(phi), f"one of {', '.join(FEATURES)} or a function")
+        self.phi: Feature | None = phi if callable(phi) else FEATURES[phi]
+        self.name = name
+
+    def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
+             device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
+        """Zeros, or M0: (d_v, d_k') for every sequence alike (a learned start), or (*batch, d_v, d_k') with one for each.
+
+        d_k' = d_k unless phi changes it. M0 keeps its graph: an outer level can learn it (eq. 28, 69).
+        """
+        for arg, size in (("d_k", d_k), ("d_v", d_v)):
+            need(isinstance(size, int) and size >= 1, arg, size, "an int >= 1")
+        batch = tuple(batch)
+        width = d_k if self.phi is None else self.phi(torch.zeros(d_k, dtype=dtype)).shape[-1]
+        if M0 is None:
+            M0 = torch.zeros(*batch, d_v, width, dtype=dtype, device=device)
+        else:
+            need_float("M0", M0)
+            need(tuple(M0.shape) in ((d_v, width), (*batch, d_v, width)), "M0", f"shape {tuple(M0.shape)}",
+                 f"({d_v}, {width}) or {(*batch, d_v, width)}")
+            M0 = M0.expand(*batch, d_v, width)
+        return State(M0, M0, batch, d_k, d_v, self.rule.start(M0))
+
+    def parts(self) -> dict[str, str]:
+        discounts = self.rule.discounts_evidence and self.retention.keep != 1
+        return super().parts() | ({"retention": "old pairs weigh αᵃᵍᵉ"} if discounts else {})
+
+    def _write(self, state: State, k: Tensor, v: Tensor, lr: Rate, keep: Rate) -> State:
+        k = k if self.phi is None else self.phi(k)
+        kept = state.M if self.rule.discounts_evidence else self.retention.apply(state.M, state.start, keep)
+        at = kept if self.retention.gradient_at == "kept" else state.M
+        change, extra = self.rule.step(self.objective, at, k, v, lr, keep, state.extra)
+        return replace(state, M=kept + change, extra=extra)
+
+    def _read(self, state: State, q: Tensor) -> Tensor:
+        return (q if self.phi is None else self.phi(q)) @ state.M.mT
+
+    def surprise(self, state: State, k: Tensor, v: Tensor) -> Tensor:
+        """Gradient of the objective at the answer (*batch, d_v): what the memory did not expect (eq. 8)."""
+        self._need(state, "k", k, (*state.batch, state.d_k))
+        self._need(state, "v", v, (*state.batch, state.d_v))
+        return self.objective.surprise(state.M, k if self.phi is None else self.phi(k), v)
+
+    def loss(self, state: State, k: Tensor, v: Tensor) -> Tensor:
+        """The objective at this pair, one number a sequence: (*batch)."""
+        self._need(state, "k", k, (*state.batch, state.d_k))
+        self._need(state, "v", v, (*state.batch, state.d_v))
+        return self.objective.value(state.M, k if self.phi is None else self.phi(k), v)

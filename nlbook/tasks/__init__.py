@@ -1,0 +1,1 @@
+"""Synthetic data with a known optimum: recall, formal languages, task streams, a needle, time scales."""
