@@ -1,0 +1,112 @@
+"""One look for every picture of the book: one colour is one quantity, no pyplot, and the same bytes each time.
+
+Colours are Okabe and Ito's eight, which stay apart for colour-blind readers; the levels are a ramp from light to dark
+(fast to slow), so that their order can be seen in grey as well.
+"""
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS: dict[str, str] = {
+    "key": "#0072B2",        # blue
+    "value": "#009E73",      # green
+    "objective": "#CC79A7",  # pink
+    "rate": "#E69F00",       # orange
+    "query": "#56B4E9",      # sky
+    "memory": "#332288",     # indigo
+    "error": "#D55E00",      # vermilion
+    "truth": "#000000",
+    "baseline": "#6E6E6E",
+    "control": "#A0A0A0",
+    "level1": "#F2844B",     # the fastest level; plasma from light to dark
+    "level2": "#D5536F",
+    "level3": "#A82296",
+    "level4": "#7201A8",
+    "level5": "#3E049C",
+    "level6": "#0D0887",
+    "frozen": "#6E6E6E",
+    "grid": "#E4E4E4",
+}
+"""Quantity -> colour. The four words of the book and what else is drawn more than once."""
+
+BOOK_STYLE: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs on every machine
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.facecolor": "white",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLORS["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "lines.linewidth": 2.0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "image.cmap": "cividis",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.transparent": False,
+    "mathtext.fontset": "dejavusans",
+}
+
+DPI = 144          # pixels an inch in the file
+CSS_PER_INCH = 100  # pixels an inch on the page: 10-point text shows at 14 px
+
+
+@contextmanager
+def book_style() -> Iterator[None]:
+    """The book's matplotlib settings, for the time of a `with` block."""
+    with matplotlib.rc_context(cast(Any, BOOK_STYLE)):
+        yield
+
+
+class BookFigure(Figure):
+    """A Figure whose axes take the book's style also when they are made outside `book_style()`."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Axes:
+        with book_style():
+            return super().add_subplot(*args, **kwargs)
+
+
+def figure(width: float = 7, height: float = 3.2) -> Figure:
+    """An empty figure in the book's style: white, constrained layout, not known to pyplot (nothing to close).
+
+    `width` and `height` are in inches; an inch is 100 pixels on the page, so 7 fills a notebook's column.
+    """
+    with book_style():
+        return BookFigure(figsize=(width, height), layout="constrained")
+
+
+def png(fig: Figure, dpi: int = DPI) -> bytes:
+    """The figure as PNG. The same figure gives the same bytes: no software name, no date."""
+    buffer = io.BytesIO()
+    with book_style():
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
+    return buffer.getvalue()
+
+
+def css_size(fig: Figure) -> tuple[int, int]:
+    """Width and height of the figure on the page, in CSS pixels."""
+    width, height = fig.get_size_inches()
+    return round(width * CSS_PER_INCH), round(height * CSS_PER_INCH)
+
+
+def end_label(ax: Axes, x: float, y: float, text: str, color: str, dx: float = 5, dy: float = 0, **kwargs: Any) -> None:
+    """A direct label at the end of a line, in the line's colour: the reader need not match a legend."""
+    kwargs = {"va": "center", "ha": "left", "fontsize": 9, "annotation_clip": False, **kwargs}
+    ax.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=color, **kwargs)
