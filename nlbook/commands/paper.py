@@ -1,0 +1,61 @@
+"""`nlbook paper`: look an equation up, list the errata, or see which equations have code, a test and a chapter."""
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("paper")
+@click.argument("number", type=int, required=False)
+@click.option("--errata", "show_errata", is_flag=True, help="Every printed form that does not hold, and what does.")
+@click.option("--coverage", "show_coverage", is_flag=True, help="Which equations have code, a test and a chapter.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def command(number: int | None, show_errata: bool, show_coverage: bool, as_json: bool) -> None:
+    """The paper's 121 equations: `nlbook paper 57`, `--errata`, `--coverage`."""
+    from nlbook import paper
+
+    if sum((number is not None, show_errata, show_coverage)) != 1:
+        raise click.UsageError("say one of: an equation's number, --errata, --coverage")
+    try:
+        if show_coverage:
+            rows = paper.coverage()
+            click.echo(json.dumps(rows, indent=1) if as_json else coverage_table(rows))
+        elif show_errata:
+            found = paper.errata()
+            click.echo(json.dumps([vars(e) for e in found], indent=1) if as_json else errata_text(found))
+        elif number is not None:
+            e = paper.equation(number)
+            facts = {**vars(e), "code": e.code, "tests": e.tests}
+            click.echo(json.dumps(facts, indent=1) if as_json else equation_text(e))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def equation_text(e) -> str:
+    lines = [str(e), f"  section {e.section}, chapter {', '.join(e.chapters)}"]
+    for name in ("shapes", "note", "check", "definition_only"):
+        if value := getattr(e, name):
+            lines.append(f"  {name.replace('_', ' ')}: {value}")
+    lines += [f"  code: {place}" for place in e.code] + [f"  test: {place}" for place in e.tests]
+    return "\n".join(lines)
+
+
+def errata_text(found) -> str:
+    return "\n\n".join(f"{e}\n  shown by {e.test}" for e in found)
+
+
+def coverage_table(rows: list[dict]) -> str:
+    """One line an equation with how many places carry it, and the count."""
+    from nlbook import paper
+
+    lines, covered = [f"{'eq.':>4}  {'code':>4}  {'test':>4}  {'chapter':<10}  name"], 0
+    for row in rows:
+        e = paper.equation(row["number"])
+        has = bool(row["code"] or row["tests"])
+        covered += has or bool(e.definition_only)
+        chapter = " ".join(c[:2] for c in row["chapter"]) or "-"
+        state = e.name if has else f"{e.name} ({'definition only' if e.definition_only else 'not covered'})"
+        code, tests = (len(row[k]) or "-" for k in ("code", "tests"))
+        lines.append(f"{e.number:>4}  {code:>4}  {tests:>4}  {chapter:<10}  {state}")
+    return "\n".join([*lines, f"covered {covered} of {len(rows)}: code, a test, or an explained 'definition only'"])
