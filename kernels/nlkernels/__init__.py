@@ -1,1 +1,17 @@
-"""nlkernels."""
+"""nlkernels: the operators of nested learning, from the definition to a fused GPU kernel.
+
+Each operator is a folder with three rooms: `reference.py` (a loop over tokens: the definition), `chunked.py` (the
+exact parallel form in plain PyTorch) and `triton.py` (one fused kernel, forward and backward). `impl="auto"` picks
+for you; see `nlkernels.dispatch`.
+Importing this package needs torch only: triton is imported when a fused kernel is launched.
+
+    linear_memory     one recurrence; presets linear_attention, delta_rule, gated_delta_rule, hope_memory
+    newton_schulz     orthogonalisation for Muon and M3, batched by shape
+"""
+from nlkernels.dispatch import available
+from nlkernels.errors import KernelError
+from nlkernels.linear_memory import delta_rule, gated_delta_rule, hope_memory, linear_attention, linear_memory
+from nlkernels.newton_schulz import newton_schulz
+
+__all__ = ["KernelError", "available", "delta_rule", "gated_delta_rule", "hope_memory", "linear_attention",
+           "linear_memory", "newton_schulz"]

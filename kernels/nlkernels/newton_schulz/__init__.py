@@ -1,0 +1,92 @@
+"""Newton-Schulz orthogonalisation for Muon and M3: many matrices in one call."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from nlkernels import dispatch
+from nlkernels.errors import KernelError, need
+from nlkernels.newton_schulz.chunked import chunked
+from nlkernels.newton_schulz.reference import reference
+
+__all__ = ["COEFFICIENTS", "chunked", "newton_schulz", "reference"]
+
+COEFFICIENTS = {"quintic": (3.4445, -4.7750, 2.0315), "cubic": (1.5, -0.5, 0.0)}
+
+
+@overload
+def newton_schulz(G: Tensor, steps: int = ..., coefficients: str = ..., *, eps: float = ..., impl: str = ...,
+                  explain: bool = ...) -> Tensor: ...
+@overload
+def newton_schulz(G: Sequence[Tensor], steps: int = ..., coefficients: str = ..., *, eps: float = ..., impl: str = ...,
+                  explain: bool = ...) -> list[Tensor]: ...
+
+
+def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: str = "quintic", *, eps: float = 1e-7,
+                  impl: str = "auto", explain: bool = False) -> Tensor | list[Tensor]:
+    """Approximate U V^T of G = U S V^T by a polynomial in G: `steps` times X <- a X + (b A + c A^2) X, A = X X^T.
+
+    eq. 44 is its "cubic" form.
+
+    Args:
+        G: (m, n) or (..., m, n), every matrix on its own; or a list of such tensors, which is grouped by shape, dtype
+            and device so that equal shapes share their launches.
+        steps: 0 returns G / |G|.
+        coefficients: "quintic" (Muon: fast, singular values end in about [0.7, 1.2]) or "cubic" (eq. 44: converges to
+            1).
+        eps: added to the norm; a zero matrix stays zero.
+        impl: "auto" | "reference" | "chunked" | "triton". The fused kernel keeps a matrix in registers: both sides at
+            most 128.
+        explain: print which implementation was chosen, and why.
+
+    Returns:
+        The same shape and dtype as G (a list for a list, in its order). Differentiable; the fused kernel's backward
+        recomputes through the chunked form.
+
+    Raises:
+        KernelError: fewer than two dimensions, an integer dtype, an unknown name.
+
+    >>> X = newton_schulz(torch.diag(torch.tensor([1.0, 0.5, 0.25])), steps=20, coefficients="cubic")
+    >>> torch.allclose(X, torch.eye(3), atol=1e-5)
+    True
+    """
+    op = "newton_schulz"
+    if not isinstance(G, Tensor):
+        return _grouped(G, steps, coefficients, eps, impl, explain)
+    need(op, G.ndim >= 2, "G", f"a tensor of shape {tuple(G.shape)}", "(..., m, n): at least two dimensions",
+         "Vectors (biases, norms) have no orthogonal factor: give them to another optimizer")
+    need(op, G.is_floating_point(), "dtype of G", G.dtype, "a floating-point dtype")
+    need(op, isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0, "steps", repr(steps),
+         "an int >= 0")
+    need(op, coefficients in COEFFICIENTS, "coefficients", repr(coefficients), f"one of {sorted(COEFFICIENTS)}")
+    need(op, eps >= 0, "eps", eps, "a number >= 0")
+    abc = COEFFICIENTS[coefficients]
+    choice = dispatch.choose(op, impl, G, size=max(G.shape[-2:]), sized="side")
+    if explain:
+        dispatch.explain_choice(op, choice)
+    if G.numel() == 0:
+        return G.clone()
+    with dispatch.no_autocast(G):
+        if choice.impl == "triton":
+            from nlkernels.newton_schulz.triton import fused
+            return fused(G, steps, abc, eps)
+        return (chunked if choice.impl == "chunked" else reference)(G, steps, abc, eps)
+
+
+def _grouped(matrices: Sequence[Tensor], steps: int, coefficients: str, eps: float, impl: str,
+             explain: bool) -> list[Tensor]:
+    groups: dict[tuple, list[int]] = {}
+    for i, X in enumerate(matrices):
+        if not isinstance(X, Tensor):
+            raise KernelError(f"newton_schulz: G[{i}] is {type(X).__name__}, needed: a tensor, or a list of tensors")
+        groups.setdefault((X.shape, X.dtype, X.device), []).append(i)
+    out: list[Tensor] = [*matrices]
+    for where in groups.values():
+        batch = newton_schulz(torch.stack([matrices[i] for i in where]), steps, coefficients, eps=eps, impl=impl,
+                              explain=explain)
+        for i, X in zip(where, batch.unbind(0), strict=True):
+            out[i] = X
+    return out
