@@ -16,6 +16,9 @@ from nlbook.memory.objectives import L2, OBJECTIVES, Dot, Lp, Objective, Oja, ge
 from nlbook.memory.presets import PRESETS, make, names, table
 from nlbook.memory.rules import DGD, GD, RLS, Implicit, Omega, Retention, delta, dgd, dgd_rate, hebbian, oja, omega
 
-__all__ = ["DGD", "FEATURES", "GD", "L2", "OBJECTIVES", "PRESETS", "RLS", "Dot", "Implicit", "Lp", "MLPMemory", "MatrixMemory", "Memory",
-           "Objective", "Oja", "Omega", "Retention", "SoftmaxMemory", "State", "crosstalk", "delta", "dgd", "dgd_rate", "get_objective", "hebbian",
-           "interference", "make", "names", "oja", "omega", "outer", "recall", "recall_accuracy", "rewrite_accuracy", "rewrite_key", "table"]
+__all__ = [
+    "DGD", "FEATURES", "GD", "L2", "OBJECTIVES", "PRESETS", "RLS", "Dot", "Implicit", "Lp", "MLPMemory",
+    "MatrixMemory", "Memory", "Objective", "Oja", "Omega", "Retention", "SoftmaxMemory", "State", "crosstalk",
+    "delta", "dgd", "dgd_rate", "get_objective", "hebbian", "interference", "make", "names", "oja", "omega",
+    "outer", "recall", "recall_accuracy", "rewrite_accuracy", "rewrite_key", "table",
+]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import need, need_float
+from nlbook.errors import NLBookError, need, need_float
 from nlbook.memory.objectives import Objective, get_objective
 from nlbook.memory.rules import GD, Rate, Retention
 
@@ -28,7 +28,9 @@ def elu1(x: Tensor) -> Tensor:
     return torch.nn.functional.elu(x) + 1
 
 
-FEATURES: dict[str, Feature | None] = {"identity": None, "elu1": elu1, "relu": torch.relu, "silu": torch.nn.functional.silu}
+FEATURES: dict[str, Feature | None] = {
+    "identity": None, "elu1": elu1, "relu": torch.relu, "silu": torch.nn.functional.silu,
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class Memory:
 
     # ---- the protocol ----
     def write(self, state: State, k: Tensor, v: Tensor, lr: Rate | None = None, keep: Rate | None = None) -> State:
-        """Store one pair in each sequence: k (*batch, d_k), v (*batch, d_v); lr, keep a number or (*batch) -> new state."""
+        """Store one pair in each sequence: k (*batch, d_k), v (*batch, d_v); lr, keep a number or (*batch) -> new
+        state.
+        """
         self._need(state, "k", k, (*state.batch, state.d_k))
         self._need(state, "v", v, (*state.batch, state.d_v))
         return self._write(state, k, v, self._rate("lr", lr, state.batch, k), self._rate("keep", keep, state.batch, k))
@@ -103,8 +107,8 @@ class Memory:
              lr: Rate | None = None, keep: Rate | None = None) -> tuple[Tensor, State]:
         """Read and write every token of a sequence.
 
-        k, q (*batch, length, d_k), v (*batch, length, d_v) -> y (*batch, length, d_v) and the state after the last token.
-        read="before": token t is answered from the tokens < t; "after": from the tokens <= t (eq. 5, 16).
+        k, q (*batch, length, d_k), v (*batch, length, d_v) -> y (*batch, length, d_v) and the state after the last
+        token. read="before": token t is answered from the tokens < t; "after": from the tokens <= t (eq. 5, 16).
         lr, keep: a number, or one per token (*batch, length). state: from an earlier call; cutting a sequence anywhere
         and handing the state on gives what one call gives.
         """
@@ -166,9 +170,11 @@ class Memory:
         if isinstance(rate, Tensor):
             need(rate.dtype == like.dtype and rate.device == like.device, name, f"{rate.dtype} on {rate.device}",
                  f"{like.dtype} on {like.device}, as k has")
-            need(rate.ndim == 0 or tuple(rate.shape) == shape, name, f"shape {tuple(rate.shape)}", f"a number or shape {shape}")
-            good = bool((rate > 0).all() and (rate <= 1).all()) if name == "keep" else bool((rate >= 0).all() and rate.isfinite().all())
-            need(good, name, f"values from {rate.min():.4g} to {rate.max():.4g}" if rate.numel() else "nothing", want)
+            came = tuple(rate.shape)
+            need(came in ((), shape), name, f"shape {came}", f"a number or shape {shape}")
+            good = (rate > 0) & (rate <= 1) if name == "keep" else (rate >= 0) & rate.isfinite()
+            if not bool(good.all()):
+                raise NLBookError(f"{name}: got values from {rate.min():.4g} to {rate.max():.4g}, expected {want}")
             return rate
         need(isinstance(rate, (int, float)), name, type(rate).__name__, want + " or a tensor")
         need(0 < rate <= 1 if name == "keep" else 0 <= rate < float("inf"), name, rate, want)
@@ -182,8 +188,7 @@ class Memory:
         return lambda t: checked
 
     def __repr__(self) -> str:
-        p = self.parts()
-        return f"{self.name}(lr={self.lr:g})\n" + "\n".join(f"  {part:9s}  {p[part]}" for part in ("objective", "rule", "retention"))
+        return f"{self.name}(lr={self.lr:g})\n" + "\n".join(f"  {part:9s}  {how}" for part, how in self.parts().items())
 
 
 class MatrixMemory(Memory):
@@ -204,7 +209,7 @@ class MatrixMemory(Memory):
         self.objective, self.rule, self.retention = get_objective(objective), rule or GD(), retention or Retention()
         need(not self.rule.needs_answer or self.objective.through_answer, "objective", self.objective.name,
              f"dot, l2 or lp: the rule {self.rule.name} steps on the answer alone")
-        need(self.rule.name != "rls" or self.objective.name == "l2", "objective", self.objective.name, "l2 (RLS solves least squares)")
+        need(self.rule.name != "rls" or self.objective.name == "l2", "objective", self.objective.name, "l2 (for RLS)")
         need(not self.rule.discounts_evidence or self.retention.towards == "zero", "towards", "'initial'",
              "'zero': RLS discounts old pairs, its state never decays")
         self.lr = self._own_rate(lr)
@@ -214,7 +219,8 @@ class MatrixMemory(Memory):
 
     def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
-        """Zeros, or M0: (d_v, d_k') for every sequence alike (a learned start), or (*batch, d_v, d_k') with one for each.
+        """Zeros, or M0: (d_v, d_k') for every sequence alike (a learned start), or (*batch, d_v, d_k') with one for
+        each.
 
         d_k' = d_k unless phi changes it. M0 keeps its graph: an outer level can learn it (eq. 28, 69).
         """

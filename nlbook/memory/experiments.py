@@ -18,7 +18,9 @@ from nlbook.tasks import recall as task
 
 @dataclass(frozen=True)
 class Score:
-    """accuracy: share of answers nearest to the right value; error: mean |y - v|^2 / |v|^2; spread: sd of accuracy over sequences."""
+    """accuracy: share of answers nearest to the right value; error: mean |y - v|^2 / |v|^2; spread: sd of accuracy over
+    sequences.
+    """
 
     accuracy: float
     error: float
@@ -27,7 +29,8 @@ class Score:
 
 
 def nearest(y: Tensor, candidates: Tensor) -> Tensor:
-    """Which candidate each answer means: y (..., n, d), candidates (..., m, d) -> index (..., n) of the largest cosine."""
+    """Which candidate each answer means: y (..., n, d), candidates (..., m, d) -> index (..., n) of the largest cosine.
+    """
     return (y @ task.unit(candidates).mT).argmax(-1)
 
 
@@ -53,8 +56,8 @@ def recall_accuracy(rule: str | Memory, n: int, d: int = 32, rho: float = 0.0, *
                     seed: int = 0, passes: int = 1, control: bool = False, **options: Any) -> Score:
     """Store n pairs in `batch` independent memories, ask for all n: how many answers are nearest to the right value?
 
-    rule: a preset's name (with its options, lr= among them) or a memory. rho: overlap of the keys. control=True: the answers
-    are scored against shuffled pairings (must fall to chance, 1/n, or below).
+    rule: a preset's name (with its options, lr= among them) or a memory. rho: overlap of the keys. control=True: the
+    answers are scored against shuffled pairings (must fall to chance, 1/n, or below).
 
     >>> recall_accuracy("delta", n=4, d=32).accuracy
     1.0
@@ -82,7 +85,9 @@ class Rewrite:
 
 
 def rewrite_key(rule: str | Memory, d: int = 32, *, seed: int = 0, value_scale: float = 1.0, **options: Any) -> Rewrite:
-    """Write (k, v1), then (k, v2) with the same unit key; ask for k. Hebb answers v1 + v2, delta with lr = 1 answers v2."""
+    """Write (k, v1), then (k, v2) with the same unit key; ask for k. Hebb answers v1 + v2, delta with lr = 1 answers
+    v2.
+    """
     memory = _memory(rule, options)
     k = task.keys(1, d, seed=seed)[0]
     v = value_scale * task.values(2, d, seed=seed)[0]
@@ -99,19 +104,24 @@ def crosstalk(k: Tensor) -> Tensor:
 
 
 def interference(k: Tensor) -> Tensor:
-    """Expected squared crosstalk of each answer for independent unit values: sum over j != i of <k_i, k_j>^2, shape (..., n)."""
+    """Expected squared crosstalk of each answer for independent unit values: sum over j != i of <k_i, k_j>^2, shape
+    (..., n).
+    """
     return crosstalk(k).square().sum(-1) - k.square().sum(-1).square()
 
 
 def recall_matrix(rule: str | Memory, data: task.Recall, **options: Any) -> Tensor:
-    """Cosine of every answer with every candidate value: (batch, n, n). A perfect memory has the targets' own cosines."""
+    """Cosine of every answer with every candidate value: (batch, n, n). A perfect memory has the targets' own cosines.
+    """
     y = answers(rule, data, **options)
     return task.unit(y) @ task.unit(data.target).mT
 
 
 def best_rate(rule: str, n: int, d: int = 32, rho: float = 0.0, *, rates: tuple[float, ...] = (0.1, 0.3, 0.6, 1.0, 1.5),
               seed: int = 100, **options: Any) -> float:
-    """The write rate with the best accuracy (ties: the smaller error) on a seed that the result must not be reported on."""
+    """The write rate with the best accuracy (ties: the smaller error) on a seed that the result must not be reported
+    on.
+    """
     def quality(lr: float) -> tuple[float, float]:
         s = recall_accuracy(rule, n, d, rho, seed=seed, lr=lr, **options)
         return (s.accuracy, -s.error) if s.error == s.error else (-1.0, 0.0)

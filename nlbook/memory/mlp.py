@@ -1,4 +1,5 @@
-"""A deep memory: two layers with a residual, M(x) = x + W1 silu(W2 x) (eq. 89), trained token by token in closed form."""
+"""A deep memory: two layers with a residual, M(x) = x + W1 silu(W2 x) (eq. 89), trained token by token in closed form.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,14 +23,16 @@ def silu_slope(z: Tensor) -> Tensor:
 class MLPMemory(Memory):
     """y = q + W1 silu(W2 q) with W2 (hidden, d_k) random and W1 (d_v, hidden) zero at the start; GD on both.
 
-    steps: gradient steps on each pair (passes over a whole sequence: `write_all(passes=n)`). residual=True needs d_k = d_v.
-    The start is drawn once from `seed` and is the same for every sequence; the state is not. State.M is W1, extra["W2"] the rest.
+    steps: gradient steps on each pair (passes over a whole sequence: `write_all(passes=n)`). residual=True needs d_k =
+    d_v. The start is drawn once from `seed` and is the same for every sequence; the state is not. State.M is W1,
+    extra["W2"] the rest.
     """
 
     def __init__(self, objective: str | Objective = "l2", *, hidden: int = 64, residual: bool = True, steps: int = 1,
-                 keep: float = 1.0, towards: str = "initial", lr: float = 0.1, seed: int = 0, name: str = "mlp") -> None:
+                 keep: float = 1.0, towards: str = "initial", lr: float = 0.1, seed: int = 0,
+                 name: str = "mlp") -> None:
         self.objective, self.rule, self.retention = get_objective(objective), GD(), Retention(keep, towards)
-        need(self.objective.through_answer, "objective", self.objective.name, "dot, l2 or lp (a function of the answer)")
+        need(self.objective.through_answer, "objective", self.objective.name, "dot, l2 or lp")
         for arg, n in (("hidden", hidden), ("steps", steps)):
             need(isinstance(n, int) and n >= 1, arg, n, "an int >= 1")
         self.hidden, self.residual, self.steps, self.seed, self.name = hidden, residual, steps, seed, name
@@ -38,11 +41,14 @@ class MLPMemory(Memory):
     def parts(self) -> dict[str, str]:
         form = "M(k) = k + W₁σ(W₂k)" if self.residual else "M(k) = W₁σ(W₂k)"
         rule = "W − η∇L" + (f", {self.steps} steps a pair" if self.steps > 1 else "")
-        return super().parts() | {"objective": self.objective.formula.replace("Mk", "M(k)") + ",  " + form, "rule": rule}
+        objective = self.objective.formula.replace("Mk", "M(k)")
+        return super().parts() | {"objective": f"{objective},  {form}", "rule": rule}
 
     def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
-        """W1 = M0 or zeros (d_v, hidden); W2 from the seed, entries of variance 1 (unit keys then give unit pre-activations)."""
+        """W1 = M0 or zeros (d_v, hidden); W2 from the seed, entries of variance 1 (unit keys then give unit pre-
+        activations).
+        """
         need(not self.residual or d_k == d_v, "d_v", d_v, f"{d_k}, as d_k is: the residual adds the key to the answer")
         batch = tuple(batch)
         W2 = torch.randn(self.hidden, d_k, generator=generator(self.seed), dtype=torch.float64).to(device, dtype)
@@ -52,7 +58,9 @@ class MLPMemory(Memory):
         return State(W1, W1, batch, d_k, d_v, {"W2": W2, "W2_start": W2})
 
     def grads(self, state: State, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Closed-form gradients of the objective at one pair: for W1 (*batch, d_v, hidden) and W2 (*batch, hidden, d_k)."""
+        """Closed-form gradients of the objective at one pair: for W1 (*batch, d_v, hidden) and W2 (*batch, hidden,
+        d_k).
+        """
         W1, W2 = state.M, state.extra["W2"]
         z = recall(W2, k)
         h = torch.nn.functional.silu(z)

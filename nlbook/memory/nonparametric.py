@@ -42,7 +42,8 @@ class ClosedForm(GD):
 def log_weights(q: Tensor, k: Tensor, temperature: float | None = None, kernel: str = "dot") -> Tensor:
     """log s(k_i, q_j): q (..., n, d_k), k (..., m, d_k) -> (..., n, m). temperature None = sqrt(d_k).
 
-    kernel="dot": <k, q>/tau (softmax attention); "gaussian": -|k - q|^2 / (2 tau), the same thing for keys of one length.
+    kernel="dot": <k, q>/tau (softmax attention); "gaussian": -|k - q|^2 / (2 tau), the same thing for keys of one
+    length.
     """
     need(kernel in ("dot", "gaussian"), "kernel", repr(kernel), "'dot' or 'gaussian'")
     tau = k.shape[-1] ** 0.5 if temperature is None else temperature
@@ -58,14 +59,15 @@ class SoftmaxMemory(Memory):
 
     temperature: None = sqrt(d_k). kernel: dot or gaussian. keep: every pair loses this factor of weight at each later
     write (recency; 1 = none). lr: the weight of the pair that is written. An empty cache answers zeros.
-    The window counts tokens: a read after t writes sees the last c of them, printed eq. 63 weighs them with s(k_i, q_i),
-    which no query could have meant; s(k_i, q_t) it is.
+    The window counts tokens: a read after t writes sees the last c of them, printed eq. 63 weighs them with s(k_i,
+    q_i), which no query could have meant; s(k_i, q_t) it is.
     """
 
     def __init__(self, *, temperature: float | None = None, window: int | None = None, kernel: str = "dot",
                  keep: float = 1.0, lr: float = 1.0, name: str = "softmax") -> None:
         log_weights(torch.zeros(1, 1), torch.zeros(1, 1), temperature, kernel)  # its argument checks
-        need(window is None or (isinstance(window, int) and window >= 1), "window", window, "None or an int >= 1 (tokens)")
+        good = window is None or (isinstance(window, int) and window >= 1)
+        need(good, "window", window, "None or an int >= 1 (tokens)")
         self.objective, self.rule, self.retention = LocalFit(), ClosedForm(), Retention(keep)
         self.temperature, self.window, self.kernel, self.name = temperature, window, kernel, name
         self.lr = self._own_rate(lr)
@@ -76,11 +78,14 @@ class SoftmaxMemory(Memory):
 
     def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
-        """An empty cache. State.M holds the values (*batch, t, d_v), extra the keys and the log weights. M0 must be None."""
+        """An empty cache. State.M holds the values (*batch, t, d_v), extra the keys and the log weights. M0 must be
+        None.
+        """
         need(M0 is None, "M0", "a tensor", "None: a cache has no initial state")
         batch = tuple(batch)
         empty = torch.zeros(*batch, 0, d_v, dtype=dtype, device=device)
-        return State(empty, empty, batch, d_k, d_v, {"keys": empty.new_zeros(*batch, 0, d_k), "log_weight": empty.new_zeros(*batch, 0)})
+        extra = {"keys": empty.new_zeros(*batch, 0, d_k), "log_weight": empty.new_zeros(*batch, 0)}
+        return State(empty, empty, batch, d_k, d_v, extra)
 
     def _write(self, state: State, k: Tensor, v: Tensor, lr: Rate, keep: Rate) -> State:
         old = state.extra["log_weight"]
@@ -88,8 +93,9 @@ class SoftmaxMemory(Memory):
         new = torch.as_tensor(lr, dtype=v.dtype, device=v.device).log().expand(state.batch).unsqueeze(-1)
         parts = [(state.extra["keys"], k.unsqueeze(-2), -2), (state.M, v.unsqueeze(-2), -2),
                  (old + (age.unsqueeze(-1) if age.ndim else age), new, -1)]
-        drop = 0 if self.window is None else max(0, old.shape[-1] + 1 - self.window)
-        keys, values, log_weight = (torch.cat([a, b], dim).narrow(dim, drop, old.shape[-1] + 1 - drop) for a, b, dim in parts)
+        length = old.shape[-1] + 1
+        drop = 0 if self.window is None else max(0, length - self.window)
+        keys, values, log_weight = (torch.cat([a, b], dim).narrow(dim, drop, length - drop) for a, b, dim in parts)
         return replace(state, M=values, extra={"keys": keys, "log_weight": log_weight})
 
     def weights(self, state: State, q: Tensor) -> Tensor:

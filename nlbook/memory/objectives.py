@@ -1,11 +1,11 @@
 """What a memory minimises: one number for a state, a key and a value (the first of the three parts of Def. 1).
 
 Each objective carries its value, its gradient in closed form and the names that the field uses for it. Shapes, here
-and in the whole package: state M (..., d_v, d_k), key k (..., d_k), value v (..., d_v); the answer is y = M k (..., d_v).
+and in the whole package: state M (..., d_v, d_k), key k (..., d_k), value v (..., d_v), answer y = M k (..., d_v).
 
 >>> M, k, v = torch.zeros(2, 3), torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 2.0])
 >>> L2().value(M, k, v), L2().surprise(M, k, v)
-(tensor(2.), tensor([-0., -2.]))
+(tensor(2.), tensor([ 0., -2.]))
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nlbook.errors import need
+from nlbook.errors import NLBookError, need
 
 
 def recall(M: Tensor, k: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Objective:
         return outer(self.surprise(M, k, v), k)
 
     def implicit_surprise(self, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        """The surprise s at the answer y' that the memory gives *after* the step: y' = y - c s, c = lr |k|^2 (..., 1)."""
+        """The surprise s at the answer y' = y - c s that the memory gives *after* the step; c = lr |k|^2 (..., 1)."""
         raise NotImplementedError(f"{self.name}: no implicit step is known")
 
 
@@ -85,7 +85,7 @@ class Dot(Objective):
 
 @dataclass(frozen=True)
 class L2(Objective):
-    """1/2 |M k - v|^2: answer with exactly the value. One GD step is the delta rule (eq. 65; printed without the 1/2)."""
+    """1/2 |M k - v|^2: answer with exactly the value. One GD step is the delta rule (eq. 65, printed without 1/2)."""
 
     name: ClassVar[str] = "l2"
     formula: ClassVar[str] = "½|Mk − v|²"
@@ -145,9 +145,10 @@ class Lp(Objective):
 
 @dataclass(frozen=True)
 class Oja(Objective):
-    """-<M k, v> + 1/2 |M^T v|^2: Hebb with a brake on what the memory already says along v (eq. 67, half of the printed loss).
+    """-<M k, v> + 1/2 |M^T v|^2: Hebb with a brake on what the memory already says along v (eq. 67).
 
-    Its gradient is v (M^T v - k)^T. The brace printed in eq. 67 subtracts a matrix from a vector.
+    Half of the printed loss. Its gradient is v (M^T v - k)^T; the brace printed under it subtracts a matrix from a
+    vector.
     """
 
     name: ClassVar[str] = "oja"
@@ -160,8 +161,7 @@ class Oja(Objective):
         return -(recall(M, k) * v).sum(-1) + 0.5 * recall(M.mT, v).square().sum(-1)
 
     def surprise_at(self, y: Tensor, v: Tensor) -> Tensor:
-        need(False, "objective", "oja", "one that sees the state through its answer alone (dot, l2, lp)")
-        raise AssertionError
+        raise NLBookError("objective: got oja, expected one that sees the state through its answer alone: dot, l2, lp")
 
     def grad(self, M: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return outer(v, recall(M.mT, v) - k)

@@ -1,7 +1,7 @@
 """How a memory moves (the learning rule), and what it keeps (the retention): parts two and three.
 
 First the named rules as plain functions, one line each, the way the field writes them; then the same rules as parts:
-`GD` on an objective gives Hebb (dot), delta (l2) and Oja (oja), so that a test can hold the two forms against each other.
+`GD` on an objective gives Hebb (dot), delta (l2) and Oja (oja), so that a test can compare the two.
 """
 from __future__ import annotations
 
@@ -45,20 +45,26 @@ def oja(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
 def omega(M: Tensor, keys: Tensor, values: Tensor, lr: Rate = 1.0) -> Tensor:
     """M - lr sum_i (M k_i - v_i) k_i^T over a window: keys (..., c, d_k), values (..., c, d_v) (eq. 68).
 
-    Printed, eq. 68 subtracts the losses themselves, taken at the state that is being computed: a gradient at M_{t-1} is meant.
+    Printed, eq. 68 subtracts the losses themselves, at the state still to be computed; a gradient at M_{t-1} is meant.
     """
     return M - spread(lr, 2) * ((keys @ M.mT - values).mT @ keys)
 
 
 def dgd_rate(k: Tensor, lr: Rate, form: str = "exact") -> Tensor:
-    """eta' = lr / (1 + lr |k|^2) (eq. 57, 121): (...). form="printed": lr / (1 + lr), the paper's, right for |k| = 1 only."""
+    """eta' = lr / (1 + lr |k|^2), one a sequence (...) (eq. 57, 121).
+
+    form="printed": lr / (1 + lr), as the paper prints it, is right for |k| = 1 only.
+    """
     need(form in ("exact", "printed"), "form", repr(form), "'exact' or 'printed'")
     square = k.square().sum(-1) if form == "exact" else torch.ones_like(k[..., 0])
     return lr / (1 + lr * square)
 
 
 def dgd(M: Tensor, k: Tensor, grad_y: Tensor, lr: Rate = 1.0, form: str = "exact") -> Tensor:
-    """M (I - eta' k k^T) - eta' grad_y k^T: Delta Gradient Descent (eq. 57), for any loss with gradient grad_y (..., d_v) at M k."""
+    """M (I - eta' k k^T) - eta' grad_y k^T: Delta Gradient Descent (eq. 57).
+
+    grad_y (..., d_v): gradient of any loss at the answer M k.
+    """
     return M - spread(dgd_rate(k, lr, form), 2) * outer(recall(M, k) + grad_y, k)
 
 
@@ -121,7 +127,9 @@ class DGD(GD):
 
 @dataclass(frozen=True)
 class Omega(GD):
-    """One gradient step on the sum over the last `window` pairs (eq. 68). window=1 is GD. Costs window * (d_k + d_v) floats.
+    """One gradient step on the sum over the last `window` pairs (eq. 68). window=1 is GD.
+
+    The window is state: window * (d_k + d_v + 1) floats.
 
     weights: None (all 1), or one factor per age, newest first (gamma_{t,i} / lr in the paper's letters).
     """
@@ -133,7 +141,8 @@ class Omega(GD):
 
     def __post_init__(self) -> None:
         need(isinstance(self.window, int) and self.window >= 1, "window", self.window, "an int >= 1 (tokens)")
-        need(self.weights is None or len(self.weights) == self.window, "weights", self.weights, f"None or {self.window} numbers")
+        right = self.weights is None or len(self.weights) == self.window
+        need(right, "weights", self.weights, f"None or {self.window} numbers")
 
     def start(self, M: Tensor) -> dict[str, Tensor]:
         *batch, d_v, d_k = M.shape  # a zero weight says: no pair here yet
@@ -154,9 +163,10 @@ class Omega(GD):
 @dataclass(frozen=True)
 class RLS(GD):
     """Recursive least squares: after every pair M is the exact minimiser of the squared error over all pairs so far,
-    plus ridge/2 |M - M_0|^2 (Sherman-Morrison, eq. 117; eq. 6 and 68 solved over the whole past). Costs d_k^2 more floats.
+    plus ridge/2 |M - M_0|^2 (Sherman-Morrison, eq. 117; eq. 6 and 68 over the whole past).
 
-    lr is here the weight of the new pair and `keep` the discount of the old ones: nothing is left to tune, nothing decays.
+    lr is here the weight of the new pair, `keep` the discount of the old ones; M itself never decays. The inverse
+    covariance is state: d_k^2 more floats.
     """
 
     ridge: float = 1e-2
@@ -179,7 +189,7 @@ class RLS(GD):
         Pk = recall(P, k)
         gain = spread(lr, 1) * Pk / (1 + spread(lr, 1) * (k * Pk).sum(-1, keepdim=True))
         P = P - outer(gain, Pk)
-        return outer(v - recall(M, k), gain), {"P": (P + P.mT) / 2}  # symmetrised: rounding would break it over long runs
+        return outer(v - recall(M, k), gain), {"P": (P + P.mT) / 2}  # rounding must not break its symmetry
 
 
 @dataclass(frozen=True)
