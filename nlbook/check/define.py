@@ -1,0 +1,476 @@
+"""The words in which a chapter defines its predictions, questions and exercises (see exercises/README.md).
+
+Everything here is data: what is asked, what is right, what is a known way to be wrong. How an answer is judged
+stands in `judge.py` and `ladder.py`, so an exercise never holds checking code of its own.
+"""
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlbook.errors import NLBookError
+
+BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
+ID = re.compile(r"\d\d-[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class Draw:
+    """Seeded random inputs, in float64, that grow from the first case to the last.
+
+    `draw.int(1, 6)` is small in early cases, so the smallest failing case is small enough to check by hand.
+    """
+
+    def __init__(self, seed: int, growth: float = 1.0) -> None:
+        self.seed, self.growth = seed, growth
+        self._random = random.Random(seed)
+        self._torch = torch.Generator().manual_seed(seed)
+
+    def int(self, low: int, high: int) -> int:
+        """A whole number in [low, high]; the top of the range opens as the cases grow."""
+        return self._random.randint(low, low + max(1, round((high - low) * self.growth)) if high > low else low)
+
+    def float(self, low: float, high: float) -> float:
+        """A number in [low, high]."""
+        return self._random.uniform(low, high)
+
+    def pick(self, *choices: Any) -> Any:
+        """One of the choices."""
+        return self._random.choice(choices)
+
+    def tensor(self, *shape: Any) -> Tensor:
+        """Standard normal numbers of the given shape, float64."""
+        return torch.randn(*shape, generator=self._torch, dtype=torch.float64)
+
+    def unit(self, *shape: Any) -> Tensor:
+        """Random directions: the last dimension has length one."""
+        return torch.nn.functional.normalize(self.tensor(*shape), dim=-1)
+
+
+class Case(NamedTuple):
+    """One fixed call of the learner's function; `label` says in words what is special about it."""
+
+    args: tuple[Any, ...]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A named misconception: a function that computes the wrong thing in a known way, and what to tell its author."""
+
+    name: str
+    function: Callable[..., Any]
+    message: str
+
+
+@dataclass(frozen=True)
+class Property:
+    """A law that the answer must keep: `law(answer, draw)` returns None, or a sentence that says what broke."""
+
+    name: str
+    law: Callable[[Callable[..., Any], Draw], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """What every exercise has. `points` are for a course; `hints` go from a nudge to nearly the answer."""
+
+    kind: ClassVar[str] = "exercise"
+    id: str
+    title: str
+    prompt: str
+    minutes: int
+    difficulty: int
+    objective: str
+    hints: tuple[str, ...]
+    points: int = 1
+
+    @property
+    def chapter(self) -> str:
+        return self.id[:2]
+
+    def stub_source(self) -> str:
+        """What the notebook's exercise cell holds before the learner starts."""
+        return "answer = None"
+
+    def solution_source(self, *, body_only: bool = False) -> str:
+        """The solution as text; code runs, prose is prose."""
+        raise NotImplementedError
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the definition, in words; empty when it is sound."""
+        found = []
+        if not ID.fullmatch(self.id):
+            found.append(f"id {self.id!r} is not like '01-delta'")
+        if len(self.hints) != 3 or not all(h.strip() for h in self.hints):
+            found.append(f"has {len(self.hints)} hints, needs 3")
+        if self.difficulty not in (1, 2, 3):
+            found.append(f"difficulty {self.difficulty!r} is not 1, 2 or 3")
+        if not 1 <= self.minutes <= 60:
+            found.append(f"minutes {self.minutes!r} is not in 1..60")
+        if not re.fullmatch(r"\d\d\.\d+", self.objective):
+            found.append(f"objective {self.objective!r} is not like '01.1'")
+        if self.points < 0:
+            found.append("points are negative")
+        if not self.title.strip() or not self.prompt.strip():
+            found.append("title or prompt is empty")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implement(Exercise):
+    """The learner writes a function; it is compared with `reference` (by default the solution) on seeded cases.
+
+    solution       a module-level function; its body stands between the two markers, the stub is cut from it
+    draw           `draw(d: Draw) -> tuple of arguments`; called for `samples` growing cases in float64
+    cases          fixed cases beside the drawn ones (edge cases, the example of the text)
+    near_misses    known misconceptions; when all cases agree with one, its message is the feedback
+    properties     laws that must hold besides
+    time_dim       the dimension of the output that runs over tokens: "one step late" is then recognised
+    differentiable the gradient through the answer must equal finite differences of the reference
+    in_place       the arguments named here may be changed in place
+    """
+
+    kind: ClassVar[str] = "implement"
+    solution: Callable[..., Any]
+    draw: Callable[[Draw], tuple[Any, ...]] | None = None
+    cases: Sequence[Case] = ()
+    reference: Callable[..., Any] | None = None
+    near_misses: Sequence[NearMiss] = ()
+    properties: Sequence[Property] = ()
+    time_dim: int | None = None
+    differentiable: bool = False
+    in_place: tuple[str, ...] = ()
+    samples: int = 20
+    rtol: float = 1e-9
+    atol: float = 1e-10
+    seconds: float = 10.0
+
+    @property
+    def truth(self) -> Callable[..., Any]:
+        """The function that answers are compared with."""
+        return self.reference or self.solution
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The argument names that the learner sees."""
+        return tuple(inspect.signature(self.solution).parameters)
+
+    def all_cases(self) -> list[Case]:
+        """Fixed cases first, then the drawn ones; made afresh each time, so nobody can spoil them."""
+        drawn = [] if self.draw is None else [
+            Case(tuple(self.draw(Draw(seed, (seed + 1) / self.samples)))) for seed in range(self.samples)]
+        return [*self.cases, *drawn]
+
+    def stub(self) -> Callable[..., Any]:
+        """The stub as a function."""
+        return compile_source(self.stub_source(), self.solution)
+
+    def stub_source(self) -> str:
+        return cut(source_of(self.solution), "raise NotImplementedError")
+
+    def solution_source(self, *, body_only: bool = False) -> str:
+        text = source_of(self.solution)
+        return marked(text) if body_only else "\n".join(
+            line for line in text.splitlines() if line.strip() not in (BEGIN, END)) + "\n"
+
+    def problems(self) -> list[str]:
+        found = [*super().problems(), *solution_problems(self.solution)]
+        if not self.all_cases():
+            found.append("has neither draw nor cases")
+        names = [m.name for m in self.near_misses]
+        if len(set(names)) < len(names):
+            found.append("two near misses share a name")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixTheBug(Implement):
+    """The learner is given `broken`, a function with a real misconception in it, and mends it."""
+
+    kind: ClassVar[str] = "fix the bug"
+    broken: Callable[..., Any]
+
+    def stub(self) -> Callable[..., Any]:
+        return self.broken
+
+    def stub_source(self) -> str:
+        return source_of(self.broken).replace(self.broken.__name__, self.solution.__name__, 1)
+
+    def problems(self) -> list[str]:
+        return [*super().problems(), *drift(self.broken, self.solution)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derive(Implement):
+    """The learner derives a gradient by hand; the truth is autograd of `objective` in the argument `wrt`.
+
+    The solution takes the same arguments as the objective and returns d objective / d wrt.
+    """
+
+    kind: ClassVar[str] = "derive"
+    objective_fn: Callable[..., Tensor]
+    wrt: str
+
+    @property
+    def truth(self) -> Callable[..., Any]:
+        def autograd(*args: Any) -> Tensor:
+            at = self.names.index(self.wrt)
+            x = args[at].detach().clone().requires_grad_()
+            with torch.enable_grad():
+                value = self.objective_fn(*args[:at], x, *args[at + 1:])
+                return torch.autograd.grad(value, x)[0]
+        return autograd
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.wrt not in self.names:
+            found.append(f"wrt {self.wrt!r} is not an argument of the solution")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelPuzzle(Implement):
+    """Implement, and then beat `par`: `counter(answer)` returns counts such as {"loads": 12, "stores": 4}."""
+
+    kind: ClassVar[str] = "kernel puzzle"
+    counter: Callable[[Callable[..., Any]], Mapping[str, int]]
+    par: Mapping[str, int] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        return super().problems() + ([] if self.par else ["has no par to beat"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Exercise):
+    """A number with a unit. Right means within `within` (a relative share) of what `solution()` computes,
+    or in [low, high] where those are given. `units` maps other units to this one: {"KB": 1e-3} for unit "MB".
+    `wrong` maps a known wrong number to what to tell its author."""
+
+    kind: ClassVar[str] = "estimate"
+    solution: Callable[[], float]
+    unit: str = ""
+    within: float = 0.25
+    low: float | None = None
+    high: float | None = None
+    units: Mapping[str, float] = field(default_factory=dict)
+    wrong: Mapping[float, str] = field(default_factory=dict)
+
+    def interval(self) -> tuple[float, float]:
+        value = float(self.solution())
+        reach = abs(value) * self.within
+        return (value - reach if self.low is None else self.low, value + reach if self.high is None else self.high)
+
+    def solution_source(self, *, body_only: bool = False) -> str:
+        return Implement.solution_source(self, body_only=body_only)  # type: ignore[arg-type]
+
+    def problems(self) -> list[str]:
+        found = [*super().problems(), *solution_problems(self.solution)]
+        low, high = self.interval()
+        if not low <= float(self.solution()) <= high:
+            found.append(f"the solution {self.solution()} lies outside [{low}, {high}]")
+        found += [f"the known wrong number {w} would be accepted" for w in self.wrong if low <= w <= high]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPicture(Estimate):
+    """A number read off a picture; `view` is the state string to look at, such as "v2:n=32,rho=0.5"."""
+
+    kind: ClassVar[str] = "read the picture"
+    view: str
+    within: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order(Exercise):
+    """Put `steps` in order. Only `before` binds: pairs (earlier, later, why); any order that keeps them is right."""
+
+    kind: ClassVar[str] = "order the steps"
+    steps: tuple[str, ...]
+    before: tuple[tuple[str, str, str], ...]
+
+    def one_order(self) -> list[str]:
+        """The first right order, taking the steps as listed where nothing binds."""
+        left, order = list(self.steps), []
+        while left:
+            free = [s for s in left if not any(a in left and b == s for a, b, _ in self.before)]
+            if not free:
+                raise NLBookError(f"before: got a circle among {left}, expected a partial order")
+            order.append(free[0])
+            left.remove(free[0])
+        return order
+
+    def stub_source(self) -> str:
+        return "answer = [\n" + "".join(f"    {s!r},\n" for s in self.steps) + "]"
+
+    def solution_source(self, *, body_only: bool = False) -> str:
+        return "answer = [\n" + "".join(f"    {s!r},\n" for s in self.one_order()) + "]\n"
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        named = [s for a, b, _ in self.before for s in (a, b)]
+        found += [f"before names an unknown step {s!r}" for s in named if s not in self.steps]
+        try:
+            if self.one_order() == list(self.steps):
+                found.append("the steps are listed in a right order already")
+        except NLBookError as error:
+            found.append(str(error))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Exercise):
+    """Free text. The learner writes, then sees `model` and scores himself on `rubric` (one point each)."""
+
+    kind: ClassVar[str] = "explain"
+    model: str
+    rubric: tuple[str, ...]
+    words: int = 15
+
+    def stub_source(self) -> str:
+        return 'answer = """ """'
+
+    def solution_source(self, *, body_only: bool = False) -> str:
+        return textwrap.dedent(self.model).strip() + "\n"
+
+    def problems(self) -> list[str]:
+        return super().problems() + ([] if self.rubric else ["has no rubric"])
+
+
+class Option(NamedTuple):
+    """One choice, and what to say to whoever takes it."""
+
+    text: str
+    why: str
+    right: bool = False
+
+
+def right(text: str, why: str) -> Option:
+    """The right choice and why it is right."""
+    return Option(text, why, True)
+
+
+def wrong(text: str, why: str) -> Option:
+    """A wrong choice and what its taker has overlooked."""
+    return Option(text, why)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question with choices; `recalls` names the chapter whose matter it asks for ("" = this one)."""
+
+    kind: ClassVar[str] = "choice"
+    id: str
+    text: str
+    options: tuple[Option, ...]
+    recalls: str = ""
+    objective: str = ""
+
+    @property
+    def chapter(self) -> str:
+        return self.id[:2]
+
+    def problems(self) -> list[str]:
+        found = [] if ID.fullmatch(self.id) else [f"id {self.id!r} is not like '01-q1'"]
+        if len(self.options) < 2 or sum(o.right for o in self.options) != 1:
+            found.append("needs two or more options, exactly one of them right")
+        if len({o.text for o in self.options}) < len(self.options):
+            found.append("two options read the same")
+        return found + [f"option {o.text!r} has no explanation" for o in self.options if not o.why.strip()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A prediction: options, or a number with a unit in [low, high]. Then `check.predict(id)` needs no more."""
+
+    kind: ClassVar[str] = "predict"
+    id: str
+    question: str
+    options: tuple[str, ...] = ()
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    objective: str = ""
+
+    @property
+    def chapter(self) -> str:
+        return self.id[:2]
+
+    def problems(self) -> list[str]:
+        found = [] if ID.fullmatch(self.id) else [f"id {self.id!r} is not like '01-p1'"]
+        if bool(self.options) == (self.low is not None and self.high is not None):
+            found.append("needs either options or both low and high")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            found.append(f"low {self.low} is not below high {self.high}")
+        if len(set(self.options)) < len(self.options):
+            found.append("two options read the same")
+        return found
+
+
+Item = Exercise | Question | Prediction
+
+
+# -- source text: a solution is written once; stub and answer are cut from it
+
+def source_of(function: Callable[..., Any]) -> str:
+    """The function's source, flush left."""
+    return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
+
+
+def _region(text: str) -> tuple[list[str], int, int]:
+    lines = text.splitlines()
+    marks = [line.strip() for line in lines]
+    if marks.count(BEGIN) != 1 or marks.count(END) != 1 or marks.index(BEGIN) >= marks.index(END):
+        raise NLBookError(f"solution: got no single {BEGIN!r} ... {END!r}, expected exactly one pair around the body")
+    return lines, marks.index(BEGIN), marks.index(END)
+
+
+def marked(text: str) -> str:
+    """The lines between the markers, flush left."""
+    lines, begin, end = _region(text)
+    return textwrap.dedent("\n".join(lines[begin + 1:end])) + "\n"
+
+
+def cut(text: str, instead: str) -> str:
+    """The source with the marked lines replaced by one line."""
+    lines, begin, end = _region(text)
+    indent = lines[begin][:len(lines[begin]) - len(lines[begin].lstrip())]
+    return "\n".join([*lines[:begin], indent + instead, *lines[end + 1:]]) + "\n"
+
+
+def compile_source(text: str, like: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a `def` in a copy of the globals of `like`."""
+    space = dict(like.__globals__)  # type: ignore[attr-defined]
+    exec(compile("from __future__ import annotations\n" + text, f"<{like.__name__}>", "exec"), space)
+    return space[like.__name__]
+
+
+def drift(a: Callable[..., Any], b: Callable[..., Any]) -> list[str]:
+    """How two functions differ in what the learner sees: signature and docstring."""
+    found = []
+    if str(inspect.signature(a)) != str(inspect.signature(b)):
+        found.append(f"signatures differ: {inspect.signature(a)} and {inspect.signature(b)}")
+    if inspect.getdoc(a) != inspect.getdoc(b):
+        found.append("docstrings differ")
+    return found
+
+
+def solution_problems(solution: Callable[..., Any]) -> list[str]:
+    """What is wrong with a solution function as a piece of text."""
+    try:
+        text = source_of(solution)
+        body = marked(text)
+    except (NLBookError, OSError, TypeError) as error:
+        return [str(error)]
+    found = [] if inspect.getdoc(solution) else ["the solution has no docstring: the learner would see no task"]
+    if len([line for line in body.splitlines() if line.strip()]) > 10:
+        found.append("the solution has more than 10 lines")
+    return found

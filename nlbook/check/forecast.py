@@ -1,0 +1,245 @@
+"""Predictions: written down before the result is shown, and set beside it afterwards.
+
+A prediction is never graded and never demanded. One that is changed after the reveal is kept, marked as such, and
+left out of the calibration.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+from nlbook.check import registry, store
+from nlbook.check.define import ID, Prediction
+from nlbook.check.show import BLUE, GREEN, GREY, Shown, Table, box, prose
+from nlbook.check.values import digits
+from nlbook.errors import NLBookError, need
+
+FILE = "predictions"
+
+
+def said(value: Any, unit: str = "") -> str:
+    """A prediction or a measured value in words."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{digits(value) if number else value} {unit}".strip()
+
+
+def counted(record: Mapping[str, Any]) -> Any:
+    """The prediction that counts: the last one before the reveal; None when there is none."""
+    before = [e["answer"] for e in record.get("entries", []) if not e["after_reveal"]]
+    return before[-1] if before else None
+
+
+class Predict(Shown):
+    """A prediction to be made: a widget where there is a kernel and a browser, a plain question elsewhere."""
+
+    def __init__(self, item: Prediction) -> None:
+        self.item = item
+        self.id = item.id
+        self._widget: widgets.VBox | None = None
+
+    # -- recording
+
+    def record(self, answer: Any) -> None:
+        """Write a prediction down; refuses what is no option, or outside the range."""
+        item = self.item
+        if item.options:
+            known = isinstance(answer, str) and answer in item.options
+            need(known, "answer", repr(answer), f"one of {list(item.options)}")
+        else:
+            number = isinstance(answer, (int, float)) and not isinstance(answer, bool) and math.isfinite(answer)
+            need(number and item.low <= answer <= item.high, "answer", repr(answer),
+                 f"a number from {digits(item.low or 0)} to {digits(item.high or 0)}")
+        records = store.load(FILE)
+        record = records.setdefault(self.id, {"entries": []})
+        record.update(question=item.question, unit=item.unit)
+        record["entries"].append({"answer": answer, "time": store.now(), "after_reveal": "revealed" in record})
+        store.save(FILE, records)
+
+    @property
+    def recorded(self) -> Any:
+        """The latest prediction, or None."""
+        entries = store.load(FILE).get(self.id, {}).get("entries", [])
+        return entries[-1]["answer"] if entries else None
+
+    @property
+    def status_line(self) -> str:
+        entries = store.load(FILE).get(self.id, {}).get("entries", [])
+        if not entries:
+            return "Not recorded yet. You can go on without it."
+        late = " (after the reveal: kept, not counted)" if entries[-1]["after_reveal"] else ""
+        return f"Recorded: {said(entries[-1]['answer'], self.item.unit)}{late}"
+
+    # -- display
+
+    @property
+    def widget(self) -> widgets.VBox:
+        """Radio buttons or a bounded number, and a button; Tab, arrows and Space reach all of it."""
+        if self._widget is None:
+            self._widget = self._build()
+        return self._widget
+
+    def _build(self) -> widgets.VBox:
+        item, earlier = self.item, self.recorded
+        style = {"description_width": "initial"}
+        field: Any
+        if item.options:
+            field = widgets.RadioButtons(options=item.options, value=earlier if earlier in item.options else None,
+                                         description="Your prediction:", style=style,
+                                         layout=widgets.Layout(width="auto"))
+        else:
+            field = widgets.BoundedFloatText(
+                value=item.low if earlier is None else earlier, min=item.low, max=item.high, style=style,
+                step=10 ** math.floor(math.log10((item.high or 1) - (item.low or 0)) - 2),
+                description=f"Your prediction{f' ({item.unit})' if item.unit else ''}, {self._range()}:",
+                layout=widgets.Layout(width="28em"))
+        button = widgets.Button(description="Record", tooltip=f"Record the prediction {item.id}")
+        line = widgets.HTML(self._status_html())
+
+        def press(_: Any) -> None:
+            if field.value is None:
+                line.value = self._status_html("Choose one first.")
+                return
+            self.record(field.value)
+            line.value = self._status_html()
+
+        button.on_click(press)
+        question = widgets.HTML(f"<strong>Predict.</strong> {escape(item.question)}")
+        return widgets.VBox([question, field, button, line])
+
+    def _status_html(self, text: str = "") -> str:
+        return f'<span role="status" aria-live="polite">{escape(text or self.status_line)}</span>'
+
+    def _range(self) -> str:
+        return f"{digits(self.item.low or 0)} to {digits(self.item.high or 0)}"
+
+    def _choices(self) -> list[str]:
+        unit = f" ({self.item.unit})" if self.item.unit else ""
+        return list(self.item.options) or [f"a number from {self._range()}{unit}"]
+
+    def text(self) -> str:
+        return "\n".join([f"Predict ({self.id}). {self.item.question}", *(f"  ( ) {c}" for c in self._choices()),
+                          f"  {self.status_line}"])
+
+    def html(self) -> str:
+        choices = "".join(f"<li>{escape(c)}</li>" for c in self._choices())
+        example = repr(self.item.options[0]) if self.item.options else "..."
+        return box(BLUE, f"<strong>Predict.</strong> {escape(self.item.question)}<ul>{choices}</ul>"
+                   f"<small>{escape(self.status_line)} Without the buttons: "
+                   f"<code>check.predict({self.id!r}, answer={escape(example)})</code></small>",
+                   f"Prediction {self.id}")
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        live = self.widget._repr_mimebundle_()
+        return {**(live or {}), "text/plain": self.text(), "text/html": self.html()}
+
+
+def predict(id: str, question: str | None = None, *, options: Sequence[str] | None = None, unit: str = "",
+            low: float | None = None, high: float | None = None, answer: Any = None) -> Predict:
+    """Ask for a prediction; with `answer` it is recorded straight away.
+
+    Without a question the chapter's definitions are searched for `id`; with one, the definition stands here.
+    An unanswered prediction never fails anything.
+
+    >>> check.predict("01-p1", "How many of 32 pairs come back?", unit="pairs", low=0, high=32)  # doctest: +SKIP
+    """
+    need(isinstance(id, str) and bool(ID.fullmatch(id)), "id", repr(id), "an id such as '01-p1'")
+    if question is None:
+        item = registry.find(id, Prediction)
+    else:
+        item = Prediction(id=id, question=question, options=tuple(options or ()), unit=unit, low=low, high=high)
+        if faults := item.problems():
+            raise NLBookError(f"predict({id!r}): {'; '.join(faults)}")
+    shown = Predict(item)
+    if answer is not None:
+        shown.record(answer)
+    return shown
+
+
+class Revealed(Shown):
+    """The measured value, and the prediction beside it."""
+
+    def __init__(self, id: str, measured: str, prediction: str, right: bool | None, explanation: str,
+                 late: bool) -> None:
+        self.id, self.measured, self.prediction, self.right = id, measured, prediction, right
+        self.explanation, self.late = explanation, late
+
+    def _compared(self) -> str:
+        if not self.prediction:
+            return ""
+        if self.late:
+            return f"Your prediction, made after the reveal: {self.prediction}"
+        return f"Your prediction: {self.prediction}" + (f" ({'as measured' if self.right else 'not so'})")
+
+    def text(self) -> str:
+        return "\n".join(x for x in (f"Measured ({self.id}): {self.measured}", self._compared(), self.explanation) if x)
+
+    def html(self) -> str:
+        compared = f"<br>{escape(self._compared())}" if self.prediction else ""
+        return box(GREEN if self.right else GREY, f"<strong>Measured: {escape(self.measured)}</strong>{compared}"
+                   + prose(self.explanation), f"Result of prediction {self.id}")
+
+
+def reveal(id: str, measured: Any, explanation: str | Mapping[str, str] = "", *, right: str | None = None,
+           within: float = 0.1) -> Revealed:
+    """Show what was measured beside what was predicted.
+
+    measured     an option's text, or a number
+    explanation  a text, or option -> text: then the chosen option's is shown (and the right one's)
+    right        the right option, where `measured` is a number that speaks for it
+    within       a number counts as right within this share of the larger of the measured size and 1e-12
+    """
+    need(isinstance(id, str) and bool(ID.fullmatch(id)), "id", repr(id), "an id such as '01-p1'")
+    plain = float(measured) if not isinstance(measured, (str, bool)) else measured
+    goal = right if right is not None else plain
+    records = store.load(FILE)
+    record = records.setdefault(id, {"entries": []})
+    record.setdefault("revealed", store.now())
+    choice = counted(record)
+    late = choice is None and bool(record["entries"])
+    mine = record["entries"][-1]["answer"] if late else choice
+    hit = None if mine is None else judge_prediction(mine, goal, within)
+    record.update(measured=plain, right=None if late else hit)
+    store.save(FILE, records)
+    if isinstance(explanation, str):
+        told = explanation
+    else:
+        parts = [explanation.get(str(mine), "")] if mine is not None else []
+        parts += [explanation.get(str(goal), "")] if hit is not True else []
+        told = "\n\n".join(dict.fromkeys(p for p in parts if p))
+    unit = record.get("unit", "")
+    return Revealed(id, said(plain, "" if isinstance(plain, str) else unit), "" if mine is None else said(mine, unit),
+                    hit, told, late)
+
+
+def judge_prediction(mine: Any, goal: Any, within: float) -> bool:
+    """Whether a prediction was right: the same option, or near enough."""
+    if isinstance(mine, str) or isinstance(goal, str):
+        return str(mine) == str(goal)
+    return abs(float(mine) - float(goal)) <= within * max(abs(float(goal)), 1e-12)
+
+
+def predictions() -> Table:
+    """Every prediction beside what was measured, and how many were right, by chapter."""
+    records = store.load(FILE)
+    rows = []
+    tally: dict[str, list[bool]] = {}
+    for id, r in sorted(records.items()):
+        entries = r.get("entries", [])
+        if not entries:
+            continue
+        mine = counted(r)
+        late = mine is None
+        if isinstance(r.get("right"), bool) and not late:
+            tally.setdefault(id[:2], []).append(r["right"])
+        verdict = "after the reveal" if late else {True: "right", False: "not so"}.get(r.get("right"), "open")  # type: ignore[arg-type]
+        rows.append([id, r.get("question", ""), said(entries[-1]["answer"] if late else mine, r.get("unit", "")),
+                     said(r["measured"], r.get("unit", "")) if "measured" in r else "", verdict])
+    by_chapter = "; ".join(f"chapter {c}: {sum(t)} of {len(t)} right" for c, t in sorted(tally.items()))
+    note = by_chapter or "No prediction has been compared yet."
+    return Table("Predictions", ["id", "question", "predicted", "measured", "verdict"], rows, note)
+
+
