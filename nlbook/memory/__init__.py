@@ -6,8 +6,10 @@
     memory.table()                              # all memories side by side
 
 One idea a file: `objectives`, `rules` (and retention), `core` (the protocol, the linear memory), `nonparametric`
-(softmax attention), `mlp`, `presets`, `dual` (training is writing), `experiments` (recall, rewriting, crosstalk).
+(softmax attention), `mlp`, `presets`, `dual` (training is writing), `proximal` (a step as a small problem and its
+minimiser), `experiments` (recall, rewriting, crosstalk, the dual form).
 """
+from nlbook.memory import dual, experiments, proximal
 from nlbook.memory.core import FEATURES, MatrixMemory, Memory, State
 from nlbook.memory.experiments import crosstalk, interference, recall_accuracy, rewrite_accuracy, rewrite_key
 from nlbook.memory.mlp import MLPMemory
@@ -19,6 +21,7 @@ from nlbook.memory.rules import DGD, GD, RLS, Implicit, Omega, Retention, delta,
 __all__ = [
     "DGD", "FEATURES", "GD", "L2", "OBJECTIVES", "PRESETS", "RLS", "Dot", "Implicit", "Lp", "MLPMemory",
     "MatrixMemory", "Memory", "Objective", "Oja", "Omega", "Retention", "SoftmaxMemory", "State", "crosstalk",
-    "delta", "dgd", "dgd_rate", "get_objective", "hebbian", "interference", "make", "names", "oja", "omega",
-    "outer", "recall", "recall_accuracy", "rewrite_accuracy", "rewrite_key", "table",
+    "delta", "dgd", "dgd_rate", "dual", "experiments", "get_objective", "hebbian", "interference", "make",
+    "names", "oja", "omega", "outer", "proximal", "recall", "recall_accuracy", "rewrite_accuracy",
+    "rewrite_key", "table",
 ]

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import need
+from nlbook.errors import generator, need
 from nlbook.memory.core import Memory
+from nlbook.memory.dual import TrainingTrace, squared_loss, train_linear
 from nlbook.memory.presets import make
 from nlbook.tasks import recall as task
 
@@ -126,3 +127,55 @@ def best_rate(rule: str, n: int, d: int = 32, rho: float = 0.0, *, rates: tuple[
         s = recall_accuracy(rule, n, d, rho, seed=seed, lr=lr, **options)
         return (s.accuracy, -s.error) if s.error == s.error else (-1.0, 0.0)
     return max(rates, key=quality)
+
+
+@dataclass(frozen=True)
+class DualForm:
+    """A linear layer trained on T samples and asked at q. Vectors (d_out), but bars (T, d_out).
+
+    answer = W_T q; bars = what each step wrote into it; start = W_0 q; frozen = the answer when every surprise was taken
+    at the start; target = the true map at q.
+    """
+
+    trace: TrainingTrace
+    q: Tensor
+    start: Tensor
+    bars: Tensor
+    answer: Tensor
+    frozen: Tensor
+    target: Tensor
+
+    @property
+    def sum_error(self) -> float:
+        """|W_0 q + sum of the bars - W_T q|: rounding alone."""
+        return float((self.start + self.bars.sum(0) - self.answer).norm())
+
+    @property
+    def error(self) -> float:
+        """|W_T q - target|: what training got wrong."""
+        return float((self.answer - self.target).norm())
+
+    @property
+    def frozen_gap(self) -> float:
+        """|frozen answer - W_T q|: what it matters that the values depend on the state."""
+        return float((self.frozen - self.answer).norm())
+
+
+def dual_form(steps: int = 40, d_in: int = 8, d_out: int = 1, lr: float = 0.5, *, seed: int = 0) -> DualForm:
+    """Regress on a random linear map from unit inputs, one SGD step a sample, and take the answer at a new q apart.
+
+    W_T comes from autograd's gradients of the loss, the bars from the recorded trace: two roads to one answer.
+    """
+    need(isinstance(steps, int) and steps >= 1, "steps", steps, "an int >= 1")
+    x = task.keys(steps + 1, d_in, seed=seed)[0]
+    g = generator(seed + 3_000_003)
+    true_map, W0 = (torch.randn(d_out, d_in, generator=g, dtype=torch.float64) for _ in range(2))
+    x, q, targets = x[:-1], x[-1], x[:-1] @ true_map.mT
+    W = W0
+    for x_t, target in zip(x, targets):
+        W = W.detach().requires_grad_()
+        W = W - lr * torch.autograd.grad(0.5 * (W @ x_t - target).square().sum(), W)[0]
+    surprise = squared_loss(targets)
+    trace = train_linear(W0, x, surprise, lr)
+    frozen = train_linear(W0, x, surprise, lr, frozen_surprises=True).predict(q)
+    return DualForm(trace, q, W0 @ q, trace.contributions(q), (W @ q).detach(), frozen, true_map @ q)
