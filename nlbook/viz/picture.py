@@ -58,7 +58,7 @@ def control(param: Param) -> W.ValueWidget:
                              readout_format=f".{digits}f", **common)
     if isinstance(param, Choice):
         kind = W.SelectionSlider if param.slider else W.Dropdown
-        return kind(options=[(str(o), o) for o in param.options], value=param.default, **common)
+        return kind(options=[(param.spell(o), o) for o in param.options], value=param.default, **common)
     if isinstance(param, Bool):
         return W.Checkbox(param.default, description=common["description"], indent=False, layout=W.Layout(width="auto"))
     if isinstance(param, Ints):  # typed in; taken over with Enter or on leaving the field
@@ -140,7 +140,7 @@ class Picture(W.VBox):
         facts = self.spec.facts(state)
         if self.live is None:
             fig = self.spec.figure(state)
-            data, width = png(fig), css_size(fig)[0]
+            data, width = png(fig, small=False), css_size(fig)[0]
         else:
             self.live.show_state(state)
             data, width = b"", 700
@@ -208,7 +208,7 @@ class Picture(W.VBox):
 
     def png(self) -> bytes:
         """The picture's PNG bytes; the same state gives the same bytes."""
-        return self.screen.png or png(self.figure())
+        return png(self.figure())
 
     def describe(self) -> str:
         """The long description: what is seen, the settings and every number."""
@@ -231,14 +231,14 @@ class Picture(W.VBox):
 
 
 class Still:
-    """Pictures that do not move: a strip of states of one view, each with its state string below."""
+    """Pictures that do not move: a strip of states of one view, each under its state string."""
 
     def __init__(self, spec: View, states: list[State], columns: int | None = None, task: bool = False) -> None:
         self.spec, self.states = spec, list(dict.fromkeys(states))
         frames = [(spec.figure(s), s) for s in self.states]
         wide = css_size(frames[0][0])[0] > 520
         columns = columns or (1 if wide else 2)
-        pieces = [_under(png(f), _caption(str(s), css_size(f)[0], bold=len(frames) > 1)) for f, s in frames]
+        pieces = [_under(_caption(str(s), css_size(f)[0], bold=True), png(f)) for f, s in frames]
         rows = [_beside(pieces[i:i + columns]) for i in range(0, len(pieces), columns)]
         if task:
             rows.append(_open(_caption("Task. " + spec.task, round(rows[0].width * CSS_PER_INCH / DPI))))

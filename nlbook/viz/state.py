@@ -130,7 +130,7 @@ class Choice(Param):
 
     @property
     def choices(self) -> str:
-        return "one of " + ", ".join(map(str, self.options))
+        return "one of " + ", ".join(map(self.spell, self.options))
 
     def check(self, value: Any) -> str | int | float:
         for option in self.options:
@@ -140,9 +140,12 @@ class Choice(Param):
 
     def parse(self, text: str) -> str | int | float:
         for option in self.options:
-            if text == str(option):
+            if text == str(option) or text == self.spell(option):
                 return option
         raise self.refuse(text)
+
+    def spell(self, value: str | int | float) -> str:
+        return f"{value:.10g}" if isinstance(value, float) else str(value)
 
     def extremes(self) -> list[str | int | float]:
         return list(self.options)
