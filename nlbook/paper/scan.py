@@ -8,6 +8,7 @@ the number and whose text names it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.util
 import io
@@ -74,10 +75,14 @@ def _collect(pairs: Iterable[tuple[int, str]]) -> Places:
 
 
 def _sources(root: Path, skip: str = "") -> Iterator[tuple[str, str]]:
+    """Relative path and text of every Python source; one that does not parse (yet) carries nothing."""
     for path in sorted(root.rglob("*.py")):
-        rel = path.relative_to(root).as_posix()
-        if "__pycache__" not in rel and not (skip and rel.startswith(skip)):
-            yield rel, path.read_text(encoding="utf-8")
+        rel, source = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        if skip and rel.startswith(skip):
+            continue
+        with contextlib.suppress(SyntaxError):
+            ast.parse(source)
+            yield rel, source
 
 
 def scan_code(packages: dict[str, Path]) -> Places:
