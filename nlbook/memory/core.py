@@ -80,6 +80,10 @@ class Memory:
         """q (*batch, n, d_k) -> (*batch, n, d_v)."""
         raise NotImplementedError
 
+    def _chunked(self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate,
+                 keep: Rate) -> tuple[Tensor, State]:
+        raise NLBookError(f"impl: got 'chunked', expected 'loop': {self.name} has no parallel form here")
+
     def parts(self) -> dict[str, str]:
         """objective, rule and retention, each as its formula."""
         return {"objective": self.objective.formula, "rule": self.rule.formula, "retention": self.retention.formula}
@@ -104,17 +108,22 @@ class Memory:
         return self._read(state, q)
 
     def scan(self, k: Tensor, v: Tensor, q: Tensor, state: State | None = None, read: str = "before", *,
-             lr: Rate | None = None, keep: Rate | None = None) -> tuple[Tensor, State]:
+             lr: Rate | None = None, keep: Rate | None = None, impl: str = "loop") -> tuple[Tensor, State]:
         """Read and write every token of a sequence.
 
         k, q (*batch, length, d_k), v (*batch, length, d_v) -> y (*batch, length, d_v) and the state after the last
         token. read="before": token t is answered from the tokens < t; "after": from the tokens <= t (eq. 5, 16).
         lr, keep: a number, or one per token (*batch, length). state: from an earlier call; cutting a sequence anywhere
         and handing the state on gives what one call gives.
+        impl: "loop" is the definition; "chunked" the same numbers many tokens at once, where such a form is known.
         """
         need(read in ("before", "after"), "read", repr(read), "'before' or 'after'")
+        need(impl in ("loop", "chunked"), "impl", repr(impl), "'loop' or 'chunked'")
         state, length = self._sequence(k, v, state)
         self._need(state, "q", q, (*state.batch, length, state.d_k))
+        if impl == "chunked":
+            rates = [self._rate(name, r, (*state.batch, length), k) for name, r in (("lr", lr), ("keep", keep))]
+            return self._chunked(state, k, v, q, read, rates[0], rates[1])
         lrs, keeps = self._rates("lr", lr, state.batch, k), self._rates("keep", keep, state.batch, k)
         answers = []
         for t in range(length):
@@ -247,6 +256,12 @@ class MatrixMemory(Memory):
         at = kept if self.retention.gradient_at == "kept" else state.M
         change, extra = self.rule.step(self.objective, at, k, v, lr, keep, state.extra)
         return replace(state, M=kept + change, extra=extra)
+
+    def _chunked(self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate,
+                 keep: Rate) -> tuple[Tensor, State]:
+        from nlbook.memory import chunked
+
+        return chunked.scan(self, k, v, q, state, read, lr, keep)
 
     def _read(self, state: State, q: Tensor) -> Tensor:
         return (q if self.phi is None else self.phi(q)) @ state.M.mT

@@ -133,8 +133,8 @@ def best_rate(rule: str, n: int, d: int = 32, rho: float = 0.0, *, rates: tuple[
 class DualForm:
     """A linear layer trained on T samples and asked at q. Vectors (d_out), but bars (T, d_out).
 
-    answer = W_T q; bars = what each step wrote into it; start = W_0 q; frozen = the answer when every surprise was taken
-    at the start; target = the true map at q.
+    answer = W_T q; bars = what each step wrote into it; start = W_0 q; frozen = the answer when every surprise was
+    taken at the start; target = the true map at q.
     """
 
     trace: TrainingTrace
@@ -162,7 +162,7 @@ class DualForm:
 
 
 def dual_form(steps: int = 40, d_in: int = 8, d_out: int = 1, lr: float = 0.5, *, seed: int = 0) -> DualForm:
-    """Regress on a random linear map from unit inputs, one SGD step a sample, and take the answer at a new q apart.
+    """Regress on a random linear map from unit inputs, one SGD step a sample; take the answer at a new q apart.
 
     W_T comes from autograd's gradients of the loss, the bars from the recorded trace: two roads to one answer.
     """

@@ -39,9 +39,11 @@ class ClosedForm(GD):
     formula: ClassVar[str] = "m* = Σ sᵢvᵢ / Σ sᵢ"
 
 
-def log_weights(q: Tensor, k: Tensor, temperature: float | None = None, kernel: str = "dot") -> Tensor:
+def log_weights(q: Tensor, k: Tensor, temperature: float | None = None, kernel: str = "dot",
+                seen: Tensor | None = None) -> Tensor:
     """log s(k_i, q_j): q (..., n, d_k), k (..., m, d_k) -> (..., n, m). temperature None = sqrt(d_k).
 
+    seen (n, m), bool: the pairs that count (matters at temperature 0, where only the best one does; None = all).
     kernel="dot": <k, q>/tau (softmax attention); "gaussian": -|k - q|^2 / (2 tau), the same thing for keys of one
     length.
     """
@@ -49,9 +51,10 @@ def log_weights(q: Tensor, k: Tensor, temperature: float | None = None, kernel: 
     tau = k.shape[-1] ** 0.5 if temperature is None else temperature
     need(tau >= 0, "temperature", temperature, "None or a number >= 0 (0: the nearest key, inf: the mean)")
     score = q @ k.mT if kernel == "dot" else -(q.unsqueeze(-2) - k.unsqueeze(-3)).square().sum(-1) / 2
-    if tau == 0:  # the limit: every weight on the best key, shared where several are best
-        return torch.zeros_like(score).masked_fill(score < score.max(-1, keepdim=True).values, -inf)
-    return score * 0 if tau == inf else score / tau
+    if tau == 0 and score.shape[-1]:  # the limit: every weight on the best key, shared where several are best
+        best = (score if seen is None else score.masked_fill(~seen, -inf)).max(-1, keepdim=True).values
+        return torch.zeros_like(score).masked_fill(score < best, -inf)
+    return score * 0 if tau in (0, inf) else score / tau
 
 
 class SoftmaxMemory(Memory):
@@ -103,6 +106,27 @@ class SoftmaxMemory(Memory):
         self._need(state, "q", q, (*state.batch, q.shape[-2] if q.ndim > 1 else "n", state.d_k))
         score = log_weights(q, state.extra["keys"], self.temperature, self.kernel)
         return torch.softmax(score + state.extra["log_weight"].unsqueeze(-2), -1)
+
+    def _chunked(self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate,
+                 keep: Rate) -> tuple[Tensor, State]:
+        """All queries against all keys at once, with a mask: the form that attention is usually written in."""
+        old, length = state.M.shape[-2], k.shape[-2]
+        lrs, keeps = (torch.as_tensor(r, dtype=v.dtype, device=v.device).log().expand(k.shape[:-1]) for r in (lr, keep))
+        keys, values = torch.cat([state.extra["keys"], k], -2), torch.cat([state.M, v], -2)
+        written = torch.nn.functional.pad(keeps.cumsum(-1), (old, 0))                     # decay up to each token
+        weight = torch.cat([state.extra["log_weight"], lrs], -1)                          # of each pair, when written
+        token = torch.arange(old + length, device=v.device)
+        last = token[old:, None] - (1 if read == "before" else 0)                         # newest pair that t may see
+        seen = (token <= last) & (token > last - (self.window or old + length))
+        now = written[..., old:] - (keeps if read == "before" else 0)
+        log = weight.unsqueeze(-2) + now.unsqueeze(-1) - written.unsqueeze(-2)
+        none = ~seen.any(-1, keepdim=True)                                                # no pair yet: zeros
+        score = (log_weights(q, keys, self.temperature, self.kernel, seen) + log).masked_fill(~seen & ~none, -inf)
+        y = torch.softmax(score, -1).masked_fill(none, 0) @ values
+        size = min(self.window or old + length, old + length)
+        end = (weight + written[..., -1:] - written)[..., old + length - size:] if length else weight
+        extra = {"keys": keys[..., old + length - size:, :], "log_weight": end}
+        return y, replace(state, M=values[..., old + length - size:, :], extra=extra)
 
     def _read(self, state: State, q: Tensor) -> Tensor:
         if state.M.shape[-2] == 0:
