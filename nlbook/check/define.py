@@ -183,8 +183,11 @@ class Implement(Exercise):
 
     def problems(self) -> list[str]:
         found = [*super().problems(), *solution_problems(self.solution)]
-        if not self.all_cases():
-            found.append("has neither draw nor cases")
+        try:
+            if not self.all_cases():
+                found.append("has neither draw nor cases")
+        except Exception as error:
+            found.append(f"draw fails: {type(error).__name__}: {error}")
         names = [m.name for m in self.near_misses]
         if len(set(names)) < len(names):
             found.append("two near misses share a name")
@@ -272,12 +275,8 @@ class Estimate(Exercise):
         return Implement.solution_source(self, body_only=body_only)  # type: ignore[arg-type]
 
     def problems(self) -> list[str]:
-        found = [*super().problems(), *solution_problems(self.solution)]
-        low, high = self.interval()
-        if not low <= float(self.solution()) <= high:
-            found.append(f"the solution {self.solution()} lies outside [{low}, {high}]")
-        found += [f"the known wrong number {w} would be accepted" for w in self.wrong if low <= w <= high]
-        return found
+        # The number itself is worked out only by testing.check_definition: it may be read off a picture.
+        return [*super().problems(), *solution_problems(self.solution)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,6 +402,11 @@ class Prediction:
     @property
     def chapter(self) -> str:
         return self.id[:2]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Where the number lies (of no meaning with options)."""
+        return (0.0 if self.low is None else self.low, 1.0 if self.high is None else self.high)
 
     def problems(self) -> list[str]:
         found = [] if ID.fullmatch(self.id) else [f"id {self.id!r} is not like '01-p1'"]

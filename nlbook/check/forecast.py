@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
-
-import ipywidgets as widgets
+from typing import TYPE_CHECKING, Any
 
 from nlbook.check import registry, store
 from nlbook.check.define import ID, Prediction
@@ -18,7 +16,11 @@ from nlbook.check.show import BLUE, GREEN, GREY, Shown, Table, box, prose
 from nlbook.check.values import digits
 from nlbook.errors import NLBookError, need
 
+if TYPE_CHECKING:
+    import ipywidgets as widgets
+
 FILE = "predictions"
+_asked: dict[str, Prediction] = {}  # asked in this session with the question written in the notebook
 
 
 def said(value: Any, unit: str = "") -> str:
@@ -51,11 +53,13 @@ class Predict(Shown):
             need(known, "answer", repr(answer), f"one of {list(item.options)}")
         else:
             number = isinstance(answer, (int, float)) and not isinstance(answer, bool) and math.isfinite(answer)
-            need(number and item.low <= answer <= item.high, "answer", repr(answer),
-                 f"a number from {digits(item.low or 0)} to {digits(item.high or 0)}")
+            low, high = item.range
+            need(number and low <= answer <= high, "answer", repr(answer), f"a number from {self._range()}")
         records = store.load(FILE)
         record = records.setdefault(self.id, {"entries": []})
         record.update(question=item.question, unit=item.unit)
+        if record["entries"] and record["entries"][-1]["answer"] == answer:
+            return  # the cell was run again
         record["entries"].append({"answer": answer, "time": store.now(), "after_reveal": "revealed" in record})
         store.save(FILE, records)
 
@@ -83,6 +87,8 @@ class Predict(Shown):
         return self._widget
 
     def _build(self) -> widgets.VBox:
+        import ipywidgets as widgets  # half a second: only where something is shown
+
         item, earlier = self.item, self.recorded
         style = {"description_width": "initial"}
         field: Any
@@ -91,9 +97,10 @@ class Predict(Shown):
                                          description="Your prediction:", style=style,
                                          layout=widgets.Layout(width="auto"))
         else:
+            low, high = item.range
             field = widgets.BoundedFloatText(
-                value=item.low if earlier is None else earlier, min=item.low, max=item.high, style=style,
-                step=10 ** math.floor(math.log10((item.high or 1) - (item.low or 0)) - 2),
+                value=earlier if isinstance(earlier, (int, float)) else low, min=low, max=high, style=style,
+                step=10.0 ** math.floor(math.log10(high - low) - 1),
                 description=f"Your prediction{f' ({item.unit})' if item.unit else ''}, {self._range()}:",
                 layout=widgets.Layout(width="28em"))
         button = widgets.Button(description="Record", tooltip=f"Record the prediction {item.id}")
@@ -114,7 +121,7 @@ class Predict(Shown):
         return f'<span role="status" aria-live="polite">{escape(text or self.status_line)}</span>'
 
     def _range(self) -> str:
-        return f"{digits(self.item.low or 0)} to {digits(self.item.high or 0)}"
+        return " to ".join(map(digits, self.item.range))
 
     def _choices(self) -> list[str]:
         unit = f" ({self.item.unit})" if self.item.unit else ""
@@ -148,11 +155,12 @@ def predict(id: str, question: str | None = None, *, options: Sequence[str] | No
     """
     need(isinstance(id, str) and bool(ID.fullmatch(id)), "id", repr(id), "an id such as '01-p1'")
     if question is None:
-        item = registry.find(id, Prediction)
+        item = _asked.get(id) or registry.find(id, Prediction)
     else:
         item = Prediction(id=id, question=question, options=tuple(options or ()), unit=unit, low=low, high=high)
         if faults := item.problems():
             raise NLBookError(f"predict({id!r}): {'; '.join(faults)}")
+        _asked[id] = item
     shown = Predict(item)
     if answer is not None:
         shown.record(answer)
@@ -210,7 +218,8 @@ def reveal(id: str, measured: Any, explanation: str | Mapping[str, str] = "", *,
         parts = [explanation.get(str(mine), "")] if mine is not None else []
         parts += [explanation.get(str(goal), "")] if hit is not True else []
         told = "\n\n".join(dict.fromkeys(p for p in parts if p))
-    unit = record.get("unit", "")
+    known = _asked.get(id) or registry.get(id, Prediction)
+    unit = record.get("unit", known.unit if known else "")
     return Revealed(id, said(plain, "" if isinstance(plain, str) else unit), "" if mine is None else said(mine, unit),
                     hit, told, late)
 

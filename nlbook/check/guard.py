@@ -26,7 +26,9 @@ from nlbook.check.values import scrub
 
 
 class OutOfTime(BaseException):
-    """Raised inside the learner's code at the limit; a BaseException, so that `except Exception` lets it pass."""
+    """Raised inside the learner's code at the limit; a BaseException, so that `except Exception` lets it pass.
+
+    A loop around a bare `except:` swallows it, as it swallows Ctrl-C: nothing inside the process can stop that."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], seconds: float, se
     except OutOfTime as stop:
         place = str(stop.args[0]) if stop.args else where(function, stop.__traceback__)
         return Call(fault="time", printed=out.getvalue()[:1000], message=(
-            f"stopped after {seconds:.3g} s{place}: an endless loop, or far too many steps"))
+            f"stopped after {seconds:.2g} s{place}: an endless loop, or far too many steps"))
     except BaseException as error:
         if _is_stub(error):
             return Call(fault="untried")
@@ -89,14 +91,20 @@ def _limited(function: Callable[..., Any], args: tuple[Any, ...], seconds: float
 
 
 def _by_signal(function: Callable[..., Any], args: tuple[Any, ...], seconds: float) -> Any:
+    armed = [True]
+
     def stop(signum: int, frame: Any) -> None:
-        raise OutOfTime
+        if armed:
+            raise OutOfTime
 
     # Somebody else's alarm (pytest-timeout has one) is put back with what is left of it.
     start, old = time.monotonic(), signal.signal(signal.SIGALRM, stop)
     rest, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
     try:
-        return function(*args)
+        try:
+            return function(*args)
+        finally:
+            armed.clear()  # an alarm that rings from here on is ignored
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old if old is not None else signal.SIG_DFL)

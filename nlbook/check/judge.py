@@ -16,7 +16,7 @@ from torch import Tensor
 from nlbook.check.define import Case, Draw, Estimate, Exercise, Explain, Implement, KernelPuzzle, Order
 from nlbook.check.guard import Call, call
 from nlbook.check.ladder import Finding, Miss, Outcome, diagnose
-from nlbook.check.values import Leaf, brief, copy_args, digits, same, snapshot
+from nlbook.check.values import Leaf, brief, copy_args, digits, largest_gap, same, snapshot
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def _run(item: Implement, answer: Any, cases: Sequence[Case], expected: Sequence
     if finding is None:
         finding = _gradient(item, answer, cases, end) or _properties(item, answer, end)
     if finding is None:
-        return Verdict("passed", message=f"Passed: {len(cases)} cases{_extras(item)}.")
+        gap = largest_gap([(o.expected, o.got) for o in outcomes])
+        exact = "exact" if gap == 0 else f"equal up to rounding, largest difference {gap:.1e}"
+        return Verdict("passed", message=f"Passed: {len(cases)} cases, {exact}{_extras(item)}.")
     rows = tuple(finding.outcome.numbers(finding.path)) if finding.outcome else ()
     return Verdict("failed", finding.rung, finding.message, rows, finding.outcome.label if finding.outcome else "")
 
@@ -134,7 +136,7 @@ def _run(item: Implement, answer: Any, cases: Sequence[Case], expected: Sequence
 def _extras(item: Implement) -> str:
     told = [f"law: {p.name}" for p in item.properties]
     told += ["gradients by finite differences"] if item.differentiable else []
-    return f" ({'; '.join(told)})" if told else ""
+    return f"; {'; '.join(told)}" if told else ""
 
 
 def _gradient(item: Implement, answer: Any, cases: Sequence[Case], end: float) -> Finding | None:
@@ -153,7 +155,7 @@ def _gradient(item: Implement, answer: Any, cases: Sequence[Case], end: float) -
         if isinstance(came.value, Tensor) and came.value.requires_grad:
             grads = torch.autograd.grad(came.value, [args[i] for i in at], allow_unused=True)
         for i, grad in zip(at, grads):
-            numeric = _differences(item.truth, case.args, i)
+            numeric = central_differences(item.truth, case.args, i)
             got = torch.zeros_like(numeric) if grad is None else grad
             scale = max(1.0, float(numeric.abs().max())) if numeric.numel() else 1.0
             gap = float((numeric - got).abs().max()) if numeric.numel() else 0.0
@@ -173,7 +175,7 @@ def _total(out: Any) -> Any:
     return sum((p * torch.linspace(1.0, 2.0, p.numel(), dtype=p.dtype).reshape(p.shape)).sum() for p in floats)
 
 
-def _differences(function: Callable[..., Any], args: tuple[Any, ...], at: int, step: float = 1e-6) -> Tensor:
+def central_differences(function: Callable[..., Any], args: tuple[Any, ...], at: int, step: float = 1e-6) -> Tensor:
     """Central differences of the weighted output in argument `at`."""
     x = args[at]
     grad = torch.zeros_like(x)
@@ -200,7 +202,10 @@ def _properties(item: Implement, answer: Any, end: float) -> Finding | None:
 
 
 def _counts(item: KernelPuzzle, answer: Any) -> Verdict:
-    counts = dict(item.counter(answer))
+    came = call(item.counter, (answer,), item.seconds)
+    if came.fault:
+        return Verdict("failed", "runs", f"While its loads and stores were counted, your code {came.told}.")
+    counts = dict(came.value)
     over = {k: v for k, v in counts.items() if v > item.par.get(k, math.inf)}
     rows = tuple((k, f"{v} (to beat: {item.par[k]})" if k in item.par else str(v)) for k, v in counts.items())
     if over:

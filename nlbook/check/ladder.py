@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nlbook.check.values import Leaf, Tree, brief, close, digits, leaves, problem, same, wrong_leaves
+from nlbook.check.values import Leaf, Tree, brief, close, digits, leaves, problem, same, snapshot, wrong_leaves
 
 RUNGS = ("signature", "runs", "time", "near miss", "type", "structure", "shape", "dtype", "finite", "sign", "factor",
          "transpose", "off by one", "unchanged", "value", "mutation", "gradient", "property", "counts",
@@ -75,15 +75,15 @@ def diagnose(outcomes: Sequence[Outcome], misses: Sequence[Miss] = (), time_dim:
             return Finding("near miss", miss.message, failing[0])
     for o in failing:
         if (found := problem(o.expected, o.got)) is not None:
-            return Finding(*found, o)
+            return Finding(found[0], sentence(found[1]), o)
     path, e, g = wrong_leaves(failing[0].expected, failing[0].got, rtol, atol)[0]
     if not isinstance(e.value, np.ndarray):
-        return Finding("value", f"{path} is {brief(g)}; expected {brief(e)}.", failing[0], path)
+        return Finding("value", sentence(f"{path} is {brief(g)}; expected {brief(e)}."), failing[0], path)
     pairs = [Pair(ee.value, gg.value, o.args) for o in outcomes
              for (p, ee), (_, gg) in zip(leaves(o.expected), leaves(o.got)) if p == path and ee.value is not None]
     for guess in (_whole, _change, _late):
         if (said := guess(pairs, time_dim, rtol, atol)) is not None:
-            return Finding(said[0], f"{path[0].upper()}{path[1:]} {said[1]}", failing[0], path)
+            return Finding(said[0], sentence(f"{path} {said[1]}"), failing[0], path)
     return Finding("value", _difference(path, e, g, failing, len(outcomes), time_dim, rtol), failing[0], path)
 
 
@@ -169,8 +169,8 @@ def _factor(moves: Sequence[tuple[np.ndarray, np.ndarray, dict[str, Any]]], rtol
         if abs(c) < 1e-8 or not close(c * e, g, rtol * 100, atol * 100):
             return None
         ratios.append((c, e.size, args))
-    if not ratios or sum(n for _, n, _ in ratios) < 2:
-        return None
+    if sum(n for _, n, _ in ratios) < 2 or all(abs(c - 1) < 1e-4 for c, _, _ in ratios):
+        return None  # one number proves no factor, and a factor of one is rounding
 
     def every(value: Callable[[dict[str, Any]], float | None]) -> bool:
         made = [(c, value(args)) for c, _, args in ratios]
@@ -203,15 +203,21 @@ def _times(c: float) -> str:
     return f"{turn}{1 / near if exact and near else digits(1 / c)} times too small"
 
 
+def sentence(text: str) -> str:
+    """With a capital at the start."""
+    return text[:1].upper() + text[1:]
+
+
 def _array(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy()
+    leaf = snapshot(x)
+    return leaf.value if isinstance(leaf, Leaf) else np.empty(0)
 
 
 def _difference(path: str, e: Leaf, g: Leaf, failing: Sequence[Outcome], total: int, time_dim: int | None,
                 rtol: float) -> str:
     gap = np.abs(e.value - g.value)
     share = float(np.max(gap)) / max(float(np.max(np.abs(e.value))), 1e-300)
-    told = f"{path[0].upper()}{path[1:]} differs in {len(failing)} of {total} cases; largest difference " \
+    told = f"{sentence(path)} differs in {len(failing)} of {total} cases; largest difference " \
            f"{digits(float(np.max(gap)))}"
     if share < 1e-4:
         return f"{told}: approximately right, not exactly. A float32 step, or an epsilon that the formula has not?"

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from nlbook.check import registry
 from nlbook.check.define import (
     Derive,
@@ -27,7 +29,7 @@ from nlbook.check.define import (
     compile_source,
     drift,
 )
-from nlbook.check.judge import Verdict, judge
+from nlbook.check.judge import Verdict, central_differences, judge
 from nlbook.check.result import Result
 
 GENERIC = {"value", "runs", "time"}  # rungs that say that something is wrong, not what
@@ -111,8 +113,20 @@ def _function_faults(item: Implement) -> list[str]:
         found.append(f"the solution as shown does not run: {cut.message}")
     found += [f"the near miss {m.name!r} is not told by its message but: {v.rung}: {v.message}"
               for m in item.near_misses if not _told(v := judge(item, m.function), m)]
-    if isinstance(item, Derive) and item.reference is not None:
-        found.append("reference has no effect here: the truth is autograd of objective_fn")
+    if isinstance(item, Derive):
+        found += _derivative_faults(item)
+    return found
+
+
+def _derivative_faults(item: Derive) -> list[str]:
+    """Autograd of the objective against central differences: an objective that detaches something is found out."""
+    found = [] if item.reference is None else ["reference has no effect here: the truth is autograd of objective_fn"]
+    at = item.names.index(item.wrt)
+    for case in item.all_cases()[:3]:
+        numeric = central_differences(lambda *a: item.objective_fn(*a) * torch.ones(()), case.args, at)
+        gap = float((numeric - item.truth(*case.args)).abs().max())
+        if not gap <= 1e-5 * max(1.0, float(numeric.abs().max())):
+            found.append(f"autograd of the objective is {gap:.3g} off finite differences")
     return found
 
 

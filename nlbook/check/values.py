@@ -6,7 +6,7 @@ replaced `torch.allclose` of the learner has a say in the verdict.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -45,7 +45,7 @@ def snapshot(x: Any, depth: int = 6) -> Tree:
         return _tensor(x)
     if kind is bool or kind is np.bool_:
         return Leaf("flag", "bool", bool(x))
-    if kind in (int, float) or (isinstance(x, (np.floating, np.integer)) and kind.__module__ == "numpy"):
+    if kind in (int, float) or (issubclass(kind, (np.floating, np.integer)) and kind.__module__ == "numpy"):
         return Leaf("number", kind.__name__, np.asarray(float(x)), kind.__name__)
     if kind is str:
         return Leaf("text", "str", x)
@@ -53,8 +53,8 @@ def snapshot(x: Any, depth: int = 6) -> Tree:
         return Leaf("none", "None")
     if kind is np.ndarray and x.dtype.kind in "fiub":
         return Leaf("array", "numpy.ndarray", np.array(x, dtype=np.float64), str(x.dtype))
-    if depth and isinstance(x, (tuple, list)):
-        parts = tuple.__iter__(x) if isinstance(x, tuple) else list.__iter__(x)  # not a subclass's own
+    if depth and issubclass(kind, (tuple, list)):
+        parts = tuple.__iter__(x) if issubclass(kind, tuple) else list.__iter__(x)  # not a subclass's own
         return tuple(snapshot(part, depth - 1) for part in parts)
     if depth and kind is dict:
         return {k: snapshot(v, depth - 1) for k, v in x.items() if type(k) in (str, int)}
@@ -79,7 +79,7 @@ def leaves(tree: Tree, path: str = "the output") -> Iterator[tuple[str, Leaf]]:
         for i, part in enumerate(tree):
             yield from leaves(part, f"output {i + 1}" if path == "the output" else f"{path}[{i}]")
     else:
-        for key, part in tree.items():
+        for key, part in sorted(tree.items(), key=lambda pair: str(pair[0])):  # whatever order it was filled in
             yield from leaves(part, f"{'output' if path == 'the output' else path}[{key!r}]")
 
 
@@ -110,6 +110,13 @@ def wrong_leaves(expected: Tree, got: Tree, rtol: float, atol: float) -> list[tu
         if not equal:
             found.append((path, e, g))
     return found
+
+
+def largest_gap(pairs: Iterable[tuple[Tree, Tree]]) -> float:
+    """The largest difference of any two numbers at the same place."""
+    both = [(e.value, g.value) for expected, got in pairs for (_, e), (_, g) in zip(leaves(expected), leaves(got))]
+    gaps = [float(_max(_abs(e - g))) for e, g in both if isinstance(e, np.ndarray) and e.size]
+    return max((gap for gap in gaps if np.isfinite(gap)), default=0.0)
 
 
 def problem(expected: Tree, got: Tree, path: str = "the output") -> tuple[str, str] | None:
