@@ -1,0 +1,317 @@
+"""Every optimizer of nlbook.optim as a torch optimizer: resume, groups, closures, schedules, refusals, convergence."""
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from nlbook.errors import NLBookError
+from nlbook.optim import (
+    DGD,
+    M3,
+    AdaGradMemory,
+    AdamMemory,
+    DeepMomentum,
+    DeltaMomentum,
+    GeneralizedGD,
+    Momentum,
+    Muon,
+    matrix_groups,
+)
+from nlbook.optim.base import as_matrix
+
+# name -> (class, options): every class, and every option that changes what the state holds
+CASES = {
+    "momentum": (Momentum, {"lr": 0.05}),
+    "momentum at write": (Momentum, {"lr": 0.05, "lr_at": "write"}),
+    "delta bounded": (DeltaMomentum, {"lr": 0.05}),
+    "delta clipped": (DeltaMomentum, {"lr": 0.05, "variant": "clipped"}),
+    "delta implicit": (DeltaMomentum, {"lr": 0.05, "variant": "implicit"}),
+    "delta corrected": (DeltaMomentum, {"lr": 0.05, "variant": "corrected"}),
+    "deep": (DeepMomentum, {"lr": 0.2}),
+    "deep linear": (DeepMomentum, {"lr": 0.2, "hidden": 0}),
+    "deep constant key": (DeepMomentum, {"lr": 0.2, "key": "constant", "hidden": 4}),
+    "dgd": (DGD, {"lr": 0.2}),
+    "dgd mean": (DGD, {"lr": 0.2, "batch": "mean"}),
+    "ggd": (GeneralizedGD, {"lr": 0.2}),
+    "ggd window": (GeneralizedGD, {"lr": 0.4, "window": 3, "fit": "squared"}),
+    "muon": (Muon, {"lr": 0.02}),
+    "muon cubic": (Muon, {"lr": 0.02, "polynomial": "cubic", "ns_steps": 8, "nesterov": False, "scale": "spectral"}),
+    "m3 update": (M3, {"lr": 0.01, "period": 4}),
+    "m3 grad": (M3, {"lr": 1e-3, "period": 4, "second": "grad"}),
+    "m3 none": (M3, {"lr": 0.02, "period": 4, "second": "none"}),
+    "m3 fast only": (M3, {"lr": 0.02, "alpha": 0.0}),
+    "adam root": (AdamMemory, {"lr": 0.01}),
+    "adam square": (AdamMemory, {"lr": 0.1, "target": "square", "bias_correction": False}),
+    "adam ridge": (AdamMemory, {"lr": 0.01, "ridge": 1e-3}),
+    "adagrad": (AdaGradMemory, {"lr": 0.05, "momentum": 0.5}),
+}
+CLASSES = sorted({cls for cls, _ in CASES.values()}, key=lambda c: c.__name__)
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.replace(" ", "-"))
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+
+
+def model_of(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.LayerNorm(8), nn.Linear(8, 3)).to(dtype)
+
+
+def data(t: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(100 + t)
+    x = torch.randn(6, 5, generator=g, dtype=dtype)
+    return x, torch.stack([x[:, 0], x[:, 1] - x[:, 2], x.sum(1).tanh()], 1)
+
+
+def build(case: str, model: nn.Module, **more):
+    cls, options = CASES[case]
+    optimizer = cls(model.parameters(), **{**options, **more})
+    return optimizer.attach(model) if isinstance(optimizer, (DGD, GeneralizedGD)) else optimizer
+
+
+def train(model: nn.Module, optimizer, steps: range, scheduler=None, weight: float = 1.0) -> list[float]:
+    losses = []
+    for t in steps:
+        x, y = data(t)
+        optimizer.zero_grad()
+        loss = weight * nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        losses.append(loss.item())
+    return losses
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@every_case
+def test_training_lowers_the_loss(case):
+    model = model_of()
+    weight = 20.0 if "dgd" in case or "window" in case else 1.0  # DGD erases outputs; the loss must weigh more
+    losses = train(model, build(case, model, **({"lr": 0.02} if weight > 1 else {})), range(150), weight=weight)
+    assert sum(losses[-20:]) < 0.75 * sum(losses[:20])
+
+
+@every_case
+def test_saved_and_resumed_mid_training_continues_bit_for_bit(case):
+    model = model_of()
+    optimizer = build(case, model)
+    train(model, optimizer, range(7))  # 7 steps: inside a period of the slow memory
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    first = train(model, optimizer, range(7, 20))
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)  # nothing but tensors, numbers and strings
+    other = model_of(seed=1)
+    other.load_state_dict(saved["model"])
+    resumed = build(case, other, lr=123.0)  # the saved options win over the new ones
+    resumed.load_state_dict(saved["optimizer"])
+    assert train(other, resumed, range(7, 20)) == first
+    assert same_weights(model, other)
+    fresh = model_of(seed=1)
+    fresh.load_state_dict(saved["model"])
+    train(fresh, build(case, fresh), range(7, 20))
+    stateless = case in {"dgd", "dgd mean", "ggd"}
+    assert same_weights(model, fresh) == stateless  # so the state does matter wherever there is one
+
+
+@every_case
+def test_a_zero_rate_moves_nothing_and_one_group_may_be_frozen(case):
+    model = model_of()
+    before = copy.deepcopy(model)
+    cls, options = CASES[case]
+    optimizer = cls([{"params": model[0].parameters(), "lr": 0.0}, {"params": list(model[3].parameters())}], **options)
+    if isinstance(optimizer, (DGD, GeneralizedGD)):
+        optimizer.attach(model)
+    train(model, optimizer, range(3))
+    exact = {} if CASES[case][1].get("window") else {"rtol": 0, "atol": 0}  # the mean of three equal states rounds
+    torch.testing.assert_close(list(model[0].parameters()), list(before[0].parameters()), **exact)
+    assert not torch.equal(model[3].weight, before[3].weight)
+    assert torch.equal(model[2].weight, before[2].weight)  # held by no group
+
+
+@every_case
+def test_the_closure_runs_with_gradients_and_its_loss_comes_back(case):
+    a, b = model_of(), model_of()
+    x, y = data(0)
+    opt_a, opt_b = build(case, a), build(case, b)
+    for _ in range(3):
+        def closure():
+            opt_a.zero_grad()
+            loss = nn.functional.mse_loss(a(x), y)
+            loss.backward()
+            return loss
+
+        opt_b.zero_grad()
+        expected = nn.functional.mse_loss(b(x), y)
+        expected.backward()
+        opt_b.step()
+        with torch.no_grad():
+            assert opt_a.step(closure).item() == expected.item()
+    assert same_weights(a, b)
+
+
+@every_case
+def test_schedulers_drive_the_rate(case):
+    model, other = model_of(), model_of()
+    optimizer, constant = build(case, model), build(case, other)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+    train(model, optimizer, range(6), schedule)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+    train(other, constant, range(6))
+    assert not same_weights(model, other)
+
+
+@every_case
+def test_parameters_without_gradient_are_skipped(case):
+    model = model_of()
+    model[3].weight.requires_grad_(False)
+    before = model[3].weight.clone()
+    optimizer = build(case, model)
+    train(model, optimizer, range(3))
+    assert torch.equal(model[3].weight, before)
+    assert model[3].weight not in optimizer.state
+
+
+@every_case
+def test_a_copy_steps_like_the_original(case):
+    model = model_of()
+    optimizer = build(case, model)
+    train(model, optimizer, range(3))
+    twin, twin_optimizer = copy.deepcopy((model, optimizer))
+    if isinstance(twin_optimizer, (DGD, GeneralizedGD)):
+        twin_optimizer.attach(twin)
+    assert train(twin, twin_optimizer, range(3, 6)) == train(model, optimizer, range(3, 6))
+    assert same_weights(model, twin)
+    assert pickle.loads(pickle.dumps(optimizer)).param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+@every_class
+def test_sparse_and_complex_gradients_are_refused(cls):
+    table = nn.Embedding(4, 3, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(NLBookError, match=r"sparse.*\(4, 3\).*expected a dense one"):
+        cls(table.parameters(), lr=0.1).step()
+    with pytest.raises(NLBookError, match="params: got a parameter of dtype torch.complex64"):
+        cls([torch.zeros(3, dtype=torch.complex64, requires_grad=True)], lr=0.1)
+
+
+@every_class
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf"), "fast", None, True])
+def test_a_bad_rate_is_refused_in_the_constructor_and_in_a_group(cls, lr):
+    p = torch.zeros(3, 2, requires_grad=True)
+    with pytest.raises(NLBookError, match="lr: got .* expected a finite number >= 0"):
+        cls([p], lr=lr)
+    with pytest.raises(NLBookError, match="lr: got"):
+        cls([{"params": [p], "lr": lr}])
+
+
+REFUSED = [
+    (Momentum, "keep", 1.0), (Momentum, "keep", -0.1), (Momentum, "lr_at", "both"), (Momentum, "feature", 3),
+    (DeltaMomentum, "variant", "exact"), (DeltaMomentum, "erase", -1.0), (DeltaMomentum, "weight_decay", -1.0),
+    (DeepMomentum, "hidden", -1), (DeepMomentum, "hidden", 2.0), (DeepMomentum, "key", "input"),
+    (DeepMomentum, "keep", 0.0), (DeepMomentum, "objective", "l1"), (DeepMomentum, "normalise", "yes"),
+    (DGD, "batch", "sum"), (DGD, "reduction", "none"), (GeneralizedGD, "window", 0), (GeneralizedGD, "fit", "huber"),
+    (GeneralizedGD, "retention", "l2"), (Muon, "keep", 1.0), (Muon, "scale", "max"), (Muon, "polynomial", "septic"),
+    (Muon, "ns_steps", -1), (Muon, "rule", "sgd"), (Muon, "adamw_betas", (0.9,)), (Muon, "nesterov", 1),
+    (M3, "betas", (0.9, 1.0, 0.9)), (M3, "alpha", -0.5), (M3, "period", 0), (M3, "second", "both"), (M3, "eps", -1e-8),
+    (AdamMemory, "beta", 1.0), (AdamMemory, "target", "sign"), (AdamMemory, "ridge", -1.0),
+    (AdaGradMemory, "keep", 0.0), (AdaGradMemory, "ridge", 0.0), (AdaGradMemory, "max_size", 0),
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), REFUSED, ids=[f"{c.__name__}-{n}-{v}" for c, n, v in REFUSED])
+def test_bad_options_are_refused_by_name(cls, name, value):
+    with pytest.raises(NLBookError, match=rf"^{name}.*: got .*expected"):
+        cls([torch.zeros(3, 2, requires_grad=True)], **{name: value})
+
+
+def test_a_refused_group_leaves_the_optimizer_as_it_was():
+    optimizer = Momentum([torch.zeros(2, requires_grad=True)])
+    for bad in ({"keep": 2.0}, {"params": [torch.zeros(2, dtype=torch.complex64, requires_grad=True)]}):
+        with pytest.raises(NLBookError):
+            optimizer.add_param_group({"params": [torch.zeros(3, requires_grad=True)], **bad})
+        assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": (p for p in [torch.zeros(3, requires_grad=True)]), "keep": 0.5})  # an iterator
+    assert len(optimizer.param_groups[1]["params"]) == 1 and optimizer.param_groups[1]["keep"] == 0.5
+
+
+def test_the_matrix_rule_refuses_a_vector_and_auto_sends_it_to_adamw():
+    p = torch.zeros(4, requires_grad=True)
+    with pytest.raises(NLBookError, match=r"shape \(4,\) in a group with rule='matrix'"):
+        Muon([{"params": [p], "rule": "matrix"}])
+    p.grad = torch.ones(4)
+    optimizer = M3([p], lr=0.1)
+    optimizer.step()
+    assert set(optimizer.state[p]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@pytest.mark.parametrize("cls", [Muon, M3])
+def test_the_rest_beside_muon_and_m3_is_torch_adamw(cls):
+    a, b = (torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+            for _ in range(2))
+    ours = cls([a], lr=0.1, adamw_lr_ratio=0.3, adamw_betas=(0.8, 0.9), weight_decay=0.1)
+    theirs = torch.optim.AdamW([b], lr=0.03, betas=(0.8, 0.9), weight_decay=0.1)
+    for t in range(10):
+        for p, optimizer in ((a, ours), (b, theirs)):
+            p.grad = torch.sin(p.detach() + t)
+            optimizer.step()
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+def test_matrix_groups_sends_embeddings_heads_and_vectors_to_adamw():
+    model = nn.ModuleDict({"token": nn.Embedding(9, 4), "body": nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)),
+                           "conv": nn.Conv1d(4, 4, 3), "head": nn.Linear(4, 9)})
+    matrices, rest = matrix_groups(model, adamw=("head",), lr=0.1)
+    assert {id(p) for p in matrices["params"]} == {id(model["body"][0].weight), id(model["conv"].weight)}
+    assert len(rest["params"]) == 7 and matrices["lr"] == 0.1 and "lr" not in rest
+    optimizer = Muon([matrices, rest], lr=0.02)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.02]
+    with pytest.raises(NLBookError, match=r"adamw: got \['haed'\]"):
+        matrix_groups(model, adamw=("haed",))
+    with pytest.raises(NLBookError, match="adamw: got 'head', expected a sequence"):
+        matrix_groups(model, adamw="head")
+
+
+@pytest.mark.parametrize("case", ["momentum", "delta corrected", "delta bounded", "deep", "muon", "m3 update"])
+def test_every_shape_of_parameter_is_stepped(case):
+    params = [torch.randn(s, generator=torch.Generator().manual_seed(i)).requires_grad_()
+              for i, s in enumerate([(), (1,), (5,), (4, 3), (4, 3), (3, 2, 2), (2, 3, 2, 2)])]
+    cls, options = CASES[case]
+    optimizer = cls(params, **options)
+    for _ in range(30):
+        optimizer.zero_grad()
+        sum(p.square().sum() for p in params).backward()
+        optimizer.step()
+    assert all(torch.isfinite(p).all() for p in params)
+    assert sum(p.square().sum().item() for p in params) < 60 and as_matrix(params[6]).shape == (2, 12)
+
+
+@every_case
+def test_float64_parameters_stay_float64_and_zero_gradients_are_harmless(case):
+    model = model_of(dtype=torch.float64)
+    optimizer = build(case, model)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model(data(0, torch.float64)[0]) * 0).sum().backward()
+        optimizer.step()
+    assert all(p.dtype == torch.float64 and torch.isfinite(p).all() for p in model.parameters())
+    tensors = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
+    assert all(v.dtype == torch.float64 and torch.isfinite(v).all() for v in tensors)
+
+
+def test_parameters_of_different_dtype_share_a_group():
+    a, b = torch.ones(3, 2, requires_grad=True), torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    for cls, options in CASES.values():
+        if cls is DGD or options.get("fit"):
+            continue
+        optimizer = cls([a, b], **options)
+        a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
+        optimizer.step()
+    torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
