@@ -1,7 +1,7 @@
 """One progress bar for all long work: visible to a person, silent in everything that is kept.
 
-A bar shows times, and times differ from run to run, so a committed notebook must not contain one. The notebook runner
-sets NLBOOK_QUIET=1 for its kernels.
+A bar shows times, and times differ from run to run, so a committed notebook must not contain one. NLBOOK_QUIET=1 turns
+it off, and so does tqdm's own TQDM_DISABLE=1, which the notebook runner sets for its kernels.
 """
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def quiet() -> bool:
-    """Whether progress is silent here: NLBOOK_QUIET is set (not 0), or there is no terminal and no notebook."""
-    if os.environ.get("NLBOOK_QUIET", "0") not in ("", "0"):
+    """Whether progress is silent here: it was turned off, or there is no terminal and no notebook to show it."""
+    if any(os.environ.get(name, "") not in ("", "0") for name in ("NLBOOK_QUIET", "TQDM_DISABLE")):
         return True
     return not (_in_notebook() or sys.stderr.isatty())
 

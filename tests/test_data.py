@@ -68,15 +68,17 @@ def test_a_changed_missing_or_unknown_file_is_refused_clearly(monkeypatch, tmp_p
         data.path("mnist")
 
 
-def test_progress_yields_everything_and_prints_nothing_when_quiet(monkeypatch, capsys):
+@pytest.mark.parametrize("switch", ["NLBOOK_QUIET", "TQDM_DISABLE"])
+def test_progress_yields_everything_and_prints_nothing_when_quiet(monkeypatch, capsys, switch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("NLBOOK_QUIET", "1")
+    monkeypatch.setenv(switch, "1")
     assert quiet() and list(progress(range(5), label="train")) == list(range(5))
     assert capsys.readouterr() == ("", "")
 
 
 def test_progress_shows_a_bar_to_a_terminal_only(monkeypatch, capsys):
     monkeypatch.delenv("NLBOOK_QUIET", raising=False)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     assert quiet() and list(progress(iter("ab"), total=2)) == ["a", "b"]
     assert capsys.readouterr().err == ""

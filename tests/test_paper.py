@@ -305,6 +305,8 @@ def test_the_command_lists_errata_and_coverage():
     assert len(json.loads(CliRunner().invoke(command, ["--errata", "--json"]).output)) == len(paper.errata())
     assert re.search(r"covered \d+ of 121", CliRunner().invoke(command, ["--coverage"]).output)
     assert len(json.loads(CliRunner().invoke(command, ["--coverage", "--json"]).output)) == 121
+    assert "write rate" in CliRunner().invoke(command, ["--notation"]).output
+    assert {"letter", "code"} <= set(json.loads(CliRunner().invoke(command, ["--notation", "--json"]).output)[0])
 
 
 @pytest.mark.parametrize("arguments", [[], ["57", "--errata"], ["--errata", "--coverage"], ["500"]])

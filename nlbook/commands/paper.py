@@ -1,4 +1,4 @@
-"""`nlbook paper`: look an equation up, list the errata, or see which equations have code, a test and a chapter."""
+"""`nlbook paper`: look an equation or a letter up, list the errata, see which equations have code, test and chapter."""
 from __future__ import annotations
 
 import json
@@ -10,13 +10,14 @@ import click
 @click.argument("number", type=int, required=False)
 @click.option("--errata", "show_errata", is_flag=True, help="Every printed form that does not hold, and what does.")
 @click.option("--coverage", "show_coverage", is_flag=True, help="Which equations have code, a test and a chapter.")
+@click.option("--notation", "show_notation", is_flag=True, help="The paper's letters and the words for them in code.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
-def command(number: int | None, show_errata: bool, show_coverage: bool, as_json: bool) -> None:
-    """The paper's 121 equations: `nlbook paper 57`, `--errata`, `--coverage`."""
+def command(number: int | None, show_errata: bool, show_coverage: bool, show_notation: bool, as_json: bool) -> None:
+    """The paper's 121 equations: `nlbook paper 57`, `--errata`, `--coverage`, `--notation`."""
     from nlbook import paper
 
-    if sum((number is not None, show_errata, show_coverage)) != 1:
-        raise click.UsageError("say one of: an equation's number, --errata, --coverage")
+    if sum((number is not None, show_errata, show_coverage, show_notation)) != 1:
+        raise click.UsageError("say one of: an equation's number, --errata, --coverage, --notation")
     try:
         if show_coverage:
             rows = paper.coverage()
@@ -24,6 +25,9 @@ def command(number: int | None, show_errata: bool, show_coverage: bool, as_json:
         elif show_errata:
             found = paper.errata()
             click.echo(json.dumps([vars(e) for e in found], indent=1) if as_json else errata_text(found))
+        elif show_notation:
+            words = paper.notation()
+            click.echo(json.dumps([dict(zip(words.columns, r)) for r in words], indent=1) if as_json else str(words))
         elif number is not None:
             e = paper.equation(number)
             facts = {**vars(e), "code": e.code, "tests": e.tests}
