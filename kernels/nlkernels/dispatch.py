@@ -31,12 +31,27 @@ class Choice:
     why: str
 
 
-def have_triton() -> bool:
-    """Whether triton can be imported (looked up, not imported)."""
+def _look_for_triton() -> bool:
     try:
-        return importlib.util.find_spec("triton") is not None
+        return importlib.util.find_spec("triton") is not None        # looked up, not imported
     except (ImportError, ValueError):
         return False
+
+
+_HAVE_TRITON = _look_for_triton()
+
+
+def have_triton() -> bool:
+    """Whether triton can be imported here."""
+    return _HAVE_TRITON
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a CUDA device, (0, 0) elsewhere."""
+    if device.type != "cuda":
+        return 0, 0
+    found = torch.cuda.get_device_properties(device)        # torch.compile folds this call to a constant
+    return found.major, found.minor
 
 
 def available() -> dict[str, bool]:
@@ -70,11 +85,10 @@ def choose(op: str, impl: str, like: Tensor, *, size: int, largest: int = 128,
     elif like.device.type not in ("cuda", "cpu"):
         why_not = f"the fused kernel runs on cuda and cpu tensors, got {like.device.type}: use impl='chunked'"
     elif like.device.type == "cuda":
-        capability = torch.cuda.get_device_capability(like.device)
         if like.dtype == torch.float64:
             why_not = "float64 runs fused only in the interpreter (cpu tensors); on a GPU use impl='chunked'"
-        elif capability < (8, 0):
-            has = f"{capability[0]}.{capability[1]} ({torch.cuda.get_device_name(like.device)})"
+        elif capability(like.device) < (8, 0):
+            has = f"{'.'.join(map(str, capability(like.device)))} ({torch.cuda.get_device_name(like.device)})"
             why_not = (f"the fused kernel needs compute capability 8.0, this GPU has {has}, for which Triton emits no "
                        "tensor-core code: use impl='chunked'")
     if impl == "triton":

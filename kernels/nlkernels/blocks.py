@@ -1,0 +1,96 @@
+"""Building blocks of the kernels: small @triton.jit functions, each usable compiled and interpreted.
+
+Two constexprs run through all kernels. ACC is the dtype of states and sums (float32; float64 in the interpreter). PREC
+says how `dot` multiplies: "ieee" (exact; only for the interpreter: at C = 64 it spills 42 KB a thread on a GPU),
+"tf32" (float32 on tensor cores), "bf16", "fp16", and "bf16_emu", which rounds to bf16 and multiplies in float32,
+since the interpreter cannot multiply bf16.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dot(a, b, PREC: tl.constexpr):
+    """a @ b, accumulated in float32 (float64 for float64)."""
+    if PREC == "bf16":
+        r = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
+    elif PREC == "fp16":
+        r = tl.dot(a.to(tl.float16), b.to(tl.float16))
+    elif PREC == "bf16_emu":
+        r = tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), input_precision="ieee")
+    else:
+        r = tl.dot(a, b, input_precision=PREC)
+    return r
+
+
+@triton.jit
+def tile(p, rows, cols, stride, row_ok, col_ok, ACC: tl.constexpr):
+    """Load p[rows, cols] as ACC, 0 outside. Pass rows along the last axis to get the tile transposed."""
+    return tl.load(p + rows * stride + cols, mask=row_ok & col_ok, other=0.0).to(ACC)
+
+
+@triton.jit
+def decay(to, frm, keep):
+    """exp(to_t - from_i) where `keep`, else 0; masked BEFORE exp, so that it can neither overflow nor make inf * 0."""
+    return tl.exp(tl.where(keep, to - frm, float("-inf")))
+
+
+@triton.jit
+def gates(log_alpha, r, ok, C: tl.constexpr, DECAY: tl.constexpr, ACC: tl.constexpr):
+    """Cumulated log retention of a chunk: g_t = sum_{j<=t} a_j, g'_t = g_t - a_t, and the sum over the chunk."""
+    if DECAY:
+        a = tl.load(log_alpha + r, mask=ok, other=0.0).to(ACC)
+    else:
+        a = tl.zeros([C], ACC)
+    g = tl.cumsum(a, 0)
+    return g, g - a, tl.sum(a, 0)
+
+
+@triton.jit
+def solve_rows(Lm, R, C: tl.constexpr):
+    """(I + L)^-1 R by forward substitution, L strictly lower triangular (C, C). C dependent steps, stable for any
+    keys."""
+    i = tl.arange(0, C)
+    for t in range(1, C):
+        row = tl.sum(tl.where(i[:, None] == t, Lm, 0.0), 0)
+        done = tl.sum(row[:, None] * R, 0)
+        R = tl.where(i[:, None] == t, R - done[None, :], R)
+    return R
+
+
+@triton.jit
+def solve_rows_t(Lm, R, C: tl.constexpr):
+    """(I + L)^-T R by backward substitution: the gradient of `solve_rows` with respect to R."""
+    i = tl.arange(0, C)
+    for j in range(1, C):
+        t = C - 1 - j
+        col = tl.sum(tl.where(i[None, :] == t, Lm, 0.0), 1)
+        done = tl.sum(col[:, None] * R, 0)
+        R = tl.where(i[:, None] == t, R - done[None, :], R)
+    return R
+
+
+@triton.jit
+def suffix_sum(x, C: tl.constexpr):
+    """y_j = sum_{i>=j} x_i: the gradient of a cumulated sum."""
+    i = tl.arange(0, C)
+    return tl.sum(tl.where(i[:, None] >= i[None, :], x[:, None], 0.0), 0)
+
+
+def block(d: int) -> int:
+    """The tile side for a dimension: the next power of two, at least 16 (the smallest tensor-core product)."""
+    return max(16, triton.next_power_of_2(d))
+
+
+def settings(like: torch.Tensor) -> dict[str, Any]:
+    """ACC and PREC for tensors like this one."""
+    gpu = like.device.type == "cuda"
+    precise = "tf32" if gpu else "ieee"
+    prec = {torch.float64: "ieee", torch.float32: precise, torch.float16: "fp16",
+            torch.bfloat16: "bf16" if gpu else "bf16_emu"}
+    return {"PREC": prec[like.dtype], "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32}
