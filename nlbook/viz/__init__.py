@@ -11,9 +11,9 @@
 Matplotlib, ipywidgets and anywidget are imported with this room, and the modules v*_*.py when their key is asked for.
 """
 from nlbook.viz.picture import Gallery, Picture, Still, gallery, load, show, still
+from nlbook.viz.spec import View, all_views, find, view
 from nlbook.viz.state import Bool, Choice, Float, Int, Ints, State
 from nlbook.viz.style import COLORS, book_style, end_label, figure, png
-from nlbook.viz.view import View, all_views, find, view
 
 __all__ = ["COLORS", "Bool", "Choice", "Float", "Gallery", "Int", "Ints", "Picture", "State", "Still", "View",
            "all_views", "book_style", "end_label", "figure", "find", "gallery", "load", "png", "show", "still", "view"]

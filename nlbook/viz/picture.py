@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nlbook.errors import NLBookError
-from nlbook.viz import view as views
+from nlbook.viz import spec as views
+from nlbook.viz.spec import View, checked_alt
 from nlbook.viz.state import Bool, Choice, Float, Int, Ints, Param, State
 from nlbook.viz.style import CSS_PER_INCH, DPI, book_style, css_size, figure, png
-from nlbook.viz.view import View, checked_alt
 
 JS = Path(__file__).parent / "js"
 PARTS = ("controls", "landmarks", "task", "answer", "state")

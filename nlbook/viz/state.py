@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,15 +141,16 @@ class Choice(Param):
 
     def parse(self, text: str) -> str | int | float:
         for option in self.options:
-            if text == str(option) or text == self.spell(option):
-                return option
+            with suppress(ValueError):
+                if text == option or (not isinstance(option, str) and float(text) == option):
+                    return option
         raise self.refuse(text)
 
     def spell(self, value: str | int | float) -> str:
         return f"{value:.10g}" if isinstance(value, float) else str(value)
 
     def extremes(self) -> list[str | int | float]:
-        return list(self.options)
+        return [self.options[0], self.options[-1]] if self.slider else list(self.options)
 
 
 @dataclass(frozen=True)

@@ -86,15 +86,15 @@ class BookFigure(Figure):
 def figure(width: float = 7, height: float = 3.2, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure in the book's style: white, constrained layout, not known to pyplot (nothing to close).
 
-    `width` and `height` are in inches; an inch is 100 pixels on the page, so 7 fills a notebook's column. A live picture
-    with several axes may take layout=None and place them itself: constrained layout is half of its time to draw.
+    `width` and `height` are in inches; an inch is 100 pixels on the page, so 7 fills a notebook's column. A live
+    picture with several axes may take layout=None and place them itself: constrained layout is half of its time.
     """
     with book_style():
         return BookFigure(figsize=(width, height), layout=layout)
 
 
 def png(fig: Figure, dpi: int = DPI, small: bool = True) -> bytes:
-    """The figure as PNG. The same figure gives the same bytes: no software name, no date. small=False: larger, faster."""
+    """The figure as PNG: the same figure gives the same bytes (no software name, no date). small=False is faster."""
     buffer = io.BytesIO()
     with book_style():
         fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white",

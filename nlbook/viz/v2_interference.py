@@ -1,6 +1,6 @@
 """V2, the interference bench: keys as arrows, what comes back for each key, and which rule tells the pairs apart.
 
-Twenty independent memories (other keys, other values) are written once each; shares are means over them, and the recall
+Fifty independent memories (other keys, other values) are written once each; shares are means over them, and the recall
 matrix is that of the first. Everything is measured with nlbook.memory on nlbook.tasks.recall when the picture is drawn.
 """
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 from nlbook import memory
 from nlbook.memory.experiments import answers, score
 from nlbook.tasks import recall
+from nlbook.viz.spec import Facts, view
 from nlbook.viz.state import Bool, Choice, Float, Int, State
 from nlbook.viz.style import COLORS, figure
-from nlbook.viz.view import Facts, view
 
-MEMORIES = 20
+MEMORIES = 50
 NAMES = {"hebbian": "Hebb", "delta": "delta", "oja": "Oja", "omega": "Omega", "dgd": "DGD", "rls": "best linear"}
 SHOWN = ("hebbian", "delta", "rls")  # always beside the chosen rule
 
 
 @lru_cache(maxsize=32)
 def stream(n: int, d: int, rho: float, again: bool, seed: int) -> tuple[recall.Recall, Tensor]:
-    """n pairs in each of 20 memories; `again` writes key 1 once more with a new value. And key 1's first value."""
+    """n pairs in each of 50 memories; `again` writes key 1 once more with a new value. And key 1's first value."""
     data = recall.pairs(n, d, rho, batch=MEMORIES, seed=seed)
     first = data.v[:, 0]
     if not again:
@@ -39,7 +39,7 @@ def stream(n: int, d: int, rho: float, again: bool, seed: int) -> tuple[recall.R
 
 @lru_cache(maxsize=128)
 def asked(rule: str, n: int, d: int, rho: float, again: bool, lr: float, seed: int) -> tuple[Tensor, float, float]:
-    """The answers (20, n, d) of `rule`, the share identified and the mean squared error."""
+    """The answers (50, n, d) of `rule`, the share identified and the mean squared error."""
     data, _ = stream(n, d, rho, again, seed)
     options: dict[str, Any] = {}
     if rule == "omega":
@@ -57,7 +57,7 @@ def measure(state: Any, rule: str) -> tuple[Tensor, float, float]:
 
 
 def facts(state: Any) -> dict[str, float]:
-    """identified (and per rule): share of keys whose answer is nearest to the right value, over 20 memories.
+    """identified (and per rule): share of keys whose answer is nearest to the right value, over 50 memories.
 
     error: mean |y - v|^2 / |v|^2. chance: 1/n. overlap: mean cosine of two different keys. rewritten_error: mean
     distance of key 1's answer from its latest value; rewritten_sum: from the sum of both values (0 = the rule adds up).
@@ -106,7 +106,7 @@ def arrows(ax: Axes, k: Tensor) -> None:
 def matrix(ax: Axes, cosines: Tensor, again: bool) -> None:
     """cosines (n, n or n + 1): answer i against value j, and key 1's old value last. A cross marks a mistake."""
     n = cosines.shape[0]
-    ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    ax.imshow(cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     best = cosines[:, :n].argmax(-1)
     wrong = [i for i in range(n) if int(best[i]) != i]
     ax.plot([int(best[i]) for i in wrong], wrong, "x", color="black", ms=max(3, 8 - n / 10), mew=1.3)
@@ -139,9 +139,9 @@ def shares(ax: Axes, state: Any, f: Facts) -> None:
     "v2", title="Interference bench: how many pairs does one matrix hold?",
     task="Store as many pairs as the keys are wide (n = d = 32) with random keys. Predict which rule tells more of "
          "them apart, Hebb or delta with rate 1. Then raise the overlap to 0.5, and then write one key twice.",
-    answer="With random keys Hebb identifies nearly all (0.99) and one pass of delta with rate 1 fewer (0.79): each "
+    answer="With random keys Hebb identifies nearly all (0.99) and one pass of delta with rate 1 fewer (0.81): each "
            "write at full rate repairs its own pair and disturbs the older ones; at rate 0.1 delta reaches 0.99 as "
-           "well. With overlap 0.5 delta leads (0.35 against 0.20), because Hebb adds the shared direction again and "
+           "well. With overlap 0.5 delta leads (0.31 against 0.18), because Hebb adds the shared direction again and "
            "again. Written twice, Hebb answers the sum of both values and delta the new one. The best linear memory "
            "shows what one matrix could hold.",
     params=[Int("n", 32, 1, 64, label="pairs n"), Float("rho", 0.0, 0.0, 0.95, step=0.05, label="key overlap ρ"),

@@ -19,9 +19,9 @@ from torch import Tensor
 from nlbook import memory
 from nlbook.errors import generator
 from nlbook.memory.dual import TrainingTrace, squared_loss, train_linear
+from nlbook.viz.spec import Facts, view
 from nlbook.viz.state import Bool, Choice, Int, State
 from nlbook.viz.style import COLORS, figure
-from nlbook.viz.view import Facts, view
 
 STEPS = 24
 
@@ -81,7 +81,8 @@ def facts(state: Any) -> dict[str, float]:
     start, apart = rms(run.W[0] - run.truth), rms(run.frozen.weight(t) - run.W[t])
     return {"answer": answer, "sum_of_bars": real, "gap": abs(answer - real), "truth": truth,
             "error": abs(answer - truth), "frozen_answer": frozen, "frozen_gap": abs(frozen - answer),
-            "error_rms": rms(run.W[t] - run.truth), "start_error_rms": start, "frozen_gap_rms": apart, "ratio": apart / start}
+            "error_rms": rms(run.W[t] - run.truth), "start_error_rms": start, "frozen_gap_rms": apart,
+            "ratio": apart / start}
 
 
 def alt(state: Any, f: Facts) -> str:
@@ -136,8 +137,8 @@ def ends(ax: Axes, marks: list[tuple[float, str, str]]) -> None:
 def draw(state: State) -> Figure:
     """The plane, the bars, and their running sums."""
     f, run, q = facts(state), train(state.lr, state.seed), query(state)
-    t, steps = state.step, torch.arange(STEPS + 1)
-    live, frozen = bars(run.real, q), bars(run.frozen, q)
+    t, steps = state.step, range(STEPS + 1)
+    live, frozen = bars(run.real, q).numpy(), bars(run.frozen, q).numpy()
     fig = figure(9, 3.6, layout=None)
     left = fig.add_axes((0.01, 0.1, 0.32, 0.8))
     top = fig.add_axes((0.4, 0.58, 0.45, 0.33))
@@ -151,8 +152,8 @@ def draw(state: State) -> Figure:
     top.set(title="what each step puts into the answer", xlim=(-0.8, STEPS + 0.8))
     top.tick_params(labelbottom=False)
     low.axhline(f["truth"], color=COLORS["truth"], lw=1, ls="--")
-    low.plot(steps[:t + 1], other.cumsum(0)[:t + 1], color=ghost, lw=1, marker=".", ms=4)
-    low.plot(steps[:t + 1], shown.cumsum(0)[:t + 1], color=color, lw=2, marker=".", ms=6)
+    low.plot(steps[:t + 1], other.cumsum()[:t + 1], color=ghost, lw=1, marker=".", ms=4)
+    low.plot(steps[:t + 1], shown.cumsum()[:t + 1], color=color, lw=2, marker=".", ms=6)
     low.set(title="running sum: the answer W q", xlabel="training step (0: the start weight)")
     ends(low, [(f["answer"], "real", COLORS["memory"]), (f["truth"], "truth", COLORS["truth"]),
                (f["frozen_answer"], "frozen", COLORS["error"])])
