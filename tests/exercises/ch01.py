@@ -24,6 +24,23 @@ def delta_by_autograd(M, k, v, eta):
 
 
 MUTANTS = {
+    "01-half": {
+        "unchanged": lambda M, k, v, eta: M + eta * torch.outer(v, k),
+        "erases only": lambda M, k, v, eta: M - eta * torch.outer(M @ k, k),
+        "erases after writing": lambda M, k, v, eta: (W := M + eta * torch.outer(v, k)) - eta * torch.outer(W @ k, k),
+        "full erase": lambda M, k, v, eta: M - torch.outer(M @ k, k) + eta * torch.outer(v, k),
+        "adds instead of erasing": lambda M, k, v, eta: M + eta * torch.outer(M @ k, k) + eta * torch.outer(v, k),
+        "shrinks everything": lambda M, k, v, eta: (1 - eta) * M + eta * torch.outer(v, k),
+    },
+    "01-half-life": {"half the width": 32, "the width": 64, "width 32": 22.2, "keep 0.99": 69, "one": 1},
+    "01-overlaps": {
+        "no diagonal": lambda K, V: (K @ K.T - torch.diag((K * K).sum(1))) @ V,
+        "softmax": lambda K, V: torch.softmax(K @ K.T, -1) @ V,
+        "causal": lambda K, V: torch.tril(K @ K.T) @ V,
+        "values only": lambda K, V: V.clone(),
+        "normalised": lambda K, V: (K @ K.T) / len(K) @ V,
+        "squared overlaps": lambda K, V: (K @ K.T) ** 2 @ V,
+    },
     "01-hebb": {
         "delta": lambda M, k, v, eta: M + eta * torch.outer(v - M @ k, k),
         "wrong sign": lambda M, k, v, eta: M - eta * torch.outer(v, k),
@@ -48,6 +65,17 @@ MUTANTS = {
 }
 
 ACCEPTED = {
+    "01-half": {
+        "the error form": lambda M, k, v, eta: M + eta * torch.outer(v - M @ k, k),
+        "a loop": delta_loop,
+        "a gradient step": delta_by_autograd,
+    },
+    "01-half-life": {"exact": 44.01, "rounded": 44, "0.69 d": 0.693 * 64},
+    "01-overlaps": {
+        "through the memory": lambda K, V: K @ (V.T @ K).T,
+        "einsum": lambda K, V: torch.einsum("id,jd,jv->iv", K, K, V),
+        "a loop": lambda K, V: torch.stack([sum(((k @ kj) * v for kj, v in zip(K, V)), torch.zeros_like(V[0])) for k in K]),
+    },
     "01-hebb": {
         "a loop": hebb_loop,
         "einsum": lambda M, k, v, eta: M + torch.einsum("i,j->ij", eta * v, k),

@@ -1,0 +1,96 @@
+"""Every claim of chapters 00 and 01 that stands under a figure or in a sentence with a number."""
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nlbook import memory, viz
+from nlbook.errors import NLBookError
+from nlbook.memory import curves
+from nlbook.tasks import words
+from nlbook.viz import ch01
+
+
+@pytest.mark.parametrize(("keep", "half"), [(0.9, 7), (0.99, 69)])
+def test_keep_halves_a_memory_in_so_many_writes(keep, half):
+    assert keep ** (half - 1) > 0.5 - 0.04 and keep**half < 0.5
+    assert round(viz.load(f"v0:keep={keep}").facts["half"]) == half
+
+
+def test_the_first_plot_is_the_memory_it_says():
+    fading, kept = viz.load("v0:keep=0.9").facts, viz.load("v0:keep=1.0").facts
+    assert fading["left_7"] < 0.5 < viz.load("v0:keep=0.91").facts["left_7"]       # the task's answer
+    assert abs(fading["signal_end"] - fading["left_end"]) < 0.05                   # forgotten
+    assert abs(kept["signal_end"] - 1) < 0.1 and kept["noise_end"] > 1.2           # nothing shrinks, and yet it drowns
+    assert kept["half"] == math.inf and 25 <= kept["drowned"] <= 45                # "some 30 writes"
+
+
+@pytest.mark.parametrize("state", ["v0:keep=0.5,writes=10", "v0:keep=1.0,writes=200", "v0:keep=0.99,writes=200,seed=9"])
+def test_the_first_plot_draws_at_its_extremes(state):
+    picture = viz.load(state)
+    assert picture.figure().axes and all(not math.isnan(x) for x in picture.facts.values())
+
+
+def test_forty_capitals_nearly_all_come_back():
+    assert len(set(words.CAPITALS)) == 40 == len({c for c, _ in words.CAPITALS})
+    shares = curves.capacity(["hebbian"], grid=[3, 40], worlds=20)["hebbian"]
+    assert float(shares[3].mean()) == 1 and 0.9 < float(shares[40].mean()) < 1
+
+
+def test_delta_forgets_by_age_and_hebb_does_not():
+    found = {r: e.mean(0) for r, e in curves.error_by_age(["hebbian", "delta"], worlds=60, seed=0).items()}
+    assert float(found["delta"][0]) < 1e-12                                        # right about the newest pair
+    assert float(found["delta"][-3:].mean()) > 0.9                                 # and lost the oldest
+    assert float(found["hebbian"].std()) < 0.05                                    # all ages alike
+    assert found["hebbian"].mean() > found["delta"].mean()                         # by squared length delta is ahead
+
+
+@pytest.mark.parametrize("d", [16, 64])
+def test_what_a_pair_keeps_is_1_minus_1_over_d_to_its_age(d):
+    """Read the part along the own value after `age` further full delta writes, in 400 worlds."""
+    from nlbook.tasks import recall
+
+    data = recall.pairs(d + 1, d, batch=400, seed=3)
+    m = memory.make("delta", lr=1.0)
+    y = m.read(m.write_all(data.k, data.v), data.k[:, :1])
+    measured = float((y[:, 0] * data.v[:, 0]).sum(-1).mean())
+    assert abs(measured - curves.kept(d, d)) < 0.05
+    assert abs(curves.kept(d, d) - math.exp(-1)) < 0.02
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_capacity_claims(seed):
+    random = curves.capacity(["hebbian", "delta", "omega", "rls"], grid=[32, 96, 128], worlds=12, seed=seed)
+    at = {r: float(by_n[32].mean()) for r, by_n in random.items()}
+    assert at["hebbian"] > 0.95 and 0.7 < at["delta"] < 0.88 and at["rls"] == 1    # when delta is worse
+    assert float(random["hebbian"][96].mean()) > 0.5 > float(random["hebbian"][128].mean())
+    common = curves.capacity(["hebbian", "delta", "omega", "rls"], rho=0.5, grid=[32], worlds=12, seed=seed)
+    share = {r: float(by_n[32].mean()) for r, by_n in common.items()}
+    assert share["hebbian"] < share["delta"] < share["omega"] < share["rls"]
+
+
+def test_half_steps_lose_less():
+    full, half = (memory.recall_accuracy("delta", 32, batch=20, lr=lr).accuracy for lr in (1.0, 0.5))
+    assert 0.7 < full < 0.88 and half > 0.9
+
+
+def test_the_control_fails():
+    found = curves.capacity(["hebbian", "rls"], grid=[8, 32], worlds=20, shuffle_values=True)
+    for by_n in found.values():
+        for n, share in by_n.items():
+            assert float(share.mean()) <= 1 / n
+
+
+def test_half_capacity_says_when_the_grid_is_too_short():
+    assert curves.half_capacity({4: torch.tensor([1.0]), 8: torch.tensor([0.4])}) == 8
+    with pytest.raises(NLBookError, match="reaches further"):
+        curves.half_capacity({4: torch.tensor([1.0])})
+
+
+def test_figures_say_what_they_show():
+    ages = curves.error_by_age(["hebbian", "delta"], n=8, worlds=4)
+    capacity = {0.0: curves.capacity(["hebbian"], grid=[4, 32], worlds=2)}
+    assert ch01.age_curve(ages).axes and "delta" in ch01.age_curve_alt(ages)
+    assert ch01.capacity_curves(capacity).axes and "32 pairs" in ch01.capacity_alt(capacity)
