@@ -581,7 +581,11 @@ def test_fix_the_bug_shows_the_broken_function_under_the_right_name():
     item = FixTheBug(id="99-f", solution=step, broken=no_erase, draw=pairs, near_misses=[miss], **COMMON)
     assert check_definition(item) == []
     assert item.stub_source().startswith("def step(M, k, v, eta):")
-    says(item, no_erase, "near miss", "never erases")
+    unchanged = Result(item, judge(item, item.stub()))
+    assert unchanged.status == "not tried"
+    assert "Unchanged so far" in unchanged.text() and "expected:" in unchanged.text()
+    assert "It writes but" not in unchanged.text() + unchanged.html()  # what is wrong is for the reader to find
+    says(item, lambda M, k, v, eta: M + torch.outer(eta * v, k), "near miss", "never erases")
     assert any("docstrings differ" in p for p in replace(item, broken=prefix).problems())
 
 
@@ -806,6 +810,26 @@ def test_option_widget_records():
     assert p.recorded == "delta"
     again = check.predict("99-p2")
     assert again.widget.children[1].value == "delta" and "Recorded: delta" in again.text()
+
+
+def test_a_sketched_curve_is_several_numbers(own_store):
+    p = check.predict("99-p3", "Which share of m is from the", points=["last 10", "last 50"], low=0, high=1)
+    assert "last 50: a number from 0 to 1" in p.text()
+    _, field, button, line = p.widget.children
+    assert [s.description for s in field.children] == ["last 10:", "last 50:"]
+    field.children[0].value, field.children[1].value = 0.6, 0.9
+    button.click()
+    assert p.recorded == [0.6, 0.9] and "0.6, 0.9" in line.value
+    assert check.reveal("99-p3", torch.tensor([0.65, 0.99])).right
+    assert check.reveal("99-p3", [0.2, 0.99]).right is False
+    assert check.predictions().rows[0][2] == "0.6, 0.9"
+    with pytest.raises(NLBookError, match="2 numbers from 0 to 1"):
+        check.predict("99-p3", answer=[0.5])
+
+
+def test_an_option_may_be_given_by_its_letter():
+    assert check.predict("99-p2", "Which?", options=["Hebb", "delta"], answer="b").recorded == "delta"
+    assert "b) delta" in check.predict("99-p2").text()
 
 
 def test_a_prediction_after_the_reveal_is_kept_and_marked(own_store):

@@ -6,7 +6,6 @@ stands in `judge.py` and `ladder.py`, so an exercise never holds checking code o
 from __future__ import annotations
 
 import inspect
-import random
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -16,42 +15,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from nlbook.check.draw import Draw
+from nlbook.check.questions import ID, Option, Prediction, Question, right, wrong
+from nlbook.check.source import BEGIN, END, compile_source, cut, drift, marked, solution_problems, source_of
 from nlbook.errors import NLBookError
 
-BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
-ID = re.compile(r"\d\d-[a-z0-9]+(-[a-z0-9]+)*")
-
-
-class Draw:
-    """Seeded random inputs, in float64, that grow from the first case to the last.
-
-    `draw.int(1, 6)` is small in early cases, so the smallest failing case is small enough to check by hand.
-    """
-
-    def __init__(self, seed: int, growth: float = 1.0) -> None:
-        self.seed, self.growth = seed, growth
-        self._random = random.Random(seed)
-        self._torch = torch.Generator().manual_seed(seed)
-
-    def int(self, low: int, high: int) -> int:
-        """A whole number in [low, high]; the top of the range opens as the cases grow."""
-        return self._random.randint(low, low + max(1, round((high - low) * self.growth)) if high > low else low)
-
-    def float(self, low: float, high: float) -> float:
-        """A number in [low, high]."""
-        return self._random.uniform(low, high)
-
-    def pick(self, *choices: Any) -> Any:
-        """One of the choices."""
-        return self._random.choice(choices)
-
-    def tensor(self, *shape: Any) -> Tensor:
-        """Standard normal numbers of the given shape, float64."""
-        return torch.randn(*shape, generator=self._torch, dtype=torch.float64)
-
-    def unit(self, *shape: Any) -> Tensor:
-        """Random directions: the last dimension has length one."""
-        return torch.nn.functional.normalize(self.tensor(*shape), dim=-1)
+__all__ = ["Case", "Derive", "Draw", "Estimate", "Exercise", "Explain", "FixTheBug", "Implement", "Item",
+           "KernelPuzzle", "NearMiss", "Option", "Order", "Prediction", "Property", "Question", "ReadPicture",
+           "right", "wrong"]
 
 
 class Case(NamedTuple):
@@ -344,137 +315,4 @@ class Explain(Exercise):
         return super().problems() + ([] if self.rubric else ["has no rubric"])
 
 
-class Option(NamedTuple):
-    """One choice, and what to say to whoever takes it."""
-
-    text: str
-    why: str
-    right: bool = False
-
-
-def right(text: str, why: str) -> Option:
-    """The right choice and why it is right."""
-    return Option(text, why, True)
-
-
-def wrong(text: str, why: str) -> Option:
-    """A wrong choice and what its taker has overlooked."""
-    return Option(text, why)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A question with choices; `recalls` names the chapter whose matter it asks for ("" = this one)."""
-
-    kind: ClassVar[str] = "choice"
-    id: str
-    text: str
-    options: tuple[Option, ...]
-    recalls: str = ""
-    objective: str = ""
-
-    @property
-    def chapter(self) -> str:
-        return self.id[:2]
-
-    def problems(self) -> list[str]:
-        found = [] if ID.fullmatch(self.id) else [f"id {self.id!r} is not like '01-q1'"]
-        if len(self.options) < 2 or sum(o.right for o in self.options) != 1:
-            found.append("needs two or more options, exactly one of them right")
-        if len({o.text for o in self.options}) < len(self.options):
-            found.append("two options read the same")
-        return found + [f"option {o.text!r} has no explanation" for o in self.options if not o.why.strip()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """A prediction: options, or a number with a unit in [low, high]. Then `check.predict(id)` needs no more."""
-
-    kind: ClassVar[str] = "predict"
-    id: str
-    question: str
-    options: tuple[str, ...] = ()
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    objective: str = ""
-
-    @property
-    def chapter(self) -> str:
-        return self.id[:2]
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Where the number lies (of no meaning with options)."""
-        return (0.0 if self.low is None else self.low, 1.0 if self.high is None else self.high)
-
-    def problems(self) -> list[str]:
-        found = [] if ID.fullmatch(self.id) else [f"id {self.id!r} is not like '01-p1'"]
-        if bool(self.options) == (self.low is not None and self.high is not None):
-            found.append("needs either options or both low and high")
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            found.append(f"low {self.low} is not below high {self.high}")
-        if len(set(self.options)) < len(self.options):
-            found.append("two options read the same")
-        return found
-
-
 Item = Exercise | Question | Prediction
-
-
-# -- source text: a solution is written once; stub and answer are cut from it
-
-def source_of(function: Callable[..., Any]) -> str:
-    """The function's source, flush left."""
-    return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
-
-
-def _region(text: str) -> tuple[list[str], int, int]:
-    lines = text.splitlines()
-    marks = [line.strip() for line in lines]
-    if marks.count(BEGIN) != 1 or marks.count(END) != 1 or marks.index(BEGIN) >= marks.index(END):
-        raise NLBookError(f"solution: got no single {BEGIN!r} ... {END!r}, expected exactly one pair around the body")
-    return lines, marks.index(BEGIN), marks.index(END)
-
-
-def marked(text: str) -> str:
-    """The lines between the markers, flush left."""
-    lines, begin, end = _region(text)
-    return textwrap.dedent("\n".join(lines[begin + 1:end])) + "\n"
-
-
-def cut(text: str, instead: str) -> str:
-    """The source with the marked lines replaced by one line."""
-    lines, begin, end = _region(text)
-    indent = lines[begin][:len(lines[begin]) - len(lines[begin].lstrip())]
-    return "\n".join([*lines[:begin], indent + instead, *lines[end + 1:]]) + "\n"
-
-
-def compile_source(text: str, like: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a `def` in a copy of the globals of `like`."""
-    space = dict(like.__globals__)  # type: ignore[attr-defined]
-    exec(compile("from __future__ import annotations\n" + text, f"<{like.__name__}>", "exec"), space)
-    return space[like.__name__]
-
-
-def drift(a: Callable[..., Any], b: Callable[..., Any]) -> list[str]:
-    """How two functions differ in what the learner sees: signature and docstring."""
-    found = []
-    if str(inspect.signature(a)) != str(inspect.signature(b)):
-        found.append(f"signatures differ: {inspect.signature(a)} and {inspect.signature(b)}")
-    if inspect.getdoc(a) != inspect.getdoc(b):
-        found.append("docstrings differ")
-    return found
-
-
-def solution_problems(solution: Callable[..., Any]) -> list[str]:
-    """What is wrong with a solution function as a piece of text."""
-    try:
-        text = source_of(solution)
-        body = marked(text)
-    except (NLBookError, OSError, TypeError) as error:
-        return [str(error)]
-    found = [] if inspect.getdoc(solution) else ["the solution has no docstring: the learner would see no task"]
-    if len([line for line in body.splitlines() if line.strip()]) > 10:
-        found.append("the solution has more than 10 lines")
-    return found

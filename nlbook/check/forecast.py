@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nlbook.check import registry, store
-from nlbook.check.define import ID, Prediction
+from nlbook.check.questions import ID, Prediction
 from nlbook.check.show import BLUE, GREEN, GREY, Shown, Table, box, prose
 from nlbook.check.values import digits
 from nlbook.errors import NLBookError, need
@@ -25,8 +25,14 @@ _asked: dict[str, Prediction] = {}  # asked in this session with the question wr
 
 def said(value: Any, unit: str = "") -> str:
     """A prediction or a measured value in words."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"{digits(value) if number else value} {unit}".strip()
+    if isinstance(value, list):
+        return f"{', '.join(map(digits, value))} {unit}".strip()
+    return f"{digits(value) if is_number(value) else value} {unit}".strip()
+
+
+def is_number(x: Any) -> bool:
+    """A finite number that is no truth value."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
 
 
 def counted(record: Mapping[str, Any]) -> Any:
@@ -46,15 +52,22 @@ class Predict(Shown):
     # -- recording
 
     def record(self, answer: Any) -> None:
-        """Write a prediction down; refuses what is no option, or outside the range."""
+        """Write a prediction down (an option's text or letter, a number, a list of numbers for points); refuses
+        what is no option, or outside the range."""
         item = self.item
+        low, high = item.range
         if item.options:
+            lettered = dict(zip("abcdefghijkl", item.options))
+            answer = lettered.get(answer, answer) if isinstance(answer, str) and answer not in item.options else answer
             known = isinstance(answer, str) and answer in item.options
-            need(known, "answer", repr(answer), f"one of {list(item.options)}")
+            need(known, "answer", repr(answer), f"one of {list(item.options)}, or its letter")
+        elif item.points:
+            several = isinstance(answer, (list, tuple)) and len(answer) == len(item.points)
+            need(several and all(is_number(x) and low <= x <= high for x in answer), "answer", repr(answer),
+                 f"{len(item.points)} numbers from {self._range()}")
+            answer = list(answer)
         else:
-            number = isinstance(answer, (int, float)) and not isinstance(answer, bool) and math.isfinite(answer)
-            low, high = item.range
-            need(number and low <= answer <= high, "answer", repr(answer), f"a number from {self._range()}")
+            need(is_number(answer) and low <= answer <= high, "answer", repr(answer), f"a number from {self._range()}")
         records = store.load(FILE)
         record = records.setdefault(self.id, {"entries": []})
         record.update(question=item.question, unit=item.unit)
@@ -92,25 +105,32 @@ class Predict(Shown):
         item, earlier = self.item, self.recorded
         style = {"description_width": "initial"}
         field: Any
+        low, high = item.range
+        step = 10.0 ** math.floor(math.log10(high - low) - 1)
         if item.options:
             field = widgets.RadioButtons(options=item.options, value=earlier if earlier in item.options else None,
                                          description="Your prediction:", style=style,
                                          layout=widgets.Layout(width="auto"))
+        elif item.points:
+            many = len(item.points)
+            start = earlier if isinstance(earlier, list) and len(earlier) == many else [low] * many
+            field = widgets.VBox([
+                widgets.FloatSlider(description=f"{label}:", value=x, min=low, max=high, step=step / 10, style=style)
+                for label, x in zip(item.points, start)])
         else:
-            low, high = item.range
             field = widgets.BoundedFloatText(
-                value=earlier if isinstance(earlier, (int, float)) else low, min=low, max=high, style=style,
-                step=10.0 ** math.floor(math.log10(high - low) - 1),
+                value=earlier if is_number(earlier) else low, min=low, max=high, style=style, step=step,
                 description=f"Your prediction{f' ({item.unit})' if item.unit else ''}, {self._range()}:",
                 layout=widgets.Layout(width="28em"))
         button = widgets.Button(description="Record", tooltip=f"Record the prediction {item.id}")
         line = widgets.HTML(self._status_html())
 
         def press(_: Any) -> None:
-            if field.value is None:
+            chosen = [s.value for s in field.children] if item.points else field.value
+            if chosen is None:
                 line.value = self._status_html("Choose one first.")
                 return
-            self.record(field.value)
+            self.record(chosen)
             line.value = self._status_html()
 
         button.on_click(press)
@@ -125,16 +145,21 @@ class Predict(Shown):
 
     def _choices(self) -> list[str]:
         unit = f" ({self.item.unit})" if self.item.unit else ""
-        return list(self.item.options) or [f"a number from {self._range()}{unit}"]
+        number = f"a number from {self._range()}{unit}"
+        return list(self.item.options) or [f"{p}: {number}" for p in self.item.points] or [number]
+
+    def _lettered(self) -> list[str]:
+        return [f"{letter}) {o}" for letter, o in zip("abcdefghijkl", self.item.options)] or self._choices()
 
     def text(self) -> str:
-        return "\n".join([f"Predict ({self.id}). {self.item.question}", *(f"  ( ) {c}" for c in self._choices()),
+        return "\n".join([f"Predict ({self.id}). {self.item.question}", *(f"  {c}" for c in self._lettered()),
                           f"  {self.status_line}"])
 
     def html(self) -> str:
         choices = "".join(f"<li>{escape(c)}</li>" for c in self._choices())
-        example = repr(self.item.options[0]) if self.item.options else "..."
-        return box(BLUE, f"<strong>Predict.</strong> {escape(self.item.question)}<ul>{choices}</ul>"
+        kind = 'ol type="a"' if self.item.options else "ul"
+        example = '"a"' if self.item.options else "[...]" if self.item.points else "..."
+        return box(BLUE, f"<strong>Predict.</strong> {escape(self.item.question)}<{kind}>{choices}</{kind[:2]}>"
                    f"<small>{escape(self.status_line)} Without the buttons: "
                    f"<code>check.predict({self.id!r}, answer={escape(example)})</code></small>",
                    f"Prediction {self.id}")
@@ -145,7 +170,8 @@ class Predict(Shown):
 
 
 def predict(id: str, question: str | None = None, *, options: Sequence[str] | None = None, unit: str = "",
-            low: float | None = None, high: float | None = None, answer: Any = None) -> Predict:
+            low: float | None = None, high: float | None = None, points: Sequence[str] | None = None,
+            answer: Any = None) -> Predict:
     """Ask for a prediction; with `answer` it is recorded straight away.
 
     Without a question the chapter's definitions are searched for `id`; with one, the definition stands here.
@@ -157,7 +183,8 @@ def predict(id: str, question: str | None = None, *, options: Sequence[str] | No
     if question is None:
         item = _asked.get(id) or registry.find(id, Prediction)
     else:
-        item = Prediction(id=id, question=question, options=tuple(options or ()), unit=unit, low=low, high=high)
+        item = Prediction(id=id, question=question, options=tuple(options or ()), unit=unit, low=low, high=high,
+                          points=tuple(points or ()))
         if faults := item.problems():
             raise NLBookError(f"predict({id!r}): {'; '.join(faults)}")
         _asked[id] = item
@@ -195,13 +222,15 @@ def reveal(id: str, measured: Any, explanation: str | Mapping[str, str] = "", *,
            within: float = 0.1) -> Revealed:
     """Show what was measured beside what was predicted.
 
-    measured     an option's text, or a number
+    measured     an option's text, a number, or a list of numbers for points
     explanation  a text, or option -> text: then the chosen option's is shown (and the right one's)
     right        the right option, where `measured` is a number that speaks for it
-    within       a number counts as right within this share of the larger of the measured size and 1e-12
+    within       a number counts as right within this share of the measured one (of the largest, for points)
     """
     need(isinstance(id, str) and bool(ID.fullmatch(id)), "id", repr(id), "an id such as '01-p1'")
-    plain = float(measured) if not isinstance(measured, (str, bool)) else measured
+    plain = measured if isinstance(measured, (str, bool)) else (
+        [float(x) for x in measured] if getattr(measured, "ndim", 0) or isinstance(measured, (list, tuple))
+        else float(measured))
     goal = right if right is not None else plain
     records = store.load(FILE)
     record = records.setdefault(id, {"entries": []})
@@ -228,6 +257,10 @@ def judge_prediction(mine: Any, goal: Any, within: float) -> bool:
     """Whether a prediction was right: the same option, or near enough."""
     if isinstance(mine, str) or isinstance(goal, str):
         return str(mine) == str(goal)
+    if isinstance(mine, list) or isinstance(goal, list):
+        if not (isinstance(mine, list) and isinstance(goal, list) and len(mine) == len(goal)):
+            return False
+        return max(abs(m - g) for m, g in zip(mine, goal)) <= within * max(max(map(abs, goal)), 1e-12)
     return abs(float(mine) - float(goal)) <= within * max(abs(float(goal)), 1e-12)
 
 

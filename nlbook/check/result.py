@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 
 from nlbook.check.define import Exercise, Option, Question
-from nlbook.check.judge import Verdict
 from nlbook.check.show import BLUE, GREEN, GREY, ORANGE, Note, Shown, box, fold, prose, rows_html, rows_text
+from nlbook.check.verdict import Verdict
 
 COLORS = {"passed": GREEN, "failed": ORANGE, "not tried": GREY}
 WORDS = {"passed": "Passed", "failed": "Not yet", "not tried": "Not tried yet"}
@@ -42,10 +42,10 @@ class Result(Shown):
 
     def text(self) -> str:
         head = f"{self.id} {self.item.title}: {WORDS[self.status].lower()}"
-        if self.status == "not tried" and not self.rung:
+        if self.status == "not tried" and not self.rung and not self.verdict.rows:
             return f"{head} ({self.item.minutes} min; hints: check.hint({self.id!r}, 1))"
         case = f"\n  smallest failing case{f' ({self.verdict.case})' if self.verdict.case else ''}:"
-        numbers = f"{case if self.rung and self.item.kind != 'explain' else ''}\n{rows_text(self.verdict.rows)}"
+        numbers = f"{'' if self.passed or self.item.kind == 'explain' else case}\n{rows_text(self.verdict.rows)}"
         return f"{head}\n  {self.message}{numbers if self.verdict.rows else ''}"
 
     def html(self) -> str:
@@ -55,7 +55,7 @@ class Result(Shown):
                 f"<small>({escape(item.id)}, {item.kind}, about {item.minutes} min, {stars})</small>")
         told = prose(v.message) if v.rung or self.passed else prose(item.prompt)
         if v.rows and self.item.kind != "explain":
-            case = f"Smallest failing case{f' ({v.case})' if v.case else ''}" if v.rung else "Counts"
+            case = "Counts" if self.passed else f"Smallest failing case{f' ({v.case})' if v.case else ''}"
             told += f"<small>{escape(case)}:</small>{rows_html(v.rows)}"
         elif v.rows:
             told += rows_html(v.rows)

@@ -17,27 +17,21 @@ from typing import Any
 import torch
 
 from nlbook.check import registry
-from nlbook.check.define import (
-    Derive,
-    Estimate,
-    Exercise,
-    Explain,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    compile_source,
-    drift,
-)
-from nlbook.check.judge import Verdict, central_differences, judge
+from nlbook.check.define import Derive, Estimate, Exercise, Explain, FixTheBug, Implement, NearMiss, Order
+from nlbook.check.functions import central_differences, judge_function
+from nlbook.check.judge import judge
 from nlbook.check.result import Result
+from nlbook.check.source import compile_source, drift
+from nlbook.check.verdict import Verdict
 
 GENERIC = {"value", "runs", "time"}  # rungs that say that something is wrong, not what
 
 
 def verdict(id: str, answer: Any, score: int | None = None) -> Result:
-    """Judge an answer without storing anything."""
+    """Judge an answer without storing anything; the unchanged broken function of a FixTheBug counts as an answer."""
     item = registry.find(id, Exercise)
+    if isinstance(item, FixTheBug):
+        return Result(item, judge_function(item, answer))
     return Result(item, judge(item, answer, score))
 
 
@@ -102,17 +96,15 @@ def _function_faults(item: Implement) -> list[str]:
         found.append(f"the solution does not pass: {v.rung}: {v.message}")
     stub = item.stub()
     found += [f"the stub drifts from the solution: {d}" for d in drift(stub, item.solution)]
-    first = judge(item, stub)
-    if isinstance(item, FixTheBug):
-        if first.status != "failed" or first.rung in GENERIC:
-            found.append(f"the broken function needs a message of its own; got {first.status}: {first.message}")
-    elif first.status != "not tried":
+    if (first := judge(item, stub)).status != "not tried":
         found.append(f"the stub is {first.status!r}, not 'not tried'")
+    if isinstance(item, FixTheBug) and (first := judge_function(item, stub)).rung in {"", *GENERIC}:
+        found.append(f"the broken function needs a message of its own; got {first.status}: {first.message}")
     cut = judge(item, compile_source(item.solution_source(), item.solution))
     if cut.status != "passed":
         found.append(f"the solution as shown does not run: {cut.message}")
     found += [f"the near miss {m.name!r} is not told by its message but: {v.rung}: {v.message}"
-              for m in item.near_misses if not _told(v := judge(item, m.function), m)]
+              for m in item.near_misses if not _told(v := judge_function(item, m.function), m)]
     if isinstance(item, Derive):
         found += _derivative_faults(item)
     return found
