@@ -68,7 +68,8 @@ class TrainingTrace:
 
     def predict(self, q: Tensor, t: int | None = None) -> Tensor:
         """W_t q (d_out) in the dual form: the start's answer plus all contributions. No weight is ever built."""
-        return recall(self.start, q) + self.contributions(q, t).sum(0)
+        written = self.contributions(q, t).sum(0)
+        return recall(self.start, q) + written
 
 
 def train_linear(W0: Tensor, xs: Tensor, surprise: Surprise, lr: float | Tensor, *,

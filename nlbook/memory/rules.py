@@ -22,10 +22,19 @@ def spread(rate: Rate, dims: int) -> Rate:
     return rate[(...,) + (None,) * dims] if isinstance(rate, Tensor) and rate.ndim else rate
 
 
+def need_pair(M: Tensor, k: Tensor, v: Tensor, v_name: str = "v") -> None:
+    """Raise unless k and v fit the state M (..., d_v, d_k), batch included: a size of 1 would broadcast in silence."""
+    *batch, d_v, d_k = M.shape if M.ndim >= 2 else (None, None)
+    need(M.ndim >= 2, "M", f"shape {tuple(M.shape)}", "(..., d_v, d_k)")
+    need(tuple(k.shape) == (*batch, d_k), "k", f"shape {tuple(k.shape)}", f"{(*batch, d_k)}, as M has")
+    need(tuple(v.shape) == (*batch, d_v), v_name, f"shape {tuple(v.shape)}", f"{(*batch, d_v)}, as M has")
+
+
 # ---- the named rules: M (..., d_v, d_k), k (..., d_k), v (..., d_v), lr a number or one per sequence (...) ----
 
 def hebbian(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
     """M + lr v k^T: add the pair (eq. 15, 18, 64)."""
+    need_pair(M, k, v)
     return M + spread(lr, 2) * outer(v, k)
 
 
@@ -34,11 +43,13 @@ def delta(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
 
     The erasing factor stands on the right. The printed left factor (I - lr k k^T) M fits the transposed state only.
     """
+    need_pair(M, k, v)
     return M - spread(lr, 2) * outer(recall(M, k) - v, k)
 
 
 def oja(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
     """M + lr v (k - M^T v)^T (eq. 66-67; printed as a row minus a column)."""
+    need_pair(M, k, v)
     return M + spread(lr, 2) * outer(v, k - recall(M.mT, v))
 
 
@@ -47,6 +58,9 @@ def omega(M: Tensor, keys: Tensor, values: Tensor, lr: Rate = 1.0) -> Tensor:
 
     Printed, eq. 68 subtracts the losses themselves, at the state still to be computed; a gradient at M_{t-1} is meant.
     """
+    need(keys.ndim >= 2 and keys.shape[:-1] == values.shape[:-1], "values", f"shape {tuple(values.shape)}",
+         f"{tuple(keys.shape[:-1])} and d_v, as keys have")
+    need_pair(M, keys[..., -1, :], values[..., -1, :])
     return M - spread(lr, 2) * ((keys @ M.mT - values).mT @ keys)
 
 
@@ -65,6 +79,7 @@ def dgd(M: Tensor, k: Tensor, grad_y: Tensor, lr: Rate = 1.0, form: str = "exact
 
     grad_y (..., d_v): gradient of any loss at the answer M k.
     """
+    need_pair(M, k, grad_y, "grad_y")
     return M - spread(dgd_rate(k, lr, form), 2) * outer(recall(M, k) + grad_y, k)
 
 
