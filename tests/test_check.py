@@ -678,8 +678,9 @@ def test_the_readme_example_is_sound():
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     space = {"torch": torch, "Tensor": torch.Tensor, "__name__": "readme"}
     exec(compile(code, name, "exec"), space)
-    assert len(space["ITEMS"]) == 4
+    assert len(space["ITEMS"]) == 5
     assert space["ITEMS"][0].solution_source(body_only=True).startswith("count =")
+    says(space["ITEMS"][0], lambda x: x.cumsum(0), "near miss", "divide by the count")
     assert [p for item in space["ITEMS"] for p in item.problems()] == []
     assert check_definition(space["ITEMS"][0]) == []
 
