@@ -300,3 +300,14 @@ def test_pull_towards_the_initial_state_forgets_to_it():
     state = mem.write(mem.init(4, 3, M0=M0, dtype=F64), rand(4, seed=1), rand(3, seed=2))
     state = mem.write_all(torch.zeros(60, 4, dtype=F64), torch.zeros(60, 3, dtype=F64), state)
     close(state.M, M0, 1e-12)
+
+
+@pytest.mark.eq(68)
+def test_omega_weights_go_by_age_newest_first():
+    k, v = rand(4, 3, seed=0), rand(4, 2, seed=1)
+    weights = (1.0, 0.5, 0.25)
+    M = torch.zeros(2, 3, dtype=F64)
+    for t in range(4):
+        grads = [w * L2().grad(M, k[t - age], v[t - age]) for age, w in enumerate(weights) if t >= age]
+        M = M - 0.1 * sum(grads)
+    close(memory.make("omega", window=3, weights=weights, lr=0.1).write_all(k, v).M, M)

@@ -231,7 +231,7 @@ class MatrixMemory(Memory):
         """Zeros, or M0: (d_v, d_k') for every sequence alike (a learned start), or (*batch, d_v, d_k') with one for
         each.
 
-        d_k' = d_k unless phi changes it. M0 keeps its graph: an outer level can learn it (eq. 28, 69).
+        d_k' = d_k unless phi changes it. M0 keeps its graph: an outer level can learn it (eq. 4, 28, 69).
         """
         for arg, size in (("d_k", d_k), ("d_v", d_v)):
             need(isinstance(size, int) and size >= 1, arg, size, "an int >= 1")

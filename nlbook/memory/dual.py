@@ -74,7 +74,7 @@ class TrainingTrace:
 
 def train_linear(W0: Tensor, xs: Tensor, surprise: Surprise, lr: float | Tensor, *,
                  frozen_surprises: bool = False) -> TrainingTrace:
-    """SGD on a linear layer, one sample a step (eq. 1, 8, 54, 58), with every write recorded.
+    """SGD on a linear layer (eq. 7), one sample a step (eq. 1, 8, 54, 58), with every write recorded.
 
     W0 (d_out, d_in), xs (T, d_in), surprise(y, t) -> gradient at the output (d_out), lr a number or (T).
     frozen_surprises=True is the negative control: every surprise is taken at W_0, as if the values were given
@@ -124,7 +124,7 @@ class LayerSurprise:
 
 
 def layer_surprises(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, LayerSurprise]:
-    """Keys and local error signals of every nn.Linear of `model`: name -> LayerSurprise (eq. 29-31).
+    """Keys and local error signals of every nn.Linear of `model`: name -> LayerSurprise (eq. 22-23, 29-31).
 
     loss: a function without arguments that runs the model and gives the scalar loss. Nothing is changed: no .grad is
     written, hooks are taken off again. A layer that is called twice shows the pairs of both calls.

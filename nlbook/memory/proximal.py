@@ -98,9 +98,9 @@ def dgd_stationarity(W: Tensor, W_t: Tensor, x: Tensor, surprise: Tensor, lr: fl
 def dgd_derivation(W_t: Tensor, x: Tensor, surprise: Tensor, lr: float) -> dict[int, Tensor]:
     """The appendix' derivation of DGD line by line, corrected: equation number -> the new weight W as that line has it.
 
-    Eq. 116: (-surprise x^T + W_t/lr) (x x^T + I/lr)^-1, 115 being the same before the inverse; 118: with the inverse of
-    eq. 117, 1/(1/lr) (I - x x^T / (lambda^2 + 1/lr)); 119: multiplied out; 120: collected, lambda^2 where lambda is
-    printed; 121: W_t (I - a x x^T) - a surprise x^T with a = lr / (1 + lr lambda^2). lambda = |x|. All are one matrix.
+    eq. 115-116: (-surprise x^T + W_t/lr) (x x^T + I/lr)^-1; eq. 118: with the inverse of eq. 117; eq. 119: multiplied
+    out; eq. 120: collected, with lambda^2 where lambda is printed; eq. 121: W_t (I - a x x^T) - a surprise x^T with
+    a = lr / (1 + lr lambda^2). lambda = |x|. All are one matrix.
     """
     need_shape("x", x, W_t.shape[1])
     need_shape("surprise", surprise, W_t.shape[0])
