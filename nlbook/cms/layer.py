@@ -1,0 +1,470 @@
+"""`CMS`: a chain (or a panel) of MLPs, each with an update period of its own. Eq. 70-74.
+
+Between two boundaries nothing moves, so those tokens are one batch: forward, one loss signal, and the rows (input,
+error) of each weight's gradient, by formulas that autograd can differentiate again. A gradient matrix is formed once
+per chunk.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nlbook.cms.inner import inner_of
+from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
+from nlbook.errors import NLBookError, generator, need, need_float, need_same, need_shape
+from nlbook.levels import Component, Writes
+
+Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient = sum e a^T
+Loss = Callable[[Tensor, Tensor], Tensor]      # (y, target) -> (batch, length), one number a token
+
+
+def half_squared_error(y: Tensor, target: Tensor) -> Tensor:
+    """1/2 |y - target|^2 per token."""
+    return 0.5 * (y - target).square().sum(-1)
+
+
+def rms(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(mean(x^2)): no learned gain."""
+    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+
+
+def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
+    s = torch.sigmoid(z)
+    a = z * s
+    return a, s + a * (1 - s)
+
+
+def _gelu(z: Tensor) -> tuple[Tensor, Tensor]:
+    cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+    return z * cdf, cdf + z * torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+
+
+def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    a = torch.tanh(z)
+    return a, 1 - a * a
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {  # z -> (value, slope)
+    "silu": _silu, "gelu": _gelu, "tanh": _tanh, "relu": lambda z: (torch.relu(z), (z > 0).to(z.dtype)),
+    "identity": lambda z: (z, torch.ones_like(z))}
+
+
+class CMS(Writes, nn.Module):
+    """Continuum memory system (eq. 70-74): MLPs that learn while they read, each at its own period.
+
+    Level l is `h + down act(up rms(h))` and moves once per `periods[l]` tokens, by what those tokens say at the weights
+    that the level had all along (eq. 71, corrected: C terms, not C + 1). Token t is read by weights that have seen only
+    tokens before t.
+
+    Args:
+        dim, hidden: widths; `hidden` an int or one per level.
+        periods: tokens per update, in the order of application; the paper's figure puts the fastest first.
+        variant: "sequential" (eq. 70, 73): a chain; all initial states are outer parameters.
+            "nested" (eq. 72): a chain; the next slower level owns the start of each level: whenever it moves, the
+                faster one
+            restarts there and the start itself learns (`meta`, `meta_lr`). Starts outlive restarts of their owner.
+            "headwise" (eq. 74): all levels read the same input; y = x + sum softmax(mix)_l MLP_l(x).
+        objective: "task": levels follow the gradient of `loss(y, target)`; a call without target reads and does not
+            learn.
+            "local": each level fits 1/2 |MLP_l(k) - v|^2 with keys and values of its own, linear in its input and
+                learned
+            outside. Nothing of the future is needed, so it fits inside a language model's block.
+        optimizer: "sgd", "momentum", "adam" or an inner optimizer (nlbook.cms.inner). lr: one number, or one per level;
+            `learn_lr=True` makes them outer parameters (log scale).
+        reduce: "mean" (each token counts lr / C) or "sum" (lr, as printed: the step grows with C).
+        partial: what an unfinished chunk becomes at the end of a call: "carry" (a stream may be cut anywhere), "drop",
+            or
+            "flush" (it is applied as it is: each token counts the same as in a full chunk).
+        regime: "sequence": fast weights of its own for each sequence, restarted with each new state (A in the
+            specification);
+            "shared": one set of slow weights for the whole batch, each position counts once (B). See `adopt`.
+        first_order: detach inner gradients: the outer gradient reaches initial states as if updates were constants.
+
+    Shapes: x (batch, length, dim) -> y (batch, length, dim), state. The outer gradient reaches `up`, `down` (initial
+        states).
+    """
+
+    nested_initial_states: ClassVar[tuple[str, ...]] = ("up", "down")
+
+    def __init__(self, dim: int, hidden: int | Sequence[int], periods: Sequence[int], variant: str = "sequential", *,
+                 objective: str = "task", loss: Loss = half_squared_error, optimizer: Any = "sgd",
+                 lr: float | Sequence[float] = 0.1, learn_lr: bool = False, reduce: str = "mean", partial: str = "carry",
+                 regime: str = "sequence", meta: str = "fomaml", meta_lr: float = 0.1, first_order: bool = False,
+                 activation: str = "silu", norm: bool = True, down_scale: float = 0.1, value_scale: float = 0.3,
+                 seed: int = 0) -> None:
+        super().__init__()
+        self.periods = _periods(periods)
+        k = len(self.periods)
+        self.dim, self.hidden = _count("dim", dim), [_count("hidden", h) for h in _each("hidden", hidden, k)]
+        _choice("variant", variant, "sequential", "nested", "headwise")
+        _choice("objective", objective, "task", "local")
+        _choice("reduce", reduce, "mean", "sum")
+        _choice("partial", partial, "carry", "drop", "flush")
+        _choice("regime", regime, "sequence", "shared")
+        _choice("meta", meta, "fomaml", "reptile")
+        _choice("activation", activation, *ACTIVATIONS)
+        need(variant != "nested" or all(a < b for a, b in zip(self.periods, self.periods[1:])), "periods", self.periods,
+             "strictly growing periods for variant='nested': each level's start belongs to the next slower level")
+        rates = [float(r) for r in _each("lr", lr, k)]
+        need(all(r >= 0 and math.isfinite(r) for r in rates), "lr", lr, "finite numbers >= 0")
+        need(not learn_lr or all(r > 0 for r in rates), "lr", lr, "numbers > 0 when learn_lr=True (they are kept as logarithms)")
+        self.variant, self.objective, self.loss, self.inner = variant, objective, loss, inner_of(optimizer)
+        self.reduce, self.partial, self.regime, self.meta, self.meta_lr = reduce, partial, regime, meta, float(meta_lr)
+        self.first_order, self.activation, self.norm, self.value_scale = first_order, activation, norm, value_scale
+        self.rates = None if learn_lr else rates
+        if learn_lr:
+            self.log_lr = nn.Parameter(torch.tensor(rates).log())
+        g = generator(seed)
+
+        def normal(*shape: int, scale: float = 1.0) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=g) * scale / shape[-1] ** 0.5)
+        self.up = nn.ParameterList([normal(h, dim) for h in self.hidden])
+        self.down = nn.ParameterList([normal(dim, h, scale=down_scale) for h in self.hidden])
+        if objective == "local":
+            self.key = nn.ParameterList([normal(dim, dim) for _ in range(k)])
+            self.value = nn.ParameterList([normal(dim, dim) for _ in range(k)])
+        if variant == "headwise":
+            self.mix = nn.Parameter(torch.zeros(k))
+        self.names = _names(self.periods)
+
+    # ------------------------------------------------------------------ state
+    def initial_state(self, batch: int) -> CMSState:
+        """The state before the first token: each sequence (or the shared set) starts at the learned initial weights."""
+        rows = 1 if self.regime == "shared" else batch
+        levels = []
+        for i in range(len(self.periods)):
+            w = {n: p[i].expand(rows, -1, -1) for n, p in (("up", self.up), ("down", self.down))}
+            start = w if self.variant == "nested" and i + 1 < len(self.periods) else None
+            levels.append(LevelState(w, inner={n: self.inner.init(v) for n, v in w.items()}, start=start))
+        return CMSState(levels)
+
+    @torch.no_grad()
+    def adopt(self, state: CMSState) -> None:
+        """Write a shared state's weights back into the parameters: regime B, where the levels are the model's slow
+        weights."""
+        need(self.regime == "shared", "regime", self.regime, "'shared': a sequence's own weights are no parameters")
+        for i, s in enumerate(state.levels):
+            self.up[i].copy_(s.weights["up"][0])
+            self.down[i].copy_(s.weights["down"][0])
+
+    def rate(self, level: int) -> Tensor | float:
+        """The step size of a level."""
+        return self.rates[level] if self.rates is not None else self.log_lr[level].exp()
+
+    # ------------------------------------------------------------------ forward
+    def forward(self, x: Tensor, state: CMSState | None = None, target: Tensor | None = None, *, loss: Loss | None = None,
+                weight: Tensor | None = None, partial: str | None = None) -> tuple[Tensor, CMSState]:
+        """Read x and learn from it.
+
+        Args:
+            x: (batch, length, dim). state: of the call before, or None at the beginning of a sequence.
+            target: what `loss` compares y with, (batch, length, ...); objective="task" only.
+            loss: `loss(y, target) -> (batch, length)`, instead of the constructor's. Called per segment between
+                boundaries.
+            weight: (batch, length), a factor on each token's gradient (eta_t of eq. 71; 0 masks padding).
+            partial: instead of the constructor's, for this call.
+
+        Returns y (batch, length, dim) and the state after the last token.
+        """
+        need_float("x", x)
+        need_shape("x", x, "batch", "length", self.dim)
+        need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
+        need_same("the parameters", self.up[0], "x", x)
+        partial = partial or self.partial
+        _choice("partial", partial, "carry", "drop", "flush")
+        batch, length = x.shape[:2]
+        state = state if state is not None else self.initial_state(batch)
+        rows = state.levels[0].weights["up"].shape[0]
+        want = 1 if self.regime == "shared" else batch
+        need(len(state.levels) == len(self.periods) and rows == want, "state",
+             f"{len(state.levels)} levels for {rows} sequence(s)", f"{len(self.periods)} levels for {want}")
+        if weight is not None:
+            need_shape("weight", weight, batch, length)
+            need(weight.ndim == 2, "weight", f"shape {tuple(weight.shape)}", "(batch, length)")
+        if target is not None:
+            need(self.objective == "task", "target", "a tensor", "None: objective='local' makes its own values")
+            need(target.shape[:2] == x.shape[:2], "target", f"shape {tuple(target.shape)}", f"({batch}, {length}, ...)")
+        need(target is not None or loss is None, "loss", "a loss without a target", "both, or neither")
+        levels = [replace(s) for s in state.levels]
+        learning = self.objective == "local" or target is not None
+        clocks = [s.clock for s in levels]
+        events = schedule(self.periods, length, clocks, nested=self.variant == "nested", flush=partial == "flush")
+        if not learning:  # nothing is gathered: the weights and clocks stay
+            return self._read(levels, x), CMSState(levels, state.position + length)
+        run = self._local if self.objective == "local" else self._task
+        y = run(levels, events, x, state.position, target, loss or self.loss, weight)
+        if partial == "drop":
+            for s in levels:
+                s.clock, s.buffer, s.meta = 0, None, None
+        return y, CMSState(levels, state.position + length)
+
+    def _task(self, levels: list[LevelState], events: list[Event], x: Tensor, position: int, target: Tensor | None,
+              loss: Loss, weight: Tensor | None) -> Tensor:
+        """Every level follows one loss: segments between two boundaries of *any* level are one batch."""
+        assert target is not None
+        pending: list[Rows] = [{} for _ in levels]
+        out, done, cursor, length = [], 0, 0, x.shape[1]
+        while done < length or cursor < len(events):
+            end = events[cursor].time if cursor < len(events) else length
+            if end > done:
+                part = slice(done, end)
+                y, tape = self._chain(levels, x[:, part])
+                out.append(y)
+                w = None if weight is None else weight[:, part]
+                self._gather(levels, tape, self._signal(y, target[:, part], loss), w, pending)
+                for s in levels:
+                    s.clock += end - done
+                done = end
+            while cursor < len(events) and events[cursor].time == end:
+                self._do(levels, events[cursor], pending, position + end)
+                cursor += 1
+        for i, s in enumerate(levels):
+            self._settle(s, pending[i])
+        return torch.cat(out, 1) if len(out) != 1 else out[0]
+
+    def _local(self, levels: list[LevelState], events: list[Event], x: Tensor, position: int, _target: Any, _loss: Any,
+               weight: Tensor | None) -> Tensor:
+        """Every level has its own loss, so each runs through the whole call by itself: segments are its own chunks."""
+        mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
+        h, total = x, x
+        for i, s in enumerate(levels):
+            src = x if mix is not None else h
+            n = rms(src) if self.norm else src
+            keys = rms(n @ self.key[i].mT)
+            values = self.value_scale * rms(n @ self.value[i].mT)
+            own = [e for e in events if e.level == i]
+            pending: list[Rows] = [{} for _ in levels]
+            out, done, cursor = [], 0, 0
+            while done < x.shape[1] or cursor < len(own):
+                end = own[cursor].time if cursor < len(own) else x.shape[1]
+                if end > done:
+                    part = slice(done, end)
+                    out.append(self._mlp(s.weights, self._fold(n[:, part]))[0])
+                    with torch.set_grad_enabled(torch.is_grad_enabled() and not self.first_order):
+                        k, v = self._fold(keys[:, part]), self._fold(values[:, part])
+                        w = s.weights
+                        if self.first_order:
+                            k, v, w = k.detach(), v.detach(), {a: b.detach() for a, b in w.items()}
+                        o, a, slope = self._mlp(w, k)
+                        e = self._weigh(o - v, None if weight is None else weight[:, part], x.shape[0])
+                        self._add(pending[i], w, k, a, slope, e)
+                    s.clock += end - done
+                    done = end
+                while cursor < len(own) and own[cursor].time == end:
+                    self._do(levels, own[cursor], pending, position + end)
+                    cursor += 1
+            self._settle(s, pending[i])
+            o = self._unfold(torch.cat(out, 1), x) if self.regime == "sequence" else _lengthen(out, x)
+            if mix is not None:
+                total = total + mix[i] * o
+            else:
+                h = h + o
+        return total if mix is not None else h
+
+    def _read(self, levels: list[LevelState], x: Tensor) -> Tensor:
+        return self._chain(levels, x)[0]
+
+    # ------------------------------------------------------------------ one segment
+    def _fold(self, x: Tensor) -> Tensor:
+        """Shared weights see one long sequence: (batch, n, d) -> (1, batch * n, d)."""
+        return x.reshape(1, -1, x.shape[-1]) if self.regime == "shared" else x
+
+    def _unfold(self, y: Tensor, like: Tensor) -> Tensor:
+        return y.reshape(like.shape[0], -1, y.shape[-1])
+
+    def _mlp(self, w: Weights, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """down act(up n), with the activation and its slope."""
+        a, slope = ACTIVATIONS[self.activation](n @ w["up"].mT)
+        return a @ w["down"].mT, a, slope
+
+    def _chain(self, levels: list[LevelState], x: Tensor) -> tuple[Tensor, list]:
+        """y of eq. 70 (chain) or 74 (panel), and per level what the backward pass needs."""
+        h = self._fold(x)
+        tape = []
+        if self.variant == "headwise":
+            mix = torch.softmax(self.mix, 0)
+            n = rms(h) if self.norm else h
+            y = h
+            for i, s in enumerate(levels):
+                o, a, slope = self._mlp(s.weights, n)
+                tape.append((h, n, a, slope))
+                y = y + mix[i] * o
+        else:
+            for s in levels:
+                n = rms(h) if self.norm else h
+                o, a, slope = self._mlp(s.weights, n)
+                tape.append((h, n, a, slope))
+                h = h + o
+            y = h
+        return self._unfold(y, x), tape
+
+    def _signal(self, y: Tensor, target: Tensor, loss: Loss) -> Tensor:
+        """d loss / d y per token, with its graph unless first_order (or no gradient is wanted)."""
+        keep = torch.is_grad_enabled() and not self.first_order
+        if loss is half_squared_error:
+            need_shape("target", target, *y.shape)
+            return y - target if keep else y.detach() - target.detach()
+        with torch.enable_grad():
+            at = y if keep and y.requires_grad else y.detach().requires_grad_()
+            each = loss(at, target)
+            need(tuple(each.shape) == tuple(y.shape[:2]), "loss", f"shape {tuple(each.shape)}",
+                 f"(batch, length) = {tuple(y.shape[:2])}, one number a token")
+            (e,) = torch.autograd.grad(each.sum(), at, create_graph=keep)
+        return e
+
+    def _weigh(self, e: Tensor, weight: Tensor | None, batch: int) -> Tensor:
+        """Token weights, and the mean over a shared batch; e is folded."""
+        if weight is not None:
+            e = e * self._fold(weight[..., None])
+        return e / batch if self.regime == "shared" and self.reduce == "mean" else e
+
+    def _gather(self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None, pending: list[Rows]) -> None:
+        """Backpropagate the loss signal through the levels; keep rows (input, error) of each weight's gradient."""
+        keep = torch.is_grad_enabled() and not self.first_order
+        with torch.set_grad_enabled(keep):
+            e = self._weigh(self._fold(e), weight, e.shape[0])
+            mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
+            for i in range(len(levels) - 1, -1, -1):
+                h, n, a, slope = tape[i] if keep else tuple(t.detach() for t in tape[i])
+                w = levels[i].weights if keep else {k: v.detach() for k, v in levels[i].weights.items()}
+                dz = self._add(pending[i], w, n, a, slope, e if mix is None else mix[i] * e)
+                if i == 0 or mix is not None:
+                    continue
+                dn = dz @ w["up"]
+                if self.norm:  # d rms(h) / d h
+                    inv = (h.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+                    dn = inv * (dn - n * (dn * n).mean(-1, keepdim=True))
+                e = e + dn
+
+    @staticmethod
+    def _add(rows: Rows, w: Weights, n: Tensor, a: Tensor, slope: Tensor, e: Tensor) -> Tensor:
+        """Rows of both weights of a level for the error e at its output; returns the error at the hidden layer."""
+        dz = (e @ w["down"]) * slope
+        rows.setdefault("down", []).append((a, e))
+        rows.setdefault("up", []).append((n, dz))
+        return dz
+
+    # ------------------------------------------------------------------ boundaries
+    def _settle(self, s: LevelState, rows: Rows) -> None:
+        """Turn pending rows into the gradient sum of the level's unfinished chunk."""
+        if not rows:
+            return
+        total = {}
+        for name, pairs in rows.items():
+            a, e = (pairs[0] if len(pairs) == 1 else tuple(torch.cat(t, 1) for t in zip(*pairs)))
+            g = e.mT @ a
+            total[name] = g if s.buffer is None else s.buffer[name] + g
+        s.buffer = total
+        rows.clear()
+
+    def _do(self, levels: list[LevelState], event: Event, pending: list[Rows], time: int) -> None:
+        """An update (eq. 71) or a restart (eq. 72) of one level, after token `time` of the sequence."""
+        i, s = event.level, levels[event.level]
+        old = s.weights
+        self._settle(s, pending[i])
+        if event.kind == "update":
+            s.clock = 0
+            if s.buffer is None:
+                return
+            g, s.buffer = s.buffer, None
+            if s.start is not None:
+                s.meta = g if s.meta is None else {n: s.meta[n] + g[n] for n in g}
+            scale = 1 / self.periods[i] if self.reduce == "mean" else 1.0
+            new: Weights = {}
+            kept: dict[str, dict[str, Tensor]] = {}
+            for n, w in old.items():
+                new[n], kept[n] = self.inner.step(w, g[n] if scale == 1 else g[n] * scale, s.inner[n], self.rate(i))
+            s.weights, s.inner, s.updates = new, kept, s.updates + 1
+            reason = f"chunk of {self.periods[i]} tokens is full"
+        else:
+            assert s.start is not None
+            if event.full:
+                s.start = self._learn_start(s, self.periods[i + 1])
+            s.weights, s.buffer, s.meta, s.clock = s.start, None, None, 0
+            s.inner = {n: self.inner.init(w) for n, w in s.start.items()}
+            s.restarts += 1
+            reason = f"restart from the start that {self.names[i + 1]} owns"
+        if self.write_hooks:
+            change = {n: s.weights[n].detach() - old[n].detach() for n in old}
+            self.wrote(self.names[i], time, {n: w.detach() for n, w in s.weights.items()}, change, reason)
+
+    def _learn_start(self, s: LevelState, period: int) -> Weights:
+        """Eq. 72, by one meta step at the end of the owner's context: FOMAML (gradients at the adapted states) or
+        Reptile."""
+        assert s.start is not None
+        if self.meta == "reptile":
+            return {n: p + self.meta_lr * (s.weights[n] - p) for n, p in s.start.items()}
+        scale = self.meta_lr / (period if self.reduce == "mean" else 1)
+        g: Weights = {}
+        for part in (s.meta, s.buffer):  # the last chunk may be unfinished; its tokens count too
+            for n, v in (part or {}).items():
+                g[n] = g[n] + v if n in g else v
+        return {n: p - scale * g[n] if n in g else p for n, p in s.start.items()}
+
+    # ------------------------------------------------------------------ accounts
+    def cost(self) -> list[dict[str, Any]]:
+        """Per level: name, period, parameters, and parameters moved per token = P_l / C_l. Predicted; see
+        moved_per_token."""
+        size = [2 * self.dim * h for h in self.hidden]
+        return [{"level": n, "period": c, "parameters": p, "moved_per_token": p / c}
+                for n, c, p in zip(self.names, self.periods, size)]
+
+    def moved_per_token(self) -> float:
+        """Sum over levels of P_l / C_l: parameters moved per token and sequence. The frozen chain has 0, plain SGD sum
+        P_l."""
+        return sum(r["moved_per_token"] for r in self.cost())
+
+    def nested_components(self) -> list[Component]:
+        """The levels for `nlbook.levels.levels_of`; periods in tokens."""
+        kind = "fast state" if self.regime == "sequence" else "weights"
+        out = []
+        for i, (name, c, h) in enumerate(zip(self.names, self.periods, self.hidden)):
+            kept = sorted(k for k, v in self.inner.init(torch.zeros(1, 2, 2)).items() if v.numel() > 1)
+            mine = {k: f"{name}.{k}" for k in kept}
+            out.append(Component(name, period=c, needs=frozenset(mine.values()), kind=kind, size=2 * self.dim * h))
+            out += [Component(m, period=c, kind="optimizer state", size=2 * self.dim * h) for m in mine.values()]
+            if self.variant == "nested" and i + 1 < len(self.periods):
+                out.append(Component(f"{name}.start", period=self.periods[i + 1], kind=kind, size=2 * self.dim * h,
+                                     note=f"owned by {self.names[i + 1]}"))
+        return out
+
+    def extra_repr(self) -> str:
+        return (f"{self.dim}, hidden={self.hidden}, periods={self.periods}, variant={self.variant!r}, "
+                f"objective={self.objective!r}, regime={self.regime!r}, reduce={self.reduce!r}")
+
+
+def _lengthen(out: list[Tensor], x: Tensor) -> Tensor:
+    """Segments of a shared batch, each (1, batch * n, d), back to (batch, length, d)."""
+    return torch.cat([o.reshape(x.shape[0], -1, o.shape[-1]) for o in out], 1)
+
+
+def _names(periods: Sequence[int]) -> list[str]:
+    """"C16" for a level of period 16; "C16.2" for the second one."""
+    return [f"C{c}" + (f".{periods[: i + 1].count(c)}" if periods[:i].count(c) else "") for i, c in enumerate(periods)]
+
+
+def _each(name: str, value: Any, k: int) -> list[Any]:
+    many = list(value) if isinstance(value, list | tuple) else [value] * k
+    need(len(many) == k, name, f"{len(many)} values", f"one, or {k} (one per level)")
+    return many
+
+
+def _count(name: str, n: Any) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise NLBookError(f"{name}: got {n!r}, expected an int >= 1")
+    return n
+
+
+def _periods(periods: Any) -> list[int]:
+    if not isinstance(periods, list | tuple) or not periods:
+        raise NLBookError(f"periods: got {periods!r}, expected tokens per update, one int >= 1 per level, e.g. (16, 64, 256)")
+    return [_count("periods", c) for c in periods]
+
+
+def _choice(name: str, value: str, *allowed: str) -> None:
+    need(value in allowed, name, repr(value), f"one of {', '.join(map(repr, allowed))}")

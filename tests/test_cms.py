@@ -1,0 +1,420 @@
+"""nlbook.cms: equality with the token-by-token definition, streaming, outer gradients, isolation, state files,
+stacking."""
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlbook.cms import CMS, Adam, CMSState, FromTorch, Momentum, cms_reference, schedule
+from nlbook.errors import NLBookError
+from nlbook.levels import Trace, levels_of
+
+F64 = torch.float64
+Z = torch.zeros(1, 3, 4)
+D, H, T = 4, 5, 23
+
+
+def rnd(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+def make(variant: str = "sequential", periods=(3, 5, 7), **kw) -> CMS:
+    kw = {"lr": [0.3, 0.2, 0.1][: len(periods)], "down_scale": 1.0, "meta_lr": 0.3, **kw}
+    return CMS(D, [H, H + 1, H][: len(periods)], periods, variant, **kw).double()
+
+
+def cross_entropy(y: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(y.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+
+
+# ---------------------------------------------------------------------------- the definition
+CASES = [  # periods that divide neither each other nor the length
+    {}, {"reduce": "sum", "lr": [0.03, 0.02, 0.01]}, {"norm": False}, {"activation": "gelu"}, {"activation": "tanh"},
+    {"activation": "relu"}, {"optimizer": "momentum"}, {"optimizer": Adam(weight_decay=0.1), "lr": 0.02},
+    {"objective": "local"}, {"objective": "local", "optimizer": "momentum", "reduce": "sum", "lr": 0.02},
+    {"learn_lr": True}, {"meta": "reptile"},
+]
+
+
+@pytest.mark.eq(70, 71, 72, 73, 74)
+@pytest.mark.parametrize("variant", ["sequential", "nested", "headwise"])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())) or "default")
+def test_fast_form_equals_the_token_by_token_definition(variant: str, case: dict) -> None:
+    cms = make(variant, **case)
+    x, target = rnd(2, T, D), rnd(2, T, D, seed=1)
+    goal = None if cms.objective == "local" else target
+    y, state = cms(x, target=goal)
+    for b in range(2):
+        yr, theta, facts = cms_reference(cms, x[b], None if goal is None else target[b])
+        torch.testing.assert_close(y[b], yr, atol=1e-11, rtol=1e-11)
+        for i, level in enumerate(state.levels):
+            for n in ("up", "down"):
+                torch.testing.assert_close(level.weights[n][b], theta[i][n], atol=1e-11, rtol=1e-11)
+                if level.start is not None:
+                    torch.testing.assert_close(level.start[n][b], facts["starts"][i][n], atol=1e-11, rtol=1e-11)
+        assert [s.updates for s in state.levels] == facts["updates"]
+        assert [s.restarts for s in state.levels] == facts["restarts"]
+
+
+@pytest.mark.eq(70, 71)
+def test_any_loss_of_the_output() -> None:
+    cms = make(loss=cross_entropy)
+    x, target = rnd(2, T, D), torch.randint(0, D, (2, T), generator=torch.Generator().manual_seed(1))
+    y, state = cms(x, target=target)
+    yr, theta, _ = cms_reference(cms, x[1], target[1])
+    torch.testing.assert_close(y[1], yr, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(state.levels[1].weights["up"][1], theta[1]["up"], atol=1e-11, rtol=1e-11)
+    y2, _ = make()(x, target=target, loss=cross_entropy)
+    torch.testing.assert_close(y, y2)
+
+
+@pytest.mark.eq(71)
+def test_one_level_is_mini_batch_sgd_and_uses_every_token_once() -> None:
+    cms = make(periods=(4,), lr=0.02, reduce="sum")
+    x, target = rnd(1, 8, D), rnd(1, 8, D, seed=1)
+    _, state = cms(x, target=target)
+    up, down = cms.up[0].detach().clone(), cms.down[0].detach().clone()
+    for c in (0, 4):
+        up.requires_grad_(), down.requires_grad_()
+        xs = x[0, c: c + 4]
+        n = xs * (xs.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+        loss = 0.5 * (xs + F.silu(n @ up.mT) @ down.mT - target[0, c: c + 4]).square().sum()
+        gu, gd = torch.autograd.grad(loss, (up, down))
+        up, down = (up - 0.02 * gu).detach(), (down - 0.02 * gd).detach()
+    torch.testing.assert_close(state.levels[0].weights["up"][0], up, atol=1e-12, rtol=0)
+    torch.testing.assert_close(state.levels[0].weights["down"][0], down, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("periods", "length"), [((3, 5, 7), 23), ((1, 8, 64), 200), ((4, 12), 24), ((5, 12), 30)])
+def test_schedule_is_floor_of_length_over_period(periods: tuple, length: int) -> None:
+    events = schedule(periods, length)
+    for i, c in enumerate(periods):
+        assert [e.time for e in events if e.level == i] == list(range(c, length + 1, c))
+    assert [e.time for e in events] == sorted(e.time for e in events)
+
+
+@pytest.mark.eq(72)
+def test_nested_schedule_fits_floor_not_ceil() -> None:
+    for slow, fast, fit in ((12, 4, 3), (12, 5, 2)):
+        events = schedule((fast, slow), 2 * slow, nested=True)
+        updates = [e.time for e in events if e.level == 0 and e.kind == "update"]
+        assert len([t for t in updates if t <= slow]) == fit == slow // fast
+        assert [t - slow for t in updates if t > slow] == [t for t in updates if t <= slow]  # a context is like another
+        assert [e.time for e in events if e.kind == "restart"] == [slow, 2 * slow]
+    # an owner that restarts before its chunk is full takes its level along, but teaches its start nothing
+    events = schedule((2, 4, 6), 6, nested=True)
+    assert [(e.time, e.level, e.full) for e in events if e.kind == "restart"] == [(4, 0, True), (6, 1, True), (6, 0, False)]
+
+
+@pytest.mark.eq(72)
+def test_nested_restarts_isolate_contexts_and_only_the_start_carries() -> None:
+    x, target = rnd(1, 24, D), rnd(1, 24, D, seed=1)
+    frozen = make("nested", (4, 12), lr=[0.3, 0.0], meta_lr=0.0)
+    y, _ = frozen(x, target=target)
+    second, _ = frozen(x[:, 12:], target=target[:, 12:])
+    torch.testing.assert_close(y[:, 12:], second, atol=1e-13, rtol=0)
+    learns = make("nested", (4, 12), lr=[0.3, 0.0], meta_lr=0.3)
+    y2, state = learns(x, target=target)
+    assert torch.equal(y2[:, :12], y[:, :12]) and (y2[:, 12:] - y[:, 12:]).abs().max() > 1e-3
+    assert [s.restarts for s in state.levels] == [2, 0]
+
+
+# ---------------------------------------------------------------------------- causality, streaming, isolation
+@pytest.mark.parametrize("variant", ["sequential", "nested", "headwise"])
+@pytest.mark.parametrize("objective", ["task", "local"])
+def test_a_stream_cut_at_every_position_equals_one_call(variant: str, objective: str) -> None:
+    cms = make(variant, objective=objective, optimizer="momentum")
+    x, target = rnd(2, T, D), (rnd(2, T, D, seed=1) if objective == "task" else None)
+    with torch.no_grad():
+        y, whole = cms(x, target=target)
+        for cut in range(1, T):
+            a, state = cms(x[:, :cut], target=None if target is None else target[:, :cut])
+            b, state = cms(x[:, cut:], state, target=None if target is None else target[:, cut:])
+            torch.testing.assert_close(torch.cat([a, b], 1), y, atol=1e-11, rtol=1e-11)
+            for one, two in zip(whole.levels, state.levels):
+                torch.testing.assert_close(one.weights["down"], two.weights["down"], atol=1e-11, rtol=1e-11)
+                assert one.clock == two.clock and one.updates == two.updates
+        state = None
+        parts = []
+        for t in range(T):  # one token a call
+            out, state = cms(x[:, t: t + 1], state, target=None if target is None else target[:, t: t + 1])
+            parts.append(out)
+    torch.testing.assert_close(torch.cat(parts, 1), y, atol=1e-11, rtol=1e-11)
+    assert state is not None and state.position == T
+
+
+@pytest.mark.parametrize("variant", ["sequential", "nested", "headwise"])
+@pytest.mark.parametrize("objective", ["task", "local"])
+def test_causal(variant: str, objective: str) -> None:
+    cms = make(variant, (2, 4, 12), objective=objective)
+    x, target = rnd(1, T, D), rnd(1, T, D, seed=1)
+    for at in (0, 3, 11, 12):
+        x2, t2 = x.clone(), target.clone()
+        x2[:, at] += 1
+        t2[:, at] += 1
+        if objective == "task":
+            a, b = cms(x, target=target)[0], cms(x, target=t2)[0]
+            assert torch.equal(a[:, : at + 1], b[:, : at + 1])  # its own output too: the target comes after the read
+            assert (a - b).abs().max() > 1e-6
+        a, b = (cms(v, target=target if objective == "task" else None)[0] for v in (x, x2))
+        assert torch.equal(a[:, :at], b[:, :at]) and (a[:, at + 1:] - b[:, at + 1:]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("objective", ["task", "local"])
+def test_sequences_do_not_see_each_other(objective: str) -> None:
+    cms = make("nested", objective=objective)
+    x, target = rnd(3, T, D), (rnd(3, T, D, seed=1) if objective == "task" else None)
+    y, state = cms(x, target=target)
+    x2 = x.clone()
+    x2[1] += 5
+    y2, state2 = cms(x2, target=target)
+    for b in (0, 2):
+        assert torch.equal(y[b], y2[b])
+        for p, q in zip(state.levels, state2.levels):
+            assert all(torch.equal(p.weights[n][b], q.weights[n][b]) for n in p.weights)
+    assert (y[1] - y2[1]).abs().max() > 0.1
+    alone, _ = cms(x[1:2], target=None if target is None else target[1:2])
+    torch.testing.assert_close(alone[0], y[1], atol=1e-12, rtol=0)
+
+
+# ---------------------------------------------------------------------------- outer gradients
+def outer(cms: CMS, x: Tensor, target: Tensor | None) -> Tensor:
+    """Loss over the stream, inner updates inside."""
+    y, _ = cms(x, target=target)
+    goal = target if target is not None else torch.sin(x)
+    return 0.5 * (y - goal).square().sum()
+
+
+@pytest.mark.eq(28, 72, 73, 74)
+@pytest.mark.parametrize(("variant", "kw"), [
+    ("sequential", {}), ("sequential", {"optimizer": "adam", "lr": 0.03}), ("sequential", {"optimizer": "momentum"}),
+    ("nested", {}), ("nested", {"meta": "reptile"}), ("headwise", {}), ("sequential", {"objective": "local", "learn_lr": True}),
+    ("nested", {"objective": "local"}), ("sequential", {"loss": lambda y, t: (y - t).cosh().log().sum(-1)}),
+    ("sequential", {"regime": "shared"}),
+])
+def test_outer_gradient_reaches_every_initial_state(variant: str, kw: dict) -> None:
+    cms = make(variant, **kw)
+    x, target = rnd(2, T, D), (None if cms.objective == "local" else rnd(2, T, D, seed=1))
+    outer(cms, x, target).backward()
+    for name, p in cms.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() > 1e-8, name
+        d = rnd(*p.shape, seed=7) if p.ndim else rnd(1)[0]
+        keep = p.detach().clone()
+        with torch.no_grad():
+            p.copy_(keep + 1e-6 * d)
+            plus = outer(cms, x, target)
+            p.copy_(keep - 1e-6 * d)
+            minus = outer(cms, x, target)
+            p.copy_(keep)
+        assert float((plus - minus) / 2e-6) == pytest.approx(float((p.grad * d).sum()), rel=2e-5, abs=1e-7), name
+
+
+def test_first_order_is_cheaper_and_different() -> None:
+    full, first = make(), make(first_order=True)
+    x, target = rnd(1, T, D), rnd(1, T, D, seed=1)
+    y1, _ = full(x, target=target)
+    y2, state = first(x, target=target)
+    torch.testing.assert_close(y1, y2, atol=1e-13, rtol=0)  # the same function
+    a = torch.autograd.grad(y1.square().sum(), full.up[0])[0]
+    b = torch.autograd.grad(y2.square().sum(), first.up[0])[0]
+    assert (a - b).abs().max() > 1e-4
+    # straight through: the end state moves with its start one to one
+    end = torch.autograd.grad(state.levels[0].weights["up"][0, 0, 0], first.up[0])[0]
+    want = torch.zeros_like(end)
+    want[0, 0] = 1
+    torch.testing.assert_close(end, want)
+
+
+def test_the_outer_loop_learns_a_better_start() -> None:
+    """Each sequence is another linear map. Outer training of the start helps, and through what is learned in
+    context."""
+    cms = CMS(6, 16, (4, 16), lr=0.1, seed=1)
+    g = torch.Generator().manual_seed(0)
+    basis = torch.randn(6, 6, generator=g) / 6**0.5
+
+    def batch() -> tuple[Tensor, Tensor]:
+        x = torch.randn(32, 32, 6, generator=g)
+        return x, x + torch.randn(32, 1, 1, generator=g) * (x @ basis)
+
+    def late(model: CMS, x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * (model(x, target=t)[0] - t)[:, 16:].square().mean()
+    test = batch()
+    before = late(cms, *test).item()
+    opt = torch.optim.Adam(cms.parameters(), lr=0.02)
+    for _ in range(60):
+        opt.zero_grad()
+        late(cms, *batch()).backward()
+        opt.step()
+    still = CMS(6, 16, (4, 16), lr=0.0)
+    still.load_state_dict(cms.state_dict())
+    after, frozen = late(cms, *test).item(), late(still, *test).item()
+    assert after < 0.6 * before and after < 0.6 * frozen, (before, after, frozen)
+
+
+# ---------------------------------------------------------------------------- the knobs
+def test_lr_zero_is_the_static_chain_and_deviation_is_linear() -> None:
+    x, target = rnd(2, T, D), rnd(2, T, D, seed=1)
+    static, unread = make(lr=0.0)(x, target=target)[0], make()(x)[0]
+    torch.testing.assert_close(static, unread, atol=1e-13, rtol=0)
+    gap = [(make(lr=lr)(x, target=target)[0] - static).abs().max() for lr in (1e-4, 1e-5)]
+    assert abs(gap[0] / gap[1] - 10) < 0.1
+
+
+def test_partial_chunks() -> None:
+    x, target = rnd(1, 10, D), rnd(1, 10, D, seed=1)
+    out = {p: make(periods=(4,), partial=p)(x, target=target)[1].levels[0] for p in ("carry", "drop", "flush")}
+    assert torch.equal(out["carry"].weights["up"], out["drop"].weights["up"])
+    assert out["carry"].clock == 2 and out["drop"].clock == out["flush"].clock == 0
+    assert out["carry"].buffer is not None and out["drop"].buffer is None and out["flush"].buffer is None
+    assert (out["carry"].updates, out["flush"].updates) == (2, 3)
+    applied = out["carry"].weights["up"] - 0.3 / 4 * out["carry"].buffer["up"]  # each token counts lr / C
+    torch.testing.assert_close(out["flush"].weights["up"], applied, atol=1e-13, rtol=0)
+    # a sequence shorter than a chunk learns nothing, unless it is flushed
+    short = make(periods=(64,))
+    assert short(x, target=target)[1].levels[0].updates == 0
+    assert short(x, target=target, partial="flush")[1].levels[0].updates == 1
+
+
+def test_token_weights_mask_padding() -> None:
+    cms = make(periods=(4, 8))
+    x, target = rnd(1, 16, D), rnd(1, 16, D, seed=1)
+    w = torch.ones(1, 16, dtype=F64)
+    w[:, 5] = 0
+    t2 = target.clone()
+    t2[:, 5] += 100
+    a, b = (cms(x, target=t, weight=w)[0] for t in (target, t2))
+    assert torch.equal(a, b)
+    torch.testing.assert_close(cms(x, target=target, weight=torch.ones_like(w))[0], cms(x, target=target)[0])
+
+
+def test_shared_regime_steps_one_set_and_adopts_it() -> None:
+    x, target = rnd(3, 12, D), rnd(3, 12, D, seed=1)
+    cms = make(periods=(4, 6), regime="shared", first_order=True)
+    y, state = cms(x, target=target)
+    assert state.levels[0].weights["up"].shape[0] == 1 and y.shape == x.shape
+    # one chunk by hand: the mean over all tokens of the batch
+    one = make(periods=(12,), regime="shared", lr=0.1)
+    _, s1 = one(x, target=target)
+    loss = 0.5 * (one(x)[0] - target).square().sum() / 36
+    (g,) = torch.autograd.grad(loss, one.up[0])
+    torch.testing.assert_close(s1.levels[0].weights["up"][0], one.up[0] - 0.1 * g, atol=1e-13, rtol=0)
+    total = make(periods=(12,), regime="shared", lr=0.1 / 36, reduce="sum")
+    torch.testing.assert_close(total(x, target=target)[1].levels[0].weights["up"], s1.levels[0].weights["up"])
+    cms.adopt(state)
+    again, _ = cms(x)
+    torch.testing.assert_close(again, cms(x, state)[0])
+    single = make(periods=(4, 6))(x[:1], target=target[:1])[0]
+    torch.testing.assert_close(single, make(periods=(4, 6), regime="shared")(x[:1], target=target[:1])[0])
+    loc = make(periods=(4, 6), regime="shared", objective="local")
+    torch.testing.assert_close(loc(x)[0][:, :4], make(periods=(4, 6), objective="local")(x)[0][:, :4])
+
+
+@pytest.mark.parametrize("named", ["sgd", "momentum", "adam"])
+def test_torch_optimizers_as_inner_ones(named: str) -> None:
+    lr = 0.05
+    factory = {"sgd": lambda p: torch.optim.SGD(p, lr=1.0), "momentum": lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9),
+               "adam": lambda p: torch.optim.Adam(p, lr=1.0, betas=(0.9, 0.99))}[named]
+    x, target = rnd(2, T, D), rnd(2, T, D, seed=1)
+    a, _ = make(optimizer=named, lr=lr, first_order=True)(x, target=target)
+    b, state = make(optimizer=FromTorch(factory), lr=lr, first_order=True)(x, target=target)
+    torch.testing.assert_close(a, b, atol=1e-7 if named == "adam" else 1e-12, rtol=0)
+    assert state.levels[0].updates == T // 3
+
+
+def test_a_matrix_optimizer_sees_each_sequence_alone() -> None:
+    class Polar(torch.optim.Optimizer):
+        def __init__(self, p):
+            super().__init__(p, {"lr": 1.0})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    assert p.ndim == 2
+                    u, _, v = torch.linalg.svd(p.grad, full_matrices=False)
+                    p -= group["lr"] * u @ v
+    x, target = rnd(3, 9, D), rnd(3, 9, D, seed=1)
+    y, _ = make(optimizer=FromTorch(Polar), lr=0.1)(x, target=target)
+    alone, _ = make(optimizer=FromTorch(Polar), lr=0.1)(x[2:], target=target[2:])
+    torch.testing.assert_close(y[2:], alone, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("variant", "optimizer"), list(itertools.product(["sequential", "nested"], ["sgd", Adam(), Momentum(0.8)])))
+def test_state_survives_a_file(variant: str, optimizer, tmp_path) -> None:
+    cms = make(variant, optimizer=optimizer, lr=0.05)
+    x, target = rnd(2, T, D), rnd(2, T, D, seed=1)
+    with torch.no_grad():
+        y, _ = cms(x, target=target)
+        _, state = cms(x[:, :11], target=target[:, :11])
+        state.save(tmp_path / "state.safetensors")
+        read = CMSState.load(tmp_path / "state.safetensors")
+        rest, end = cms(x[:, 11:], read, target=target[:, 11:])
+        direct, _ = cms(x[:, 11:], state, target=target[:, 11:])
+    assert torch.equal(rest, direct) and end.position == T
+    torch.testing.assert_close(rest, y[:, 11:], atol=1e-11, rtol=0)
+    from safetensors.torch import save_file
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(NLBookError, match="holds no CMS state"):
+        CMSState.load(tmp_path / "other.safetensors")
+
+
+def test_cost_counted_equals_predicted() -> None:
+    cms = make(periods=(2, 4, 12))
+    x = rnd(2, 24, D)
+    _, state = cms(x, target=x)
+    assert state.moved_per_token() == pytest.approx(cms.moved_per_token())
+    assert cms.moved_per_token() == pytest.approx(2 * D * (H / 2 + (H + 1) / 4 + H / 12))
+    assert [r["level"] for r in CMS(2, 2, (1, 8, 8, 8)).cost()] == ["C1", "C8", "C8.2", "C8.3"]
+
+
+def test_levels_and_trace() -> None:
+    cms = make("nested", (2, 4, 12), optimizer="momentum")
+    opt = torch.optim.SGD(cms.parameters(), lr=0.1)
+    s = levels_of(cms, opt, tokens_per_step=24)
+    assert s.order() == ("{down.0, down.1, down.2, up.0, up.1, up.2}  <  {C12, C4.start}  <  {C12.momentum}  <  {C2.start, C4}  <  "
+                         "{C4.momentum}  <  {C2}  <  {C2.momentum}")
+    x = rnd(1, 24, D)
+    with Trace(cms, opt, tokens_per_step=24) as trace:
+        cms(x, target=x)[0].sum().backward()
+        opt.step()
+    assert trace.updates["C12"] == [12, 24] and trace.updates["up.0"] == [24]
+    reasons = {e.reason for e in trace.events if e.level == "C4"}
+    assert reasons == {"chunk of 4 tokens is full", "restart from the start that C12 owns"}
+    before = len(trace.events)
+    cms(x, target=x)
+    assert len(trace.events) == before and not cms.write_hooks
+
+
+@pytest.mark.parametrize(("make_it", "match"), [
+    (lambda: CMS(4, 4, ()), "periods: got"),
+    (lambda: CMS(4, 4, (0, 2)), "periods: got 0"),
+    (lambda: CMS(4, 4, (2.5,)), "periods: got 2.5"),
+    (lambda: CMS(0, 4, (2,)), "dim: got 0"),
+    (lambda: CMS(4, [4, 4], (2,)), "hidden: got 2 values"),
+    (lambda: CMS(4, 4, (2,), "parallel"), "variant: got 'parallel'"),
+    (lambda: CMS(4, 4, (8, 2), "nested"), "strictly growing periods"),
+    (lambda: CMS(4, 4, (2,), lr=-1), "lr: got -1"),
+    (lambda: CMS(4, 4, (2,), lr=0.0, learn_lr=True), "numbers > 0"),
+    (lambda: CMS(4, 4, (2,), optimizer="lion"), "optimizer: got 'lion'"),
+    (lambda: CMS(4, 4, (2,), optimizer=Adam), "an object with init and step"),
+    (lambda: CMS(4, 4, (2,))(torch.zeros(1, 3, 5)), "x: got shape"),
+    (lambda: CMS(4, 4, (2,))(torch.zeros(3, 4)), "x: got shape"),
+    (lambda: CMS(4, 4, (2,))(Z.long()), "floating-point"),
+    (lambda: CMS(4, 4, (2,))(Z.double()), "float64"),
+    (lambda: CMS(4, 4, (2,))(Z, target=torch.zeros(1, 2, 4)), "target: got shape"),
+    (lambda: CMS(4, 4, (2,))(Z, target=torch.zeros(1, 3, 5)), "target: got shape"),
+    (lambda: CMS(4, 4, (2,), objective="local")(Z, target=Z), "makes its own values"),
+    (lambda: CMS(4, 4, (2,))(Z, loss=cross_entropy), "a loss without a target"),
+    (lambda: CMS(4, 4, (2,), loss=lambda y, t: (y - t).sum())(Z, target=Z), "one number a token"),
+    (lambda: CMS(4, 4, (2,))(Z, partial="keep"), "partial: got 'keep'"),
+    (lambda: CMS(4, 4, (2,))(torch.zeros(2, 3, 4), CMS(4, 4, (2,)).initial_state(1)), "state: got 1 levels for 1 sequence"),
+    (lambda: CMS(4, 4, (2,))(Z, target=Z, weight=torch.ones(1, 4)), "weight: got shape"),
+    (lambda: CMS(4, 4, (2,)).adopt(CMS(4, 4, (2,)).initial_state(1)), "regime: got sequence"),
+])
+def test_errors(make_it, match: str) -> None:
+    with pytest.raises(NLBookError, match=match):
+        make_it()
