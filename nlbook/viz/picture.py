@@ -48,7 +48,7 @@ class Screen(anywidget.AnyWidget):
 
 def control(param: Param) -> W.ValueWidget:
     """The widget that moves one parameter."""
-    style, wide = {"description_width": "initial"}, W.Layout(width="auto", min_width="200px", max_width="330px")
+    style, wide = {"description_width": "initial"}, W.Layout(width="290px", margin="2px 14px 2px 0")
     common: dict[str, Any] = {"description": param.label or param.name, "style": style, "layout": wide}
     if isinstance(param, Int):
         return W.IntSlider(param.default, min=param.low, max=param.high, step=param.step, **common)
@@ -60,7 +60,8 @@ def control(param: Param) -> W.ValueWidget:
         kind = W.SelectionSlider if param.slider else W.Dropdown
         return kind(options=[(param.spell(o), o) for o in param.options], value=param.default, **common)
     if isinstance(param, Bool):
-        return W.Checkbox(param.default, description=common["description"], indent=False, layout=W.Layout(width="auto"))
+        return W.Checkbox(param.default, description=common["description"], indent=False,
+                          layout=W.Layout(width="auto", margin="2px 14px 2px 0"))
     if isinstance(param, Ints):  # typed in; taken over with Enter or on leaving the field
         return W.Text(param.spell(param.default), continuous_update=False, **common)
     raise TypeError(f"no control for {type(param).__name__}")
@@ -95,6 +96,8 @@ class Picture(W.VBox):
         self.add_class("nlbook-picture")
         for c in self.controls.values():
             c.observe(self._moved, "value")
+        if self.live is not None and hasattr(self.live, "picked"):  # a live part that the reader can move
+            self.live.observe(lambda _: self._guarded(lambda: self.live.picked(self.state)), "chosen")  # type: ignore[union-attr]
 
     # -- the parts ---------------------------------------------------------------------------------------------------
     def _control_box(self, hidden: tuple[str, ...]) -> W.Widget:

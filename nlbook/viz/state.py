@@ -181,18 +181,24 @@ class Bool(Param):
 
 @dataclass(frozen=True)
 class Ints(Param):
-    """A short list of whole numbers in [low, high], such as the periods 1, 16, 256 (at most `most` of them)."""
+    """A short list of whole numbers in [low, high], such as the periods 1, 16, 256; `least` to `most` of them.
+
+    least=0 allows the empty list, spelled `none`.
+    """
 
     low: int = 1
     high: int = 4096
+    least: int = field(default=1, kw_only=True)
     most: int = field(default=6, kw_only=True)
 
     @property
     def choices(self) -> str:
-        return f"1 to {self.most} whole numbers from {self.low} to {self.high}, such as 1,16,256"
+        none = "none, or " if self.least == 0 else ""
+        count = f"{max(1, self.least)} to {self.most}"
+        return f"{none}{count} whole numbers from {self.low} to {self.high}, such as 1,16,256"
 
     def check(self, value: Any) -> tuple[int, ...]:
-        if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= self.most:
+        if isinstance(value, str) or not isinstance(value, Sequence) or not self.least <= len(value) <= self.most:
             raise self.refuse(value)
         if not all(isinstance(v, int) and not isinstance(v, bool) and self.low <= v <= self.high for v in value):
             raise self.refuse(value)
@@ -200,15 +206,15 @@ class Ints(Param):
 
     def parse(self, text: str) -> tuple[int, ...]:
         try:
-            return self.check([int(t) for t in text.split(",")])
+            return self.check([int(t) for t in text.split(",")] if text.strip() != "none" else [])
         except ValueError:
             raise self.refuse(text) from None
 
     def spell(self, value: tuple[int, ...]) -> str:
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
 
     def extremes(self) -> list[tuple[int, ...]]:
-        return [(self.low,), (self.high,)]
+        return [(self.low,) * self.least, (self.low,), (self.high,)]
 
 
 class State(Mapping[str, Any]):
