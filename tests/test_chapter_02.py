@@ -10,15 +10,15 @@ from nlbook.tasks import writing
 from nlbook.viz import ch02
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(10))
 def test_the_list_answers_as_the_weight_and_frozen_surprises_do_not(seed):
     layer = writing.write_digits(400, 0.05, seed)
     q, trace = layer.x_test, layer.trace
     scores = q @ trace.start.T + writing.kernel_scores(trace, q, 400)
     assert float((scores - q @ trace.weight().T).abs().max()) < 1e-12
-    assert layer.accuracy() > 0.8
+    assert layer.accuracy() > 0.7
     frozen = writing.write_digits(400, 0.05, seed, frozen_surprises=True)
-    assert frozen.accuracy() < 0.35                                                    # near chance, 0.10
+    assert frozen.accuracy() < 0.4 < layer.accuracy() - 0.3
     one_batch_step = trace.start - 0.05 * frozen.trace.surprises.T @ trace.keys
     assert torch.allclose(frozen.trace.weight(), one_batch_step)                       # "one huge step"
 

@@ -112,7 +112,7 @@ ITEMS = [
         "at chance: the list is not a model",
         "better, because nothing is averaged away")),
     Prediction(id="02-p2", question="Now every surprise is taken at the *untrained* weight. After 400 steps, the test accuracy is ...",
-               objective="02.3", options=("about the same", "a little worse", "near chance")),
+               objective="02.3", options=("about the same", "a few points worse", "below 40 %")),
     Prediction(id="02-p3", question="A single sample, |x| = 1.5, target 1, rate 10. Where does the answer of delta gradient descent go?",
                objective="02.4", options=("to 1, the target", "to 0.5, half the target", "to infinity", "it swings for ever")),
     Derive(
