@@ -346,3 +346,102 @@ def test_v3_the_bars_sum_to_the_answer_and_frozen_ones_do_not() -> None:
 def test_v3_the_first_step_is_the_same_frozen_or_not() -> None:
     v3 = viz.find("v3")
     assert v3.facts("step=1")["frozen_gap_rms"] < 1e-13 < v3.facts("step=2")["frozen_gap_rms"]
+
+
+# ---- V1 -------------------------------------------------------------------------------------------------------------
+@pytest.mark.eq(71)
+@pytest.mark.parametrize("T", [8, 50, 63, 64, 120, 200, 256])
+def test_v1_notes_are_floor_T_over_C(T: int) -> None:
+    v1 = viz.find("v1")
+    f = v1.facts({"C": (1, 3, 16, 64), "T": T})
+    assert [f[f"notes_{C}"] for C in (1, 3, 16, 64)] == [T, T // 3, T // 16, T // 64]
+    assert f["notes_attention"] == T and f["notes_frozen"] == 0
+    assert f["sum_inverse"] - 4 / T < f["writes_per_token"] <= f["sum_inverse"]  # a partial chunk writes nothing
+
+
+def test_v1_a_stream_shorter_than_the_chunk_teaches_nothing() -> None:
+    f = viz.find("v1").facts("T=50")
+    assert f["notes_64"] == 0 == f["first_64"] == f["last_64"] and f["notes_1"] == 50
+
+
+def test_v1_only_the_slow_level_still_knows_the_first_task() -> None:
+    v1 = viz.find("v1")
+    for seed in range(5):
+        f = v1.facts(v1.state("C=1,16,64;T=120").replace(seed=seed))
+        assert f["first_64"] > 0.9 and f["first_1"] < 0.5 and f["first_16"] < 0.5
+        assert f["last_1"] > 0.95 and f["last_64"] < 0.5
+        late = v1.facts(v1.state("T=200").replace(seed=seed))  # its next writes take the first task away too
+        assert late["first_64"] < 0.5 and late["last_64"] > 0.9
+        assert min(f["first_attention"], f["last_attention"]) > 0.95  # keeps every token
+        assert f["first_frozen"] > 0.95 and f["last_frozen"] < 0.5   # knows what it knew before the stream
+
+
+def test_v1_a_level_is_the_loop_over_its_chunks() -> None:
+    import torch
+
+    from nlbook import memory
+    from nlbook.viz import v1_score
+    r = v1_score.run((16,), 60, "one task", 3)
+    lane = r.lanes[1]
+    assert lane.updates == [16, 32, 48] and lane.weights is not None and lane.weights.shape == (4, 8, 8)
+    g = torch.Generator().manual_seed(3)
+    A, _ = (torch.linalg.qr(torch.randn(8, 8, generator=g, dtype=torch.float64)).Q for _ in range(2))
+    k = torch.nn.functional.normalize(torch.randn(256, 8, generator=g, dtype=torch.float64), dim=-1)
+    rule = memory.make("delta")
+    assert isinstance(rule, memory.MatrixMemory)
+    state = rule.init(8, 8, dtype=torch.float64)
+    M = state.M
+    for c in range(3):  # eq. 71: every gradient of the chunk is taken at the chunk's start
+        at = rule.init(8, 8, dtype=torch.float64, M0=M)
+        grads = [memory.outer(rule.surprise(at, x, A @ x), x) for x in k[16 * c:16 * c + 16]]
+        M = M - 8 / (8 + 16) * torch.stack(grads).sum(0)
+        torch.testing.assert_close(lane.weights[c + 1], M, rtol=0, atol=1e-12)
+    softmax = memory.make("softmax", temperature=v1_score.SHARP).write_all(k[:60], k[:60] @ A.mT)
+    y = memory.make("softmax", temperature=v1_score.SHARP).read(softmax, k[:60])
+    assert r.lanes[0].recall is not None
+    torch.testing.assert_close(r.lanes[0].recall[-1], v1_score.cosines(y, k[:60] @ A.mT), rtol=0, atol=1e-9)
+
+
+def test_v1_a_transformer_has_the_two_end_lanes() -> None:
+    p = viz.load("v1:C=none")
+    assert [lane.name for lane in p.live.run.lanes] == ["attention", "frozen weights"]
+    assert p.state_string == "v1:C=none" and p.facts["writes_per_token"] == 0
+
+
+def test_v1_moves_with_its_controls_and_tells_where_it_is() -> None:
+    p = viz.load("v1")
+    seen: list[int] = []
+    p.live.observe(lambda c: seen.append(c["new"]), "position")
+    from_browser(p.live, position=64)
+    assert seen == [64] and p.live.wrote_at(64) == ["attention", "level C = 1", "level C = 16", "level C = 64"]
+    version = p.live.version
+    from_browser(p.controls["C"], value="1, 4")
+    assert [lane.period for lane in p.live.run.lanes][1:3] == [1, 4] and p.live.version == version + 1
+    data, metadata = p._repr_mimebundle_()
+    assert "4" in metadata["image/png"]["alt"] and len(data["image/png"]) < 250_000
+    lanes, blob = p.live.lanes, p.live.blob
+    assert lanes[1]["recall"] + 201 * 200 <= len(blob) and lanes[-1]["updates"] == []
+
+
+def test_v1_plays_any_trace() -> None:
+    from types import SimpleNamespace
+    trace = SimpleNamespace(levels=["slow", "fast"], periods={"slow": 8, "fast": 2}, unit="step",
+                            updates={"slow": [8, 16], "fast": list(range(2, 17, 2))},
+                            signal=[[0.0] * 17, list(range(17))])
+    w = viz.score(trace)
+    assert [lane.name for lane in w.run.lanes] == ["fast", "slow"] and w.length == 16 and w.unit == "step"
+    data, metadata = w._repr_mimebundle_()
+    assert "slow: 2 notes at 8, 16" in metadata["image/png"]["alt"] and "image/png" in data
+    with pytest.raises(NLBookError, match=r"trace: got int, expected an object with \.levels"):
+        viz.score(3)
+
+
+def test_v1_plays_a_recorded_trace_of_the_level_room() -> None:
+    import torch
+
+    from nlbook.levels import Trace
+    with Trace() as trace:
+        for t in range(4, 13, 4):
+            trace.note("memory", t, torch.ones(2, 2) * t, torch.ones(2, 2), "chunk full", period=4)
+    w = viz.score(trace)
+    assert w.run.lanes[0].updates == [4, 8, 12] and w.run.lanes[0].words == "every 4 tokens" and w.figure()

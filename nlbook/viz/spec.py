@@ -83,7 +83,8 @@ class View:
         """The long description: what the alt text says, then the settings and every number of the picture."""
         state = self.state(state)
         facts = self.facts(state)
-        lines = [self.title + "." * (self.title[-1] not in "?!."), self._describe(state, facts) if self._describe else self.alt(state)]
+        seen = self._describe(state, facts) if self._describe else self.alt(state)
+        lines = [self.title + "." * (self.title[-1] not in "?!."), seen]
         settings = ", ".join(f"{p.label or p.name} {p.spell(state[p.name])}" for p in self.params)
         lines.append(f"Settings: {settings}.")
         lines.append("Numbers: " + ", ".join(f"{name} {value:.4g}" for name, value in facts.items()) + ".")
