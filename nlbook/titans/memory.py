@@ -1,0 +1,76 @@
+"""Titans' neural memory: an MLP (or a matrix) that learns the sequence it reads, with fixed projections."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlbook.errors import generator, need
+from nlbook.titans.group import Gates, answer, causal_conv, identity_taps, write
+from nlbook.titans.layer import FastLayer, Group
+from nlbook.titans.rules import Rule, layer_io, unit
+from nlbook.titans.state import TitansState
+
+
+class NeuralMemory(FastLayer):
+    """Titans' long-term memory: surprise, momentum, forgetting. Eq. 76-78: a parametric memory with fixed projections.
+
+        k_t, v_t, q_t = W x_t;   eta_t, alpha_t, mu_t = gates of x_t                                  (eq. 76)
+        S_t = mu_t S_{t-1} - eta_t grad 1/2 |M(k_t) - v_t|^2       momentary surprise, carried on
+        M_t = alpha_t M_{t-1} + S_t                                descent on the objective           (eq. 77)
+        y_t = M_t(q_t)                                                                                (eq. 78)
+
+    Gradients are taken at the last chunk boundary. alpha is what is kept here (Titans' paper writes 1 - alpha). Arguments as
+    in `SelfModifyingTitans`; `factor="raw"` adds the DGD factor, `momentum=False` drops S.
+
+    Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
+    """
+
+    def __init__(self, dim: int, *, heads: int = 1, hidden: int | None = None, memory: str = "mlp", chunk: int = 16,
+                 objective: str = "l2", factor: str | None = None, read: str = "after", retention: str = "zero",
+                 eta: float = 0.1, eta_max: float = 1.0, horizon: float = 512.0, decay: bool = True, momentum: bool = True,
+                 conv: int = 4, conv_noise: float = 0.0, activation: str = "silu", normalise_v: bool = True,
+                 mem_std: float = 0.1, block: int = 64, checkpoint: bool = False, first_order: bool = False,
+                 seed: int = 0) -> None:
+        super().__init__(dim, heads, hidden, memory, Rule(objective, factor, read, retention), eta_max=eta_max, eta=eta,
+                         horizon=horizon, decay=decay, block=block, checkpoint=checkpoint, first_order=first_order)
+        need(isinstance(chunk, int) and chunk >= 1, "chunk", chunk, "an int >= 1 (tokens)")
+        need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
+        self.groups = {"mem": Group(("mem",), chunk, memory == "mlp")}
+        self.conv, self.activation, self.normalise_v, self._momentum = conv, activation, normalise_v, momentum
+        g, d = generator(seed), self.width
+        self._add("mem", d, [mem_std], g)
+        self.W_qkv = nn.Parameter(torch.randn(3, dim, dim, generator=g) / dim**0.5)
+        if conv:
+            self.taps = nn.Parameter(identity_taps(heads, 3, d, width=conv, noise=conv_noise, g=g))
+        self.w_gate = nn.Parameter(torch.zeros(3, heads, dim))             # eta, alpha, mu
+        self.b_gate = nn.Parameter(torch.tensor([self._bias["eta"], self._bias["alpha"], 0.0])[:, None].repeat(1, heads))
+
+    @property
+    def has_momentum(self) -> bool:
+        return self._momentum
+
+    def _tails(self, batch: int) -> dict[str, Tensor]:
+        return {"qkv": self.taps.new_zeros(batch, self.heads, 3, self.conv - 1, self.width)} if self.conv else {}
+
+    def _prepare(self, x: Tensor, state: TitansState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        z = torch.stack([self._heads(x @ W.mT) for W in self.W_qkv], 2)    # (batch, head, 3, length, width)
+        last = {}
+        if self.conv:
+            z, last["qkv"] = causal_conv(z, self.taps, state.tails["qkv"])
+        z = F.silu(z) if self.activation == "silu" else z
+        z = torch.cat([unit(z[:, :, :2]), unit(z[:, :, 2:]) if self.normalise_v else z[:, :, 2:]], 2)
+        gate = torch.einsum("bld,ghd->bhgl", x, self.w_gate) + self.b_gate.mT[:, :, None]
+        return {"qkv": z, "gate": gate.mT[:, :, None]}, last               # gate (batch, head, 1, length, 3)
+
+    def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+        S, group = state.start["mem"], self.groups["mem"]
+        q, k, v = part["qkv"].split(1, 2)
+        eta, alpha, mu = part["gate"].unbind(-1)                           # each (batch, head, 1, length)
+        gates = Gates(F.logsigmoid(alpha) if self.decay else torch.zeros_like(alpha), self.eta_max * torch.sigmoid(eta),
+                      F.logsigmoid(mu) if self._momentum else None)
+        init = self.initial_weights("mem") if self.rule.retention == "initial" else None
+        io = layer_io(S, k, v, self.rule.objective, group.residual)
+        now, pushed, inside = write(state.now["mem"], io, gates, self.rule, init=init, momentum=state.momentum.get("mem"))
+        y = answer(S, q, group.residual, self.rule.read, inside)
+        return y[:, :, 0], TitansState({"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position)
