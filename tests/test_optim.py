@@ -198,7 +198,7 @@ def test_sparse_and_complex_gradients_are_refused(cls):
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(NLBookError, match=r"sparse.*\(4, 3\).*expected a dense one"):
         cls(table.parameters(), lr=0.1).step()
-    with pytest.raises(NLBookError, match="params: got a parameter of dtype torch.complex64"):
+    with pytest.raises(NLBookError, match=r"params: got a parameter of dtype torch\.complex64"):
         cls([torch.zeros(3, dtype=torch.complex64, requires_grad=True)], lr=0.1)
 
 
@@ -206,7 +206,7 @@ def test_sparse_and_complex_gradients_are_refused(cls):
 @pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf"), "fast", None, True])
 def test_a_bad_rate_is_refused_in_the_constructor_and_in_a_group(cls, lr):
     p = torch.zeros(3, 2, requires_grad=True)
-    with pytest.raises(NLBookError, match="lr: got .* expected a finite number >= 0"):
+    with pytest.raises(NLBookError, match=r"lr: got .* expected a finite number >= 0"):
         cls([p], lr=lr)
     with pytest.raises(NLBookError, match="lr: got"):
         cls([{"params": [p], "lr": lr}])

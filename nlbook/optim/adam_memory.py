@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError, need_shape
+from nlbook.errors import NLBookError, need, need_shape
 from nlbook.optim.base import GradientMemory, Group, bias_corrected, choice, count, decay_, number
 
 
@@ -63,7 +63,7 @@ def outer_loss(m: Tensor, grads: Tensor, target: Tensor, ridge: float = 0.0) -> 
     """
     need_shape("m", m, "n", "N")
     need_shape("grads", grads, "t", m.shape[1])
-    need_shape("target", target, m.shape[0])
+    need(target.shape == m.shape[:1], "target", f"shape {tuple(target.shape)}", f"({m.shape[0]},), a vector")
     return (grads @ m.mT - target).square().sum() + ridge * m.square().sum()
 
 

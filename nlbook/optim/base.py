@@ -92,8 +92,8 @@ class GradientMemory(Optimizer):
         params = [p for p in group["params"] if p.grad is not None]
         for p in params:
             if p.grad.layout != torch.strided:
-                raise NLBookError(f"gradient: got a {p.grad.layout} one of shape {tuple(p.shape)}, expected a dense "
-                                  "one (use sparse=False in nn.Embedding, or torch.optim.SparseAdam for that parameter)")
+                raise NLBookError(f"gradient: got a {p.grad.layout} one of shape {tuple(p.shape)}, expected "
+                                  "a dense one (sparse=False in nn.Embedding, or torch.optim.SparseAdam for it)")
             if p.grad.is_complex():
                 raise NLBookError(f"gradient: got dtype {p.grad.dtype}, expected a real floating-point dtype")
         return params, [p.grad for p in params]

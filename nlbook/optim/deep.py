@@ -25,7 +25,7 @@ from nlbook.optim.base import GradientMemory, Group, choice, count, decay_, numb
 
 
 def read_memory(weights: list[Tensor], keys: Tensor) -> Tensor:
-    """Output (d_v, n) of the memory for keys (d_k, n) as columns: A k, or B tanh(A k) / sqrt(hidden) with a hidden layer.
+    """Output (d_v, n) of the memory for keys (d_k, n), its columns: A k, or B tanh(A k) / sqrt(hidden).
 
     The root keeps the features' length at most 1, so that the output layer's write is stable for rates below 2.
     """

@@ -60,10 +60,14 @@ def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quin
     Scale-free: c * m and m give the same for c > 0, which is why a learning rate inside m has no effect (eq. 42,
     errata). A zero tensor stays zero.
     """
-    done = newton_schulz([as_matrix(t) for t in tensors], steps, polynomial, eps=TINY)
-    return [o.reshape(t.shape) for o, t in zip(done, tensors, strict=True)]
+    matrices = [as_matrix(t) for t in tensors]
+    small = [i for i, m in enumerate(matrices) if m.device.type != "cpu" or m.numel() <= CACHED]
+    done = dict(zip(small, newton_schulz([matrices[i] for i in small], steps, polynomial, eps=TINY), strict=True))
+    return [(done[i] if i in done else newton_schulz(m, steps, polynomial, eps=TINY)).reshape(t.shape).contiguous()
+            for i, (m, t) in enumerate(zip(matrices, tensors, strict=True))]
 
 
+CACHED = 1 << 14  # elements; on a CPU larger matrices go one by one: each stays in the cache for all of its steps
 TINY = 1e-30  # keeps 0 / 0 away and, unlike a larger eps, leaves a gradient of 1e-6 as orthogonal as one of 1
 
 
