@@ -29,6 +29,20 @@ def dot(a, b, PREC: tl.constexpr):
 
 
 @triton.jit
+def dot_add(a, b, to, PREC: tl.constexpr):
+    """to + a @ b, summed in place: one accumulator fewer than `to + dot(a, b)`."""
+    if PREC == "bf16":
+        r = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), to)
+    elif PREC == "fp16":
+        r = tl.dot(a.to(tl.float16), b.to(tl.float16), to)
+    elif PREC == "bf16_emu":
+        r = tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), to, input_precision="ieee")
+    else:
+        r = tl.dot(a, b, to, input_precision=PREC)
+    return r
+
+
+@triton.jit
 def tile(p, rows, cols, stride, row_ok, col_ok, ACC: tl.constexpr):
     """Load p[rows, cols] as ACC, 0 outside. Pass rows along the last axis to get the tile transposed."""
     return tl.load(p + rows * stride + cols, mask=row_ok & col_ok, other=0.0).to(ACC)

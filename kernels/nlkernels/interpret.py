@@ -102,6 +102,6 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, n
     if not _told:
         _told = True
         warnings.warn(f"{kernel.fn.__name__} runs in Triton's interpreter (triton {triton.__version__}), as its "
-                      "tensors lie on the CPU: about 0.1 s a chunk and head, for learning and testing only. impl='chunked' "
-                      "is the fast form here.", InterpreterWarning, stacklevel=3)
+                      "tensors lie on the CPU: about 0.1 s a chunk and head, for learning and testing only. "
+                      "impl='chunked' is the fast form here.", InterpreterWarning, stacklevel=3)
     interpret(kernel)[grid](*args, **meta)

@@ -110,12 +110,20 @@ def test_torch_compile_takes_the_operator_as_one_graph(inputs, rel, impl):
 @triton
 @quiet
 @pytest.mark.parametrize("absent", [False, True])
-def test_the_registered_operators_pass_opcheck(inputs, absent):
+def test_linear_memory_passes_opcheck(inputs, absent):
     """Schema, fake tensors (shapes, strides, dtypes), autograd registration and AOT dispatch."""
     from nlkernels.linear_memory.triton import linear_memory_op
     q, k, v, alpha, erase, write, M0 = (x.float().requires_grad_() for x in inputs.linear(1, 2, 9, 4, 6))
     la, er = (None, None) if absent else (alpha.detach().log().requires_grad_(), erase)
     torch.library.opcheck(linear_memory_op, (q, k, v, la, er, write, M0, 8, "dot", "after", False))
+
+
+@triton
+@quiet
+def test_newton_schulz_passes_opcheck():
+    from nlkernels.newton_schulz.triton import newton_schulz_op
+    torch.library.opcheck(newton_schulz_op, (torch.eye(3, 5).expand(2, 3, 5).requires_grad_(), 2, 1.5, -0.5, 0.0,
+                          1e-7))
 
 
 @quiet

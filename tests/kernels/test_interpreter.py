@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from nlkernels import linear_memory
+from nlkernels import linear_memory, newton_schulz
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
@@ -224,3 +224,36 @@ def test_the_first_interpreted_launch_warns_once(inputs, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         linear_memory(q, k, v, impl="triton")
+
+
+# -------------------------------------------------------------------------------------------- newton_schulz
+@pytest.mark.eq(44)
+@pytest.mark.parametrize(("shape", "coefficients", "steps"), [((3, 24, 40), "quintic", 5), ((2, 40, 24), "quintic", 5),
+                                                              ((5, 9), "cubic", 12), ((2, 1, 3), "cubic", 3),
+                                                              ((1, 7, 7), "quintic", 0)])
+def test_fused_newton_schulz_is_the_loop(rel, shape, coefficients, steps):
+    G = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    want = newton_schulz(G, steps, coefficients, impl="reference")
+    with checked(), poisoned():
+        got = newton_schulz(G, steps, coefficients, impl="triton")
+    assert rel(got, want) < 1e-12
+    assert rel(newton_schulz(G.float(), steps, coefficients, impl="triton"), want) < 1e-5
+    assert rel(newton_schulz(G.mT.contiguous().mT, steps, coefficients, impl="triton"), want) < 1e-12
+
+
+def test_fused_newton_schulz_has_a_gradient(rel):
+    G = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grads = []
+    for impl in ("reference", "triton"):
+        leaf = G.clone().requires_grad_()
+        grads.append(torch.autograd.grad(newton_schulz(leaf, impl=impl).pow(3).sum(), leaf)[0])
+    assert rel(grads[1], grads[0]) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fused_newton_schulz_in_half_precision(rel, dtype):
+    """Rounded products blur the iteration by a few of the dtype's last places; the result stays near orthogonal."""
+    G = torch.randn(2, 16, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    got = newton_schulz(G, impl="triton")
+    assert got.dtype == dtype
+    assert rel(got, newton_schulz(G.double(), impl="reference")) < (1e-2 if dtype == torch.float16 else 6e-2)

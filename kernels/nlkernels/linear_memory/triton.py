@@ -28,6 +28,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nlkernels.blocks import block, decay, dot, gates, settings, solve_rows, solve_rows_t, suffix_sum, tile
+from nlkernels.compile_check import TORCH, Case
 from nlkernels.dispatch import capability
 from nlkernels.errors import need
 from nlkernels.interpret import launch
@@ -59,7 +60,6 @@ def linear_memory_forward(q, k, v, la, er, wr, m0, y, states, e, mT, L, N, CHUNK
         r = n * CHUNK + i
         mr = (i < CHUNK) & (r < L)
         K = tile(k, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
-        Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
         h = tl.load(wr + r, mask=mr, other=0.0).to(ACC)
         g, gp, gC = gates(la, r, mr, C, DECAY, ACC)
         # the rows that are written: (I + L) E = write V - s K S
@@ -73,6 +73,7 @@ def linear_memory_forward(q, k, v, la, er, wr, m0, y, states, e, mT, L, N, CHUNK
             if L2:
                 s += h
             E -= s[:, None] * dot(K, S, PREC)
+            Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
             Lm = ep[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(K, Kt, PREC)
             E = solve_rows(Lm, E, C)
         elif L2:
@@ -81,6 +82,7 @@ def linear_memory_forward(q, k, v, la, er, wr, m0, y, states, e, mT, L, N, CHUNK
         # what is read
         Q = tile(q, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
         Y = dot(Q, S, PREC)
+        Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)     # again: cheaper than keeping it
         if READ == "before":
             D = decay(gp[:, None], g[None, :], i[:, None] > i[None, :])
             Y = tl.exp(gp)[:, None] * Y + dot(D * dot(Q, Kt, PREC), E, PREC)
@@ -249,30 +251,29 @@ def linear_memory_backward_rest(q, k, v, la, er, wr, states, dstates, e, dr, dy,
         tl.store(dla + slab + r, suffix_sum(total, C) - dgp, mask=mr)
 
 
-def plan(like: Tensor, dk: int, dv: int, chunk: int, free: bool) -> tuple[int, dict[str, Any], dict[str, int]]:
-    """Tokens a chunk, constexprs and launch options. `free`: the result does not depend on the chunk, so the kernel
-    picks.
+def plan(dtype: torch.dtype, cc: tuple[int, int], dk: int, dv: int, chunk: int, free: bool,
+         ) -> tuple[int, dict[str, Any], dict[str, int]]:
+    """Tokens a chunk, tile sizes and launch options for compute capability `cc` ((0, 0): the interpreter).
 
-    C = 32 with 4 warps spills nothing on sm_80 and sm_90; C = 64 with 8 warps fits sm_90. float32 halves the value
-    block.
+    `free`: the result does not depend on the chunk, so the kernel picks the one that spills (almost) nothing: 64
+    tokens and 8 warps for half precision on sm_90, 32 and 4 elsewhere. A chunk of 64 that the rule asks for gets
+    narrower value blocks where registers are short.
     """
-    hopper = capability(like.device) >= (9, 0)
-    half = like.dtype in (torch.float16, torch.bfloat16)
-    if free and like.device.type == "cuda":
-        chunk = min(chunk, 64 if hopper and half else 32)
+    half, hopper = dtype in (torch.float16, torch.bfloat16), cc >= (9, 0)
+    if free and cc > (0, 0):
+        chunk = min(chunk, 64 if half and hopper else 32)
     C, BK = block(chunk), block(dk)
-    BV = min(block(dv), 64 if half or like.device.type == "cpu" else 32)
+    BV = min(block(dv), 64 if cc == (0, 0) else (64 if half else 32) // (2 if C > 32 and not hopper else 1))
     return chunk, {"DK": dk, "DV": dv, "BK": BK, "BV": BV, "C": C}, {"num_warps": 8 if C > 32 or BK > 64 else 4}
 
 
 def _launch_arguments(q: Tensor, v: Tensor, la: Tensor | None, er: Tensor | None, M0: Tensor, chunk: int,
-                      objective: str,
-                      read: str, self_values: bool) -> tuple[int, int, int, dict[str, Any], dict[str, int]]:
+                      objective: str, read: str, self_values: bool,
+                      ) -> tuple[int, int, int, dict[str, Any], dict[str, int]]:
     free = objective == "dot" and read != "start" and not self_values
-    chunk, meta, options = plan(q, q.shape[-1], M0.shape[-2], chunk, free)
+    chunk, meta, options = plan(q.dtype, capability(q.device), q.shape[-1], M0.shape[-2], chunk, free)
     meta |= {"DX": v.shape[-1], "DECAY": la is not None, "ERASE": er is not None, "L2": objective == "l2",
-             "SELF": self_values,
-             "READ": read, **settings(q)}
+             "SELF": self_values, "READ": read, **settings(q)}
     return chunk, -(-q.shape[2] // chunk), -(-meta["DV"] // meta["BV"]), meta, options
 
 
@@ -374,3 +375,21 @@ def fused(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor |
     log_alpha = None if alpha is None else alpha.log()
     y, M, _, _ = linear_memory_op(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values)
     return y, M
+
+
+def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
+    """The three kernels as gated_delta_rule (the chunk is free) and as hope_memory (chunk 64 at the user's word)
+    launch them."""
+    found = []
+    for objective, read in (("dot", "before"), ("l2", "start")):
+        _, meta, options = plan(TORCH[dtype], (cc // 10, cc % 10), d, d, 64, objective == "dot")
+        meta |= {"DX": d, "DECAY": True, "ERASE": True, "L2": objective == "l2", "SELF": False, "READ": read,
+                 "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
+        for kernel in (linear_memory_forward, linear_memory_backward_chain, linear_memory_backward_rest):
+            tokens = {"q", "k", "v", "y", "e", "dy", "dr"} | ({"dv"} if not meta["SELF"] else set())
+            integers = {"L", "N", "CHUNK", "BHL"}
+            signature = {n: "i32" if n in integers else f"*{dtype}" if n in tokens else "*fp32"
+                         for n in kernel.arg_names}
+            found.append(Case(kernel, {n: t for n, t in signature.items() if n not in meta}, meta, **options,
+                              label=f"{dtype} d{d} C{meta['C']} {objective} {read}"))
+    return found

@@ -1,9 +1,10 @@
-"""Newton-Schulz, all matrices of one shape at once: three batched products a step instead of three a matrix and a step.
+"""Newton-Schulz, all matrices of one shape at once: three batched products a step instead of three a matrix and a
+step.
 
-The Gram matrix is taken on the shorter side (A = X X^T for m <= n, else of the transpose), which is the same iteration,
-(X X^T) X = X (X^T X), with smaller products. The norm is summed in float32 at least; the products keep the dtype of G,
-as Muon runs them in bf16. The sums b A + c A^2 and a X + B X ride along in the products (baddbmm): as passes of their own
-they cost a third of the time on wide matrices.
+The Gram matrix is taken on the shorter side (A = X X^T for m <= n, else of the transpose), which is the same
+iteration, (X X^T) X = X (X^T X), with smaller products. The norm is summed in float32 at least; the products keep the
+dtype of G, as Muon runs them in bf16. The sums b A + c A^2 and a X + B X ride along in the products (baddbmm): as
+passes of their own they cost a third of the time on wide matrices.
 """
 from __future__ import annotations
 

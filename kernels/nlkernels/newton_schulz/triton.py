@@ -1,0 +1,99 @@
+"""Newton-Schulz of small matrices, all steps in one program per matrix: X never leaves the registers.
+
+Muon and M3 orthogonalise many small matrices. In eager PyTorch each step of each matrix is three launches of some
+microseconds for a product that takes less than one; here a matrix is one program, read once and written once. Both
+sides must fit (at most 128, padded to powers of two); zero padding is kept by the iteration, since every term is a
+product with X.
+Rows are the shorter side: a tall matrix is loaded transposed, (X X^T) X = X (X^T X).
+
+The backward is not fused: it recomputes through the chunked form. An optimizer does not need it.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from nlkernels.blocks import block, dot, dot_add, settings
+from nlkernels.compile_check import Case
+from nlkernels.interpret import launch
+from nlkernels.newton_schulz.chunked import chunked
+
+
+@triton.jit
+def newton_schulz_kernel(g, out, a, b, c, eps, row_stride, col_stride, M: tl.constexpr, N: tl.constexpr,
+                         BM: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PREC: tl.constexpr,
+                         ACC: tl.constexpr):
+    """One (M, N) matrix a program, M <= N after the strides have swapped the sides if need be."""
+    at = tl.program_id(0).to(tl.int64) * M * N
+    m, n = tl.arange(0, BM), tl.arange(0, BN)
+    ok = (m[:, None] < M) & (n[None, :] < N)
+    where = at + m[:, None] * row_stride + n[None, :] * col_stride
+    X = tl.load(g + where, mask=ok, other=0.0).to(ACC)
+    X = X / (tl.sqrt(tl.sum(tl.sum(X * X, 1), 0)) + eps)
+    for _ in range(STEPS):
+        A = dot(X, tl.trans(X), PREC)
+        X = dot_add(dot_add(c * A, A, b * A, PREC), X, a * X, PREC)
+    tl.store(out + where, X.to(out.dtype.element_ty), mask=ok)
+
+
+def plan(M: int, N: int) -> dict[str, int]:
+    """Tile sides and warps."""
+    BM, BN = block(M), block(N)
+    return {"BM": BM, "BN": BN, "num_warps": 8 if BM * BN > 64 * 64 else 4}
+
+
+@torch.library.custom_op("nlkernels::newton_schulz", mutates_args=(),
+                         schema="(Tensor G, int steps, float a, float b, float c, float eps) -> Tensor")
+def newton_schulz_op(G, steps, a, b, c, eps):
+    G = G.contiguous()
+    rows, cols = G.shape[-2:]
+    out = torch.empty_like(G)
+    M, N = min(rows, cols), max(rows, cols)
+    strides = (cols, 1) if rows <= cols else (1, cols)
+    launch(newton_schulz_kernel, (G.numel() // (rows * cols),), G, out, a, b, c, eps, *strides, M=M, N=N, STEPS=steps,
+           **plan(M, N), **settings(G))
+    return out
+
+
+@newton_schulz_op.register_fake
+def _(G, steps, a, b, c, eps):
+    return G.new_empty(G.shape)
+
+
+def _save(ctx: Any, inputs: tuple, output: Any) -> None:
+    G, *ctx.options = inputs
+    ctx.save_for_backward(G)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    (G,) = ctx.saved_tensors
+    steps, a, b, c, eps = ctx.options
+    with torch.enable_grad():
+        leaf = G.detach().requires_grad_()
+        (dG,) = torch.autograd.grad(chunked(leaf, steps, (a, b, c), eps), leaf, grad)
+    return dG, None, None, None, None, None
+
+
+newton_schulz_op.register_autograd(_backward, setup_context=_save)
+
+
+def fused(G: Tensor, steps: int, abc: tuple[float, float, float], eps: float) -> Tensor:
+    """G: (..., m, n), both sides at most 128. Returns the same shape and dtype.  eq. 44"""
+    return newton_schulz_op(G, steps, *abc, eps)
+
+
+def compile_cases(cc: int, dtype: str) -> list[Case]:
+    """A small square, a wide and the largest matrix, five steps."""
+    found = []
+    for M, N in ((64, 64), (64, 128), (128, 128)):
+        options = plan(M, N)
+        warps = options.pop("num_warps")
+        meta = {"M": M, "N": N, **options, "STEPS": 5, "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
+        signature = {"g": f"*{dtype}", "out": f"*{dtype}", "row_stride": "i32", "col_stride": "i32",
+                     **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
+        found.append(Case(newton_schulz_kernel, signature, meta, warps, label=f"{dtype} {M}x{N}"))
+    return found
