@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 # jsonschema imports rfc3987_syntax, which builds a grammar that nobody here uses: 2 s of CPU in every process.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -10,6 +11,12 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    executed = Path(__file__).resolve().parent.parent / "build" / "executed"
+    parser.addoption("--nb-profile", default="quick", choices=["quick", "full"], help="the notebooks' parameters")
+    parser.addoption("--nb-out", default=str(executed), help="where executed copies of the notebooks are written")
 
 
 def pytest_configure(config: pytest.Config) -> None:

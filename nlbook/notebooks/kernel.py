@@ -151,21 +151,28 @@ class Watch:
         self.seconds, self.memory_mb = seconds, memory_mb
         self.peak_mb = 0.0
         self.over: str | None = None
+        self._end: float | None = None
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, pid: int) -> None:
+        """Watch this kernel from now on."""
         if self._thread is None:  # a kernel is started once; nothing restarts it
             self._thread = threading.Thread(target=self._look, args=(pid,), daemon=True)
             self._thread.start()
 
+    def begin(self) -> None:
+        """The first cell starts: the clock runs from here, the start of the kernel is not the notebook's fault."""
+        if self._end is None:
+            self._end = time.monotonic() + self.seconds
+
     def stop(self) -> None:
+        """Look no more."""
         self._done.set()
         if self._thread:
             self._thread.join()
 
     def _look(self, pid: int) -> None:
-        end = time.monotonic() + self.seconds
         try:
             kernel = psutil.Process(pid)
             while not self._done.wait(0.1):
@@ -176,12 +183,13 @@ class Watch:
                     self.over = self.over or "memory"
                     kill(tree)
                     return
-                if self.over == "time" and time.monotonic() > end + self.GRACE_S:
-                    kill(tree)
-                    return
-                if self.over is None and time.monotonic() > end:
+                late = time.monotonic() - self._end if self._end is not None else 0.0
+                if self.over is None and late > 0:
                     self.over = "time"
                     kernel.send_signal(signal.SIGINT)
+                elif self.over == "time" and late > self.GRACE_S:
+                    kill(tree)
+                    return
         except psutil.NoSuchProcess:
             return
 

@@ -138,7 +138,7 @@ def execute(
     """Execute `nb` in an isolated kernel with working directory `cwd`: (executed notebook, peak MB). Writes `copy`,
     failed or not."""
     room, watch = Room(), Watch(asked.seconds, asked.memory_mb)
-    session = _Session(room, on_cell, len(nb.cells))
+    session = _Session(room, watch, on_cell, len(nb.cells))
     started = time.perf_counter()
     error: Exception | None = None
     try:
@@ -175,8 +175,8 @@ def execute(
 class _Session:
     """What happens while the cells run: which cell it is now, and what went wrong without failing its cell."""
 
-    def __init__(self, room: Room, on_cell: Progress | None, cells: int) -> None:
-        self.room, self.on_cell, self.cells = room, on_cell, cells
+    def __init__(self, room: Room, watch: Watch, on_cell: Progress | None, cells: int) -> None:
+        self.room, self.watch, self.on_cell, self.cells = room, watch, on_cell, cells
         self.client: _Client | None = None
         self.index: int | None = None  # in the executed notebook
         self.last_words = ""
@@ -185,6 +185,7 @@ class _Session:
 
     def start(self, cell: NotebookNode, cell_index: int, **_: Any) -> None:
         self.index = cell_index
+        self.watch.begin()
         if self.on_cell:
             self.on_cell(self.number(cell_index) or 1, self.cells)
 

@@ -8,8 +8,10 @@ timings, no widget state, no addresses.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.metadata
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ VOLATILE = {
 KEPT = ("nlbook", "nlbook_build")  # the front matter, and the versions that drew the pictures
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b")
 KERNEL_FILE = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py")  # a cell's file name in a warning
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 
 
@@ -146,10 +149,16 @@ def build(src: Path, out: Path, **how: Any) -> tuple[NotebookNode, float]:
     nb = read_text(src)
     asked = plan(nb, out.name, "quick")
     done, peak = execute(nb, out.name, asked, cwd=out.parent, **how)
-    done.metadata["nlbook_build"] = versions()
-    done = normal(done, src.stem)
+    done = image(done, src.stem)
     out.write_text(dumps(done), encoding="utf-8", newline="\n")
     return done, peak
+
+
+def image(executed: NotebookNode, stem: str) -> NotebookNode:
+    """What is committed of an executed notebook: its normal form, and the versions that made its outputs."""
+    executed = nbformat.from_dict(executed)
+    executed.metadata["nlbook_build"] = versions()
+    return normal(executed, stem)
 
 
 def versions() -> dict[str, str]:
@@ -195,10 +204,13 @@ def write_text(notebook: Path, src: Path) -> None:
     """
     nb = normal(nbformat.read(notebook, 4), notebook.stem)
     nb.metadata.pop("nlbook_build", None)
-    nb.metadata.pop("language_info", None)
+    nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}  # jupytext: ```{code-cell} ipython3
     for c in nb.cells:
         c.pop("id", None)
-    nb.metadata["jupytext"] = {"notebook_metadata_filter": "kernelspec,nlbook,-jupytext", "cell_metadata_filter": "all"}
+    nb.metadata["jupytext"] = {
+        "notebook_metadata_filter": "kernelspec,nlbook,-language_info,-jupytext",
+        "cell_metadata_filter": "all",
+    }
     text = _jupytext().writes(nb, fmt=FORMAT)
     old = FRONT_MATTER.match(src.read_text(encoding="utf-8")) if src.exists() else None
     if old and read_text(src).metadata.get("nlbook") == nb.metadata.get("nlbook"):
@@ -206,13 +218,12 @@ def write_text(notebook: Path, src: Path) -> None:
     src.write_text(text.rstrip("\n") + "\n", encoding="utf-8", newline="\n")
 
 
-def same_outputs(
-    a: NotebookNode, b: NotebookNode, rel: float = 0.0, absolute: float = 0.0, images: bool = True
-) -> list[str]:
+def same_outputs(a: NotebookNode, b: NotebookNode, tolerance: float = 0.0, images: bool = True) -> list[str]:
     """The cells whose outputs differ between two runs of one notebook: one line each, empty if they are the same.
 
-    With `rel` and `absolute` at 0 texts must be equal; otherwise numbers in them may differ by that much.
-    `images=False` asks only that there are as many: their bytes depend on the version of matplotlib.
+    With `tolerance` 0 texts and image bytes must be equal. Otherwise a number in a text may differ by that fraction of
+    itself, or by 1e-6, and a picture by that fraction of the full scale on average: other processors round otherwise.
+    `images=False` only counts the pictures: another version of matplotlib draws them anew.
     """
     a, b = normal(a, ""), normal(b, "")
     if [c.source for c in a.cells] != [c.source for c in b.cells]:
@@ -225,41 +236,47 @@ def same_outputs(
             continue
         for (mime, was), (_, now) in zip(shown, again):
             if mime.startswith("image/"):
-                if images and was != now:
+                if images and not _same_picture(was, now, tolerance):
                     bad.append(f"cell {i}: another picture ({mime})")
-            elif not _close(was, now, rel, absolute):
+            elif not _same_text(was, now, tolerance):
                 bad.append(f"cell {i}: {_first_difference(was, now)}")
     return bad
 
 
 def _shown(cell: NotebookNode) -> list[tuple[str, str]]:
-    return [
-        (mime, value)
-        for o in cell.get("outputs", [])
-        for mime, value in (sorted(o.data.items()) if "data" in o else [(o.output_type, str(o.get("text", "")))])
-        if isinstance(value, str)
-    ]
+    """(mime type, content) of everything that a reader of the saved notebook sees under this cell."""
+    shown: list[tuple[str, str]] = []
+    for o in cell.get("outputs", []):
+        shown += sorted(o.data.items()) if "data" in o else [(o.output_type, o.get("text", ""))]
+    return [(mime, value) for mime, value in shown if isinstance(value, str)]
 
 
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-
-
-def _close(a: str, b: str, rel: float, absolute: float) -> bool:
-    if a == b:
-        return True
-    if not (rel or absolute):
-        return False
+def _same_text(a: str, b: str, tolerance: float) -> bool:
+    if a == b or not tolerance:
+        return a == b
     x, y = [float(n) for n in NUMBER.findall(a)], [float(n) for n in NUMBER.findall(b)]
-    shape = [re.sub(r"\s+", " ", NUMBER.sub("#", t)) for t in (a, b)]  # columns move when a digit comes or goes
-    return shape[0] == shape[1] and all(
-        abs(p - q) <= max(absolute, rel * max(abs(p), abs(q))) for p, q in zip(x, y, strict=True)
-    )
+    rest = [re.sub(r"\s+", " ", NUMBER.sub("#", t)) for t in (a, b)]  # columns move when a digit comes or goes
+    return rest[0] == rest[1] and all(abs(p - q) <= max(1e-6, tolerance * max(abs(p), abs(q))) for p, q in zip(x, y))
+
+
+def _same_picture(a: str, b: str, tolerance: float) -> bool:
+    if a == b or not tolerance:
+        return a == b
+    import numpy as np
+    from matplotlib.image import imread
+
+    try:
+        x, y = (imread(io.BytesIO(base64.b64decode(p))) for p in (a, b))
+    except Exception:  # not a PNG: only equal bytes are the same picture
+        return False
+    return x.shape == y.shape and float(np.abs(x - y).mean()) <= tolerance
 
 
 def _first_difference(a: str, b: str) -> str:
     for x, y in zip(a.splitlines(), b.splitlines()):
         if x != y:
-            return f"{x.strip()[:80]!r}, then {y.strip()[:80]!r}"
+            start = max(0, next((i for i, (p, q) in enumerate(zip(x, y)) if p != q), min(len(x), len(y))) - 30)
+            return f"{x[start : start + 80].strip()!r}, then {y[start : start + 80].strip()!r}"
     return f"{len(a.splitlines())} lines, then {len(b.splitlines())}"
 
 

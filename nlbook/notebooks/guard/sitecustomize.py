@@ -46,16 +46,9 @@ def target(event: str, args: tuple) -> str | None:
         internet = args[0].family in (socket.AF_INET, socket.AF_INET6)
         return str(args[1]) if internet and args[1] and not local(args[1][0]) else None
     command = args[1] if event == "subprocess.Popen" else args[0]
-    words = (
-        command.split()
-        if isinstance(command, str)
-        else [os.fsdecode(w) for w in command or [] if isinstance(w, (str, bytes))]
-        if isinstance(command, (list, tuple))
-        else [os.fsdecode(command)]
-    )
-    if words and os.path.basename(words[0]) in ("sh", "bash"):  # sh -c "curl …"
-        words = " ".join(words[1:]).split()
-    return next((w for w in words[:3] if os.path.basename(w) in PROGRAMS), None)
+    words = [os.fsdecode(w) for w in (command if isinstance(command, (list, tuple)) else [command]) if w]
+    words = " ".join(words[:4]).split()[:4]  # curl …, /usr/bin/curl …, sh -c "curl …"
+    return next((w for w in words if os.path.basename(w) in PROGRAMS), None)
 
 
 def refuse(event: str, args: tuple) -> None:
