@@ -19,7 +19,8 @@ from nlbook.viz.state import Bool, Choice, Float, Int, Ints, State
 from nlbook.viz.style import COLORS, book_style, end_label, figure, png
 
 __all__ = ["COLORS", "Bool", "Choice", "Float", "Gallery", "Int", "Ints", "Picture", "State", "Still", "View",
-           "all_views", "book_style", "end_label", "figure", "find", "gallery", "load", "png", "score", "show", "still", "view"]
+           "all_views", "book_style", "end_label", "figure", "find", "gallery", "load", "png", "score", "show",
+           "still", "view"]
 
 
 def score(trace: Any) -> Any:
