@@ -90,6 +90,13 @@ def test_implicit_surprise_solves_its_own_equation(p, c, lr):
         close(s, L2().implicit_surprise(y, v, c_), 1e-9)
 
 
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_implicit_surprise_is_differentiable(p):
+    y, v = rand(2, 3, seed=0).requires_grad_(), rand(2, 3, seed=1).requires_grad_()
+    c = torch.tensor([[0.3], [2.0]], dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(Lp(p).implicit_surprise, (y, v, c))
+
+
 def test_l2_is_lp_with_p_2_and_bad_names_are_refused():
     M, k, v = triple(3, 4, (2,), 0)
     close(Lp(2.0).value(M, k, v), L2().value(M, k, v))

@@ -58,7 +58,7 @@ def test_rewriting_a_key(seed):
 
 
 def test_the_best_estimator_of_a_standing_world_is_the_worst_of_a_changing_one():
-    """8 keys, each written 16 times: Hebb .48, RLS .55, softmax .55 (they average); delta .99; recency mends softmax."""
+    """8 keys, each written 16 times: Hebb .48, RLS .55, softmax .55 (averages); delta .99; recency mends softmax."""
     sharp = {"temperature": 1 / 16}
     assert rewritten("rls", 8, 16) < 0.62
     assert rewritten("softmax", 8, 16, **sharp) < 0.62

@@ -257,11 +257,10 @@ def test_mlp_gradients_are_autograd(objective, residual):
 def test_mlp_steps_are_repeated_writes_with_one_decay():
     k, v, _ = stream()
     mem, one = memory.make("mlp", steps=3), memory.make("mlp")
-    state = one.init(4, 4, (3,), dtype=F64)
-    thrice = state
-    for _ in range(3):
-        thrice = one.write(thrice, k[:, 0], v[:, 0])
-    close(mem.write(state, k[:, 0], v[:, 0]).M, thrice.M)
+    state = thrice = one.write(one.init(4, 4, (3,), dtype=F64), k[:, 1], v[:, 1])
+    for keep in (0.5, 1.0, 1.0):
+        thrice = one.write(thrice, k[:, 0], v[:, 0], keep=keep)
+    close(mem.write(state, k[:, 0], v[:, 0], keep=0.5).M, thrice.M)
     assert (mem.init(4, 4).extra["W2"] == mem.init(4, 4).extra["W2"]).all()  # the start comes from the seed
     assert (memory.make("mlp", seed=1).init(4, 4).extra["W2"] != mem.init(4, 4).extra["W2"]).any()
 

@@ -118,8 +118,8 @@ class SoftmaxMemory(Memory):
         token = torch.arange(old + length, device=v.device)
         last = token[old:, None] - (1 if read == "before" else 0)                         # newest pair that t may see
         seen = (token <= last) & (token > last - (self.window or old + length))
-        now = written[..., old:] - (keeps if read == "before" else 0)
-        log = weight.unsqueeze(-2) + now.unsqueeze(-1) - written.unsqueeze(-2)
+        # the decay up to the query is the same for a whole row: it keeps the numbers small and cancels in the softmax
+        log = weight.unsqueeze(-2) + written[..., old:].unsqueeze(-1) - written.unsqueeze(-2)
         none = ~seen.any(-1, keepdim=True)                                                # no pair yet: zeros
         score = (log_weights(q, keys, self.temperature, self.kernel, seen) + log).masked_fill(~seen & ~none, -inf)
         y = torch.softmax(score, -1).masked_fill(none, 0) @ values
