@@ -70,7 +70,7 @@ def test_runs(notebook, request, record_property):
                 [
                     f"{notebook.name}: this run does not show what the committed notebook shows:",
                     *differences,
-                    "what to do: take unseeded randomness, clocks and the order of sets out of these cells; if code they "
+                    "what to do: take unseeded randomness, clocks and set order out of these cells; if code they "
                     f"call was changed on purpose, run `nlbook notebooks build {notebook.stem}`",
                 ]
             ),

@@ -66,7 +66,7 @@ def test_a_good_notebook_passes_whatever_its_kernelspec_says(notebook):
         "print(sys.executable)\n"
         "assert matplotlib.get_backend().endswith('inline'), matplotlib.get_backend()\n"
         "assert os.environ['PYTHONHASHSEED'] == '0' and os.environ['OMP_NUM_THREADS'] == '1'\n"
-        "assert os.path.isabs(os.environ['NLBOOK_STORE']) and not os.environ['http_proxy']\n"
+        "assert os.path.isabs(os.environ['NLBOOK_STORE']) and not os.environ['http_proxy']",
         "print('seed', seed)",
         parameters={"seed": 0},
         kernelspec={"name": "my-conda-env", "display_name": "somebody's", "language": "python"},
