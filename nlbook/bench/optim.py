@@ -51,8 +51,9 @@ def transformer_shapes(width: int, depth: int) -> list[tuple[int, ...]]:
 def race(width: int, depth: int, rounds: int, title: str, period: int = 10) -> Report:
     """One step of every optimizer on its own copy of the parameters, with fixed gradients.
 
-    M3 updates its slow memory once in `period` steps, for all matrices at once. Here the matrices' clocks are staggered, so
-    that each step pays a `period`-th of it: a median over single steps is then honest (and loses some batching).
+    M3 updates its slow memory once in `period` steps, for all matrices at once. Here the matrices' clocks are
+    staggered, so that each step pays a `period`-th of it: a median over single steps is then honest (and loses some
+    batching).
     """
     g = generator(0)
     shapes = transformer_shapes(width, depth)

@@ -72,9 +72,10 @@ class DeltaMomentum(GradientMemory):
     """Gradient descent with delta momentum (eq. 48-49): W <- W + m, with m from `delta_write`.
 
     Where gradients are large the brake empties the momentum, where they are small it is plain heavy ball: on a
-    curved valley (eq. 53, Fig. 4) it stops the overshoot. What a sweep says: printed, it converges in none of 27
-    landscapes; corrected to the letter it never beats a tuned heavy ball; clipped it needs fewer steps in 22 of 27, at
-    *its* best rate and erase = lr. Equal tuning budgets shrink that lead (`nlbook.tasks.optim_toys`).
+    curved valley (eq. 53, Fig. 4) it stops the overshoot. What sweeps of 27 valleys say (`nlbook.tasks.optim_toys`):
+    printed, it arrives in none; corrected to the letter in 10, and beats a tuned heavy ball in 2; bounded or clipped it
+    needs fewer steps in 22, a third fewer in the median, with 13 rates for each rule. Against a heavy ball tuned to
+    the last digit (825 settings each, 36 valleys) the lead shrinks to 15 %, with a third of the valleys lost.
 
     Args:
         lr: write rate, >= 0 (default 1e-2). It multiplies the new gradient, as in eq. 33, not the velocity.

@@ -8,9 +8,8 @@ gradient descent replaces the dot product <W x, grad_y> by a regression on the s
        = W (I - eta' x x^T) - eta' grad_y x^T,      eta' = eta / (1 + eta |x|^2).                        (eq. 56-57)
 
 Errata: the paper has eta' = eta / (1 + eta), right only for |x| = 1 (the appendix carries |x| along, but drops a square
-and
-flips a sign on the way: eq. 114-121). And a warning that the paper does not give: this is exactly SGD with rate eta' on
-loss + |W x|^2 / 2. It shrinks outputs; on noiseless linear regression it converges to *half* the target map.
+and flips a sign on the way: eq. 114-121). And a warning that the paper does not give: this is exactly SGD with rate
+eta' on loss + |W x|^2 / 2. It shrinks outputs; on noiseless linear regression it converges to *half* the target map.
 
 What the closed form needs and autograd does not keep is x, layer by layer: `attach(model)` records it.
 """

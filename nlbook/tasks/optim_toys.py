@@ -1,7 +1,8 @@
-"""Two small worlds for chapter 3: the bent valley of Fig. 4 (eq. 53), and two tasks whose gradients live in two subspaces.
+"""Two small worlds for chapter 3: the bent valley of Fig. 4 (eq. 53), and two tasks whose gradients live in two
+subspaces.
 
-The paper gives neither the valley's constants nor step sizes, so a single picture of it proves nothing. `sweep` runs every
-rule on many valleys, rates and brakes at once, and says how often a rule needs fewer steps than a heavy ball that
+The paper gives neither the valley's constants nor step sizes, so a single picture of it proves nothing. `sweep` runs
+every rule on many valleys, rates and brakes at once, and says how often a rule needs fewer steps than a heavy ball that
 was tuned with the same number of settings.
 """
 from __future__ import annotations
@@ -45,11 +46,13 @@ RATES = tuple(10.0**x for x in (-4, -3.5, -3, -2.75, -2.5, -2.25, -2, -1.75, -1.
 
 def momentum_rule(rule: str, m: tuple[Tensor, Tensor], g: tuple[Tensor, Tensor], lr: Tensor | float,
                   keep: Tensor | float, erase: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The momentum of a two-dimensional parameter after one gradient (eq. 33 and 49 on vectors), for many cells at once.
+    """The momentum of a two-dimensional parameter after one gradient (eq. 33 and 49 on vectors), for many cells at
+    once.
 
     Args:
-        rule: "heavy ball"; "bounded", "clipped", "implicit" as in `nlbook.optim.DeltaMomentum`; "row" is its "corrected",
-            (keep I - erase g g^T) m; "column" the other reading of eq. 49 for a vector, (keep - erase |g|^2) m;
+        rule: "heavy ball"; "bounded", "clipped", "implicit" as in `nlbook.optim.DeltaMomentum`; "row" is its
+            "corrected", (keep I - erase g g^T) m; "column" the other reading of eq. 49 for a vector, (keep - erase
+            |g|^2) m;
             "printed" (keep - |g|^2) m; "gradient clipping" a heavy ball on gradients cut to the length 1/erase.
         m, g: momentum and gradient, both as (r part, theta part).
     """
@@ -147,8 +150,8 @@ def sweep(rules: Iterable[str] = RULES, valleys: Iterable[Valley] = VALLEYS, *, 
     """The fewest steps of every rule on every valley, over a grid of settings (eq. 53, Fig. 4).
 
     Args:
-        erases: strengths of the brake; None ties the brake to the rate (the corrected eq. 49 has one eta) and gives every
-            rule the same budget by itself.
+        erases: strengths of the brake; None ties the brake to the rate (the corrected eq. 49 has one eta) and gives
+            every rule the same budget by itself.
         fair: with `erases`, give the rules that have no brake as many settings, by refining their rates geometrically.
     """
     rules, valleys, rates, keeps = tuple(rules), tuple(valleys), tuple(rates), tuple(keeps)
@@ -170,11 +173,12 @@ def sweep(rules: Iterable[str] = RULES, valleys: Iterable[Valley] = VALLEYS, *, 
     return Sweep(rules, torch.stack(best), settings)
 
 
-# --- two tasks in two subspaces (section 4.3) ---------------------------------------------------------------------------
+# --- two tasks in two subspaces (section 4.3) ---
 
 @dataclass(frozen=True)
 class TwoTasks:
-    """Linear regression tasks (eq. 45) whose inputs span r-dimensional subspaces of R^d at principal angles of one cosine.
+    """Linear regression tasks (eq. 45) whose inputs span r-dimensional subspaces of R^d at principal angles of one
+    cosine.
 
     Attributes:
         bases: two (d, r) with orthonormal columns; overlap = cosine of every principal angle between them.
@@ -208,7 +212,8 @@ def two_tasks(d: int = 32, r: int = 8, overlap: float = 0.0, seed: int = 0) -> T
 
 
 class SlowMomentum:
-    """A fast moving average, plus one that is written once a `period` with the period's mean gradient (eq. 75, corrected).
+    """A fast moving average, plus one that is written once a `period` with the period's mean gradient (eq. 75,
+    corrected).
 
     `decay=False` is the slow half of eq. 75 as printed: a sum that never forgets.
     """
@@ -216,7 +221,8 @@ class SlowMomentum:
     def __init__(self, d: int, keep: float = 0.9, slow_keep: float = 0.9, period: int = 0, weight: float = 1.0,
                  decay: bool = True) -> None:
         self.fast, self.slow, self.block = (torch.zeros(d, dtype=torch.float64) for _ in range(3))
-        self.keep, self.slow_keep, self.period, self.weight, self.decay, self.t = keep, slow_keep, period, weight, decay, 0
+        self.keep, self.slow_keep, self.period, self.weight, self.decay = keep, slow_keep, period, weight, decay
+        self.t = 0
 
     def write(self, g: Tensor) -> Tensor:
         """Store a gradient and return what a step would follow: fast + weight * slow."""
@@ -233,8 +239,9 @@ def remembered(keep: float = 0.9, *, period: int = 0, slow_keep: float = 0.9, af
                d: int = 32, r: int = 8, seeds: Iterable[int] = range(5)) -> Tensor:
     """How much of a momentum still lies in the *old* task's subspace, k = 0 .. after steps after a switch of tasks.
 
-    Two orthogonal subspaces, gradients of a constant mean plus noise in each (so nothing but the memory itself forgets). The
-    share is |U^T m|^2 / |m|^2: 1/2 after 7 steps at keep = 0.9, nothing left by 44; with a slow momentum a third.
+    Two orthogonal subspaces, gradients of a constant mean plus noise in each (so nothing but the memory itself
+    forgets). The share is |U^T m|^2 / |m|^2: 1/2 after 7 steps at keep = 0.9, nothing left by 44; with a slow momentum
+    a third.
 
     Args:
         period: 0 for plain momentum, else the slow momentum's.
@@ -263,21 +270,23 @@ def forgetting(method: str, overlap: float, *, steps: int = 400, lr: float = 0.0
                slow_keep: float = 0.5, d: int = 32, r: int = 8, seeds: Iterable[int] = range(5)) -> Tensor:
     """Losses when task 2 follows task 1: columns (task 1 before, task 1 after, task 2 after), one row a seed.
 
-    The claim of section 4.3 is that momentum forgets the old gradients and the *model* therefore the old task. The second half does
+    The claim of section 4.3 is that momentum forgets the old gradients and the *model* therefore the old task. The
+    second half does
     not follow: exactly orthogonal tasks lose nothing with any method, overlapping ones lose the same with every
     momentum, slow or not. What helps is to *use* the memory as a constraint.
 
     Args:
-        method: "sgd" | "momentum" | "slow momentum" | "slow sum" (eq. 75 as printed, no decay) | "projection": gradients
-            of task 2 are projected off the subspace that task 1's gradients spanned (orthogonal gradient descent).
+        method: "sgd" | "momentum" | "slow momentum" | "slow sum" (eq. 75 as printed, no decay) | "projection":
+            gradients of task 2 are projected off the subspace that task 1's gradients spanned (orthogonal gradient
+            descent).
     """
     need(method in METHODS, "method", repr(method), f"one of {', '.join(map(repr, METHODS))}")
     rows = []
     for seed in seeds:
         tasks, g = two_tasks(d, r, overlap, seed), generator(seed + 1000)
         w = torch.zeros(d, dtype=torch.float64)
-        memory = SlowMomentum(d, 0.0 if method == "sgd" else keep, slow_keep, period if method.startswith("slow") else 0,
-                              weight=0.5, decay=method != "slow sum")
+        memory = SlowMomentum(d, 0.0 if method == "sgd" else keep, slow_keep,
+                              period if method.startswith("slow") else 0, weight=0.5, decay=method != "slow sum")
         seen, free = torch.zeros(d, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
         losses = []
         for task in (0, 1):
