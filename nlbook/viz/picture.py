@@ -301,9 +301,10 @@ def _beside(images: list[Image.Image]) -> Image.Image:
 def _caption(text: str, width: int, bold: bool = False) -> bytes:
     """A band of wrapped text, `width` CSS pixels wide."""
     lines = textwrap.wrap(text, max(20, int(width / 7.2)))
-    fig = figure(width / CSS_PER_INCH, 0.06 + 0.19 * len(lines))
+    height = 0.12 + 0.19 * len(lines)
+    fig = figure(width / CSS_PER_INCH, height)
     with book_style():
-        fig.text(0.012, 1, "\n".join(lines), va="top", ha="left", fontsize=9, color="#333333",
+        fig.text(0.012, 1 - 0.05 / height, "\n".join(lines), va="top", ha="left", fontsize=9, color="#333333",
                  weight="bold" if bold else "normal")
     return png(fig)
 

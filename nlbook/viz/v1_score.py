@@ -200,7 +200,7 @@ def paint(r: Run) -> Figure:
         y = n - 1 - i
         ax.plot([0.5, r.length + 0.5], [y + 0.3] * 2, color=COLORS["grid"], lw=1)
         mark, ms = ("|", 10) if len(lane.updates) > 60 else ("o", 7)
-        ax.plot(lane.updates, [y + 0.3] * len(lane.updates), mark, color=color, ms=ms)
+        ax.plot(lane.updates, [y + 0.3] * len(lane.updates), mark, color=color, ms=ms, clip_on=False)
         if lane.recall is not None:
             strip(ax, lane.recall[-1], y, color)
         elif lane.signal is not None:
@@ -215,8 +215,8 @@ def paint(r: Run) -> Figure:
         ax.text(r.switch / 2, n - 0.28, "task A", ha="center", fontsize=9)
         ax.text((r.switch + r.length) / 2, n - 0.28, "task B", ha="center", fontsize=9)
     ax.set(xlim=(0, r.length + 1), ylim=(-0.35, n - 0.05), yticks=[])
-    ax.set_xlabel(f"{r.unit}   (strip: how well the lane's memory at the end gives back each one; dark: exactly)"
-                  if r.lanes[0].recall is not None else r.unit, fontsize=9)
+    strips = "; strip: how well the lane's memory at the end gives back each one" * (r.lanes[0].recall is not None)
+    ax.set_xlabel(f"{r.unit}   (note: a write{strips})", fontsize=9)
     ax.grid(False)
     ax.spines["left"].set_visible(False)
     if has_weights:
