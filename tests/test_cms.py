@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from nlbook.cms import CMS, Adam, CMSState, FromTorch, Momentum, cms_reference, schedule
+from nlbook.cms import CMS, Adam, CMSState, FromTorch, Momentum, cms_reference, find_mlps, schedule, stack_levels
 from nlbook.errors import NLBookError
 from nlbook.levels import Trace, levels_of
 
@@ -418,3 +418,149 @@ def test_levels_and_trace() -> None:
 def test_errors(make_it, match: str) -> None:
     with pytest.raises(NLBookError, match=match):
         make_it()
+
+
+# ---------------------------------------------------------------------------- level stacking (section 7.3)
+class Decoder(nn.Module):
+    """A small pre-trained decoder of torch's own layers."""
+
+    def __init__(self, layers: int = 4) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        self.blocks = nn.ModuleList(
+            [nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True) for _ in range(layers)])
+        self.head = nn.Linear(8, 11)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h, mask = self.embed(ids), nn.Transformer.generate_square_subsequent_mask(ids.shape[1])
+        for b in self.blocks:
+            h = b(h, src_mask=mask, is_causal=True)
+        return self.head(h)
+
+
+def decoder() -> Decoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Decoder()
+
+
+def text(steps: int, length: int = 8) -> list[Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 11, (2, length + 1), generator=g) for _ in range(steps)]
+
+
+def read(model: nn.Module, stack, batches: list[Tensor]) -> list[list[str]]:
+    moved = []
+    for ids in batches:
+        logits = model(ids[:, :-1])
+        logits = getattr(logits, "logits", logits)
+        F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+        moved.append(stack.step(tokens=ids.shape[1] - 1))
+    return moved
+
+
+@pytest.mark.eq(70, 71)
+def test_stacked_levels_preserve_the_function_and_move_on_time() -> None:
+    model, ids = decoder(), text(1)[0]
+    with torch.no_grad():
+        before = model(ids)
+    stack = stack_levels(model, (8, 32), lr=0.0)
+    assert [v.blocks for v in stack.levels] == [["blocks.0", "blocks.1"], ["blocks.2", "blocks.3"]]
+    moved = read(model, stack, text(4))
+    assert moved == [["C8"], ["C8"], ["C8"], ["C8", "C32"]]
+    with torch.no_grad():
+        assert torch.equal(model(ids), before)
+
+    def gap(lr: float) -> float:
+        m = decoder()
+        read(m, stack_levels(m, (8, 32), lr=lr), text(4))
+        with torch.no_grad():
+            return (m(ids) - before).abs().max().item()
+    assert gap(1e-2) / gap(1e-3) == pytest.approx(10, rel=0.1)
+
+
+def test_a_slow_level_takes_the_mean_over_its_own_tokens() -> None:
+    """One level with C = 16 and two calls of 8 tokens is one SGD step on all 16."""
+    model, batches = decoder(), text(2)
+    stack = stack_levels(model, (16,), lr=0.1)
+    frozen = model.head.weight.detach().clone()
+    assert read(model, stack, batches) == [[], ["C16"]]
+    plain = decoder()
+    loss = sum(F.cross_entropy(plain(b[:, :-1]).flatten(0, 1), b[:, 1:].flatten()) for b in batches) / 2
+    loss.backward()
+    with torch.no_grad():
+        for params in find_mlps(plain).values():
+            for p in params:
+                p -= 0.1 * p.grad
+    for (name, a), b in zip(model.named_parameters(), plain.parameters()):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5, msg=name)
+    assert torch.equal(model.head.weight, frozen) and not model.head.weight.requires_grad
+
+
+def test_stack_resumes_from_its_state_dict_and_shows_its_levels(tmp_path) -> None:
+    batches = text(7)
+    whole = decoder()
+    stack = stack_levels(whole, (8, 24), lr=0.1, optimizer=lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9), rest=40)
+    s = levels_of(whole, stack, tokens_per_step=1, depth=0)
+    order = [sorted(x) for x in s.levels if any("attention" not in n for n in x)]
+    assert order == [["weights [3]"], ["momentum_buffer [3]"], ["weights [2]"], ["momentum_buffer [2]"], ["weights [1]"],
+                     ["momentum_buffer [1]"]]
+    assert [s[f"weights [{i}]"].period for i in (1, 2, 3)] == [8, 24, 40]
+    read(whole, stack, batches)
+    half = decoder()
+    first = stack_levels(half, (8, 24), lr=0.1, optimizer=lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9), rest=40)
+    read(half, first, batches[:4])
+    torch.save({"model": half.state_dict(), "stack": first.state_dict()}, tmp_path / "at4.pt")
+    again = decoder()
+    second = stack_levels(again, (8, 24), lr=0.1, optimizer=lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9), rest=40)
+    kept = torch.load(tmp_path / "at4.pt")
+    again.load_state_dict(kept["model"])
+    second.load_state_dict(kept["stack"])
+    read(again, second, batches[4:])
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
+    assert [v.updates for v in second.levels] == [7, 2, 1] and second.position == 56
+    mlp = 2 * (8 * 16 * 2 + 16 + 8)  # two blocks' weights and biases
+    others = sum(p.numel() for p in whole.parameters()) - 2 * mlp
+    assert stack.moved_per_token() == pytest.approx(mlp / 8 + mlp / 24 + others / 40)
+    assert second.finish("flush") == ["C24", "rest"] and second.finish("drop") == []
+
+
+@pytest.mark.parametrize(("make_it", "match"), [
+    (lambda: stack_levels(nn.Linear(2, 2), (8,)), "without MLPs"),
+    (lambda: stack_levels(decoder(), ()), "periods: got"),
+    (lambda: stack_levels(decoder(), (0,)), "periods: got 0"),
+    (lambda: stack_levels(decoder(), (1, 2, 3, 4, 5)), "at most 4"),
+    (lambda: stack_levels(decoder(), (1, 2), assign=[0, 0, 0, 0]), "assign"),
+    (lambda: stack_levels(decoder(), (1, 2), lr=[0.1]), "lr: got 1 values"),
+    (lambda: stack_levels(decoder(), (8, 16)).step(9), "at most 8, the period of C8"),
+    (lambda: stack_levels(decoder(), (8,)).finish("later"), "partial"),
+])
+def test_stack_errors(make_it, match: str) -> None:
+    with pytest.raises(NLBookError, match=match):
+        make_it()
+
+
+def test_stack_on_a_hugging_face_decoder(tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(vocab_size=11, hidden_size=8, intermediate_size=16, num_hidden_layers=4,
+                                      num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True)
+    ids = text(1)[0]
+    with torch.no_grad():
+        before = model(ids).logits
+    stack = stack_levels(model, (8, 16), lr=0.0)
+    assert [len(v.blocks) for v in stack.levels] == [2, 2] and all("mlp" in b for v in stack.levels for b in v.blocks)
+    assert read(model, stack, text(2)) == [["C8"], ["C8", "C16"]]
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, before)
+    system = levels_of(model, stack, tokens_per_step=1, depth=0)
+    assert any(c.kind == "non-parametric" for c in system.components)
+    moving = stack_levels(model, (8, 16), lr=0.1)
+    read(model, moving, text(2))
+    assert (model(ids).logits - before).abs().max() > 1e-4
+    model.save_pretrained(tmp_path / "after")
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "after", local_files_only=True)
+    torch.testing.assert_close(back(ids).logits, model(ids).logits)

@@ -9,7 +9,8 @@
 from nlbook.cms.inner import SGD, Adam, FromTorch, Inner, Momentum
 from nlbook.cms.layer import CMS, half_squared_error
 from nlbook.cms.reference import cms_reference
+from nlbook.cms.stack import LevelStack, find_mlps, stack_levels
 from nlbook.cms.state import CMSState, Event, LevelState, schedule
 
-__all__ = ["CMS", "SGD", "Adam", "CMSState", "Event", "FromTorch", "Inner", "LevelState", "Momentum", "cms_reference",
-           "half_squared_error", "schedule"]
+__all__ = ["CMS", "SGD", "Adam", "CMSState", "Event", "FromTorch", "Inner", "LevelStack", "LevelState", "Momentum",
+           "cms_reference", "find_mlps", "half_squared_error", "schedule", "stack_levels"]

@@ -1,0 +1,195 @@
+"""`stack_levels`: give the MLPs of an existing decoder update periods of their own (section 7.3, ad-hoc level stacking).
+
+The network is left as it is, so the function is preserved: nothing changes until a level moves. What is added is the clock.
+Contiguous groups of blocks share a period, the first blocks the fastest by default; everything else (attention, embeddings,
+norms) is frozen or has a period too. This is regime B: shared weights, gradients accumulated over each level's own chunk.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlbook.errors import NLBookError, need
+from nlbook.levels import Component
+
+Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass
+class Level:
+    """One level of a stack: parameters that move together, once per `period` tokens (of one sequence)."""
+
+    name: str
+    period: int
+    params: list[nn.Parameter]
+    blocks: list[str]
+    optimizer: torch.optim.Optimizer
+    tokens: int = 0     # gathered since the last update
+    updates: int = 0
+    gathered: list[Tensor] = field(default_factory=list)  # sum over tokens of the gradient, one per parameter
+
+
+def find_mlps(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Path -> MLP parameters, in order: `...mlp` or `...feed_forward` modules (Llama, GPT-2, Qwen, most hand-written decoders),
+    or the linear1 and linear2 of torch's own Transformer layers."""
+    found: dict[str, list[nn.Parameter]] = {}
+    for path, m in model.named_modules():
+        if path and path.rsplit(".", 1)[-1] in ("mlp", "feed_forward", "ffn"):
+            found[path] = list(m.parameters())
+        elif isinstance(m, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+            found[path] = [*m.linear1.parameters(), *m.linear2.parameters()]
+    inside = [p for p in found if any(p != q and p.startswith(q + ".") for q in found)]
+    return {p: params for p, params in found.items() if p not in inside and params}
+
+
+class LevelStack:
+    """An optimizer with a clock per level. Use it where an optimizer stands:
+
+        stack = stack_levels(model, (64, 256, 1024), lr=1e-3)
+        model(...).loss.backward();  stack.step(tokens=length)      # gradients are taken over, then set to None
+
+    A level moves at the first step at whose end it has gathered `period` tokens; the mean over those tokens is what its inner
+    optimizer sees. `param_groups`, `state_dict` and `nested_components` make it work with `levels_of` and with files.
+    """
+
+    def __init__(self, levels: Sequence[Level], frozen: Iterable[nn.Parameter], reduce: str) -> None:
+        self.levels, self.frozen, self.reduce, self.position = list(levels), list(frozen), reduce, 0
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [{"params": lvl.params, "period": lvl.period, "name": lvl.name, "level": i}
+                for i, lvl in enumerate(self.levels)]
+
+    @torch.no_grad()
+    def step(self, tokens: int, weight: float = 1.0) -> list[str]:
+        """Take over the gradients of one backward pass over `tokens` tokens a sequence; returns the names that moved.
+
+        The loss must be a mean over the tokens of the call (times 1 / weight): the usual cross-entropy.
+        """
+        need(isinstance(tokens, int) and tokens >= 1, "tokens", tokens, "tokens per sequence in this call, an int >= 1")
+        fastest = min(self.levels, key=lambda v: v.period)
+        need(tokens <= fastest.period, "tokens", tokens, f"at most {fastest.period}, the period of {fastest.name}: one backward "
+             "pass cannot hold two of its updates; cut the call, or use CMS for updates inside a context")
+        moved = []
+        self.position += tokens
+        for level in self.levels:
+            for p, total in zip(level.params, level.gathered):
+                if p.grad is not None:
+                    total.add_(p.grad, alpha=tokens * weight)
+                    p.grad = None
+            level.tokens += tokens
+            if level.tokens >= level.period:
+                self._move(level)
+                moved.append(level.name)
+        return moved
+
+    def _move(self, level: Level) -> None:
+        for p, total in zip(level.params, level.gathered):
+            p.grad = total / level.tokens if self.reduce == "mean" else total.clone()
+            total.zero_()
+        level.optimizer.step()
+        for p in level.params:
+            p.grad = None
+        level.tokens, level.updates = 0, level.updates + 1
+
+    def finish(self, partial: str = "carry") -> list[str]:
+        """The end of a stream: "carry" keeps unfinished chunks, "drop" forgets them, "flush" applies what is there."""
+        need(partial in ("carry", "drop", "flush"), "partial", repr(partial), "'carry', 'drop' or 'flush'")
+        moved = []
+        for level in self.levels:
+            if partial == "flush" and level.tokens:
+                self._move(level)
+                moved.append(level.name)
+            if partial == "drop":
+                level.tokens = 0
+                for total in level.gathered:
+                    total.zero_()
+        return moved
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear `.grad`; what the levels have gathered stays."""
+        for p in [*self.frozen, *(p for v in self.levels for p in v.params)]:
+            p.grad = None
+
+    def moved_per_token(self) -> float:
+        """Sum over levels of P_l / C_l."""
+        return sum(sum(p.numel() for p in v.params) / v.period for v in self.levels)
+
+    def nested_components(self, group: dict[str, Any]) -> list[Component]:
+        """For `levels_of`: this group's weights, and what its optimizer keeps; periods in steps of one token."""
+        from nlbook.levels.inspect import _state_components
+        level = self.levels[group["level"]]
+        found = _state_components(level.optimizer, level.optimizer.param_groups[0])
+        return [Component(c.name, period=level.period, needs=c.needs, kind=c.kind) for c in found]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "levels": [
+            {"period": v.period, "tokens": v.tokens, "updates": v.updates, "gathered": [t.clone() for t in v.gathered],
+             "optimizer": v.optimizer.state_dict()} for v in self.levels]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        periods = [d["period"] for d in state["levels"]]
+        need(periods == [v.period for v in self.levels], "state", f"periods {periods}", f"{[v.period for v in self.levels]}")
+        self.position = state["position"]
+        for v, d in zip(self.levels, state["levels"]):
+            v.tokens, v.updates = d["tokens"], d["updates"]
+            for mine, theirs in zip(v.gathered, d["gathered"]):
+                mine.copy_(theirs)
+            v.optimizer.load_state_dict(d["optimizer"])
+
+
+def stack_levels(model: nn.Module, periods: Sequence[int], *, lr: float | Sequence[float] = 1e-3,
+                 optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, assign: Sequence[int] | None = None,
+                 rest: int | None = None, reduce: str = "mean") -> LevelStack:
+    """Give the MLPs of a pre-trained decoder (torch or Hugging Face) their own periods. Function preserving.
+
+    Args:
+        model: anything `find_mlps` finds MLPs in. Its forward pass is not touched.
+        periods: tokens (of one sequence) per update of each level.
+        lr: one step size, or one per level.
+        optimizer: `optimizer(params, lr=...)`, one instance per level, so each level has its own momentum or moments.
+        assign: level of each MLP, in the model's order. Default: contiguous groups of near-equal size, in the order of
+            `periods`, so that (64, 256, 1024) makes early blocks fast and late ones slow (as figure 5 of the paper orders them).
+        rest: period of everything that is no MLP; None freezes it (requires_grad=False).
+        reduce: "mean" over the tokens of a chunk, or "sum".
+
+    With lr = 0 the model stays the pre-trained one for ever; the deviation is linear in lr (section 7.3, eq. 70-71).
+    """
+    need(isinstance(periods, list | tuple) and len(periods) > 0, "periods", periods, "tokens per update, one int per level")
+    for c in periods:
+        need(isinstance(c, int) and c >= 1, "periods", c, "ints >= 1")
+    need(reduce in ("mean", "sum"), "reduce", repr(reduce), "'mean' or 'sum'")
+    mlps = find_mlps(model)
+    if not mlps:
+        raise NLBookError("model: got one without MLPs that find_mlps knows, expected modules named mlp, feed_forward or ffn, or "
+                          "torch's Transformer layers")
+    k, n = len(periods), len(mlps)
+    need(n >= k, "periods", f"{k} levels", f"at most {n}, the number of MLPs in the model")
+    assign = [i * k // n for i in range(n)] if assign is None else list(assign)
+    need(len(assign) == n and set(assign) == set(range(k)), "assign", assign,
+         f"{n} levels from 0 to {k - 1}, one per MLP, each used")
+    rates: list[Any] = list(lr) if isinstance(lr, list | tuple) else [lr] * k
+    need(len(rates) == k, "lr", f"{len(rates)} values", f"one, or {k}")
+    owned: set[int] = set()
+    groups: list[tuple[str, int, float, list[nn.Parameter], list[str]]] = []
+    for i, c in enumerate(periods):
+        blocks = [path for path, level in zip(mlps, assign) if level == i]
+        params = list({id(p): p for b in blocks for p in mlps[b] if id(p) not in owned}.values())
+        owned.update(id(p) for p in params)
+        groups.append((f"C{c}" if list(periods).count(c) == 1 else f"C{c}.{i}", c, rates[i], params, blocks))
+    others = [p for p in model.parameters() if id(p) not in owned]
+    if rest is not None:
+        need(isinstance(rest, int) and rest >= 1, "rest", rest, "tokens per update, an int >= 1, or None")
+        groups.append(("rest", rest, rates[-1], others, []))
+    levels = [Level(name, c, ps, blocks, optimizer(ps, lr=rate), gathered=[torch.zeros_like(p) for p in ps])
+              for name, c, rate, ps, blocks in groups]
+    for p in others:
+        p.requires_grad_(rest is not None)
+    for v in levels:
+        for p in v.params:
+            p.requires_grad_(True)
+    return LevelStack(levels, [] if rest is not None else others, reduce)
