@@ -1,4 +1,6 @@
-"""Associative recall: pairs to store, keys that overlap, keys that are written again. Everything from a seed, in float64."""
+"""Associative recall: pairs to store, keys that overlap, keys that are written again. Everything from a seed, in
+float64.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -46,8 +48,8 @@ def values(n: int, d: int, *, batch: int = 1, seed: int = 0, dtype: torch.dtype 
 class Recall:
     """A stream of pairs and what is asked after it.
 
-    k (batch, length, d_k), v (batch, length, d_v): the stream. q (batch, n, d_k): the questions, target (batch, n, d_v):
-    the right answers, which are also the candidates among which an answer is identified.
+    k (batch, length, d_k), v (batch, length, d_v): the stream. q (batch, n, d_k): the questions, target (batch, n,
+    d_v): the right answers, which are also the candidates among which an answer is identified.
     """
 
     k: Tensor
@@ -56,16 +58,16 @@ class Recall:
     target: Tensor
 
 
-def pairs(n: int, d: int, rho: float = 0.0, *, d_v: int | None = None, kind: str = "common", batch: int = 8, seed: int = 0,
-          dtype: torch.dtype = torch.float64) -> Recall:
+def pairs(n: int, d: int, rho: float = 0.0, *, d_v: int | None = None, kind: str = "common", batch: int = 8,
+          seed: int = 0, dtype: torch.dtype = torch.float64) -> Recall:
     """n pairs once each; every key is asked for. Arguments as in `keys`; d_v defaults to d."""
     k = keys(n, d, rho, kind=kind, batch=batch, seed=seed, dtype=dtype)
     v = values(n, d_v or d, batch=batch, seed=seed, dtype=dtype)
     return Recall(k, v, k, v)
 
 
-def rewrites(n: int, times: int, d: int, rho: float = 0.0, *, d_v: int | None = None, kind: str = "common", batch: int = 8,
-             seed: int = 0, dtype: torch.dtype = torch.float64) -> Recall:
+def rewrites(n: int, times: int, d: int, rho: float = 0.0, *, d_v: int | None = None, kind: str = "common",
+             batch: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> Recall:
     """n keys, each written `times` times with a fresh value, in random order; asked for is the value written last.
 
     The candidates are the n current values, so chance is 1/n.
@@ -74,7 +76,8 @@ def rewrites(n: int, times: int, d: int, rho: float = 0.0, *, d_v: int | None = 
     own = keys(n, d, rho, kind=kind, batch=batch, seed=seed, dtype=dtype)
     v = values(n * times, d_v or d, batch=batch, seed=seed, dtype=dtype)
     g = generator(seed + 2_000_003)
-    which = torch.stack([torch.randperm(n * times, generator=g) % n for _ in range(batch)])  # (batch, n * times): the key of each token
+    # which key each token writes: (batch, n * times)
+    which = torch.stack([torch.randperm(n * times, generator=g) % n for _ in range(batch)])
     token = torch.arange(n * times)
     last = torch.stack([torch.where(which == i, token, -1).max(-1).values for i in range(n)], -1)  # (batch, n)
     row = torch.arange(batch)[:, None]
@@ -82,7 +85,8 @@ def rewrites(n: int, times: int, d: int, rho: float = 0.0, *, d_v: int | None = 
 
 
 def shuffled(data: Recall, seed: int = 0) -> Recall:
-    """The negative control: the same keys and values, the right answers paired with other keys. Recall falls to chance."""
+    """The negative control: the same keys and values, the right answers paired with other keys. Recall falls to chance.
+    """
     n = data.target.shape[-2]
     need(n >= 2, "data", f"{n} pair", "at least 2 pairs")
     shift = int(torch.randint(1, n, (1,), generator=generator(seed)))
