@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from nlbook.notebooks import sync
 from nlbook.notebooks.run import Failure, NotebookFailed, plan, read, run
 
 OnCell = Callable[[str, int, int], None]  # notebook, cell, of how many
@@ -66,11 +67,12 @@ def do(job: Job, on_cell: OnCell | None = None) -> Outcome:
             asked = plan(read(job.path), name, job.profile)
             done = run(job.path, job.out, job.profile, on_cell=tell)
             return Outcome(name, done.seconds, done.peak_mb, asked.seconds, asked.memory_mb)
-        from nlbook.notebooks import sync
-
         asked = plan(sync.read_text(job.source), name)
         _, peak = sync.build(job.source, job.path, copy=job.out / "build" / name, on_cell=tell)
         return Outcome(name, time.perf_counter() - started, peak, asked.seconds, asked.memory_mb)
+    except sync.SourceError as e:
+        said, _, todo = str(e).partition(": ")
+        return Outcome(name, time.perf_counter() - started, 0.0, None, None, Failure(name, "text", said, todo))
     except NotebookFailed as e:
         budget_s, budget_mb = (asked.seconds, asked.memory_mb) if asked else (None, None)
         return Outcome(name, time.perf_counter() - started, e.peak_mb, budget_s, budget_mb, e.failure)
