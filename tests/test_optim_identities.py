@@ -123,9 +123,10 @@ def test_momentum_without_decay_never_converges(curvature):
     assert last[1.0] > 0.9 and last[0.9] < 1e-6
 
 
-@eq(33, 100)
+@eq(32, 33, 100)
 def test_momentum_is_torch_sgd_and_the_moving_average_is_a_tenth_of_it(rand):
     W0, gs = rand(4, 3), rand(6, 4, 3)
+    close(follow(lambda p: Momentum(p, 0.1, keep=0.0), W0, gs), W0 - 0.1 * gs.cumsum(0))
     sgd = follow(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), W0, gs)
     close(follow(lambda p: Momentum(p, 0.1), W0, gs), sgd)
     close(follow(lambda p: Momentum(p, 0.1, lr_at="write"), W0, gs), sgd)  # a constant rate may stand on either side

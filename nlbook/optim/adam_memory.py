@@ -16,6 +16,7 @@ residual m g - P of eq. 106 subtracts a matrix from a vector.
 """
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -108,19 +109,23 @@ class AdamMemory(GradientMemory):
         beta, target, ridge, lr = group["beta"], group["target"], group["ridge"], group["lr"]
         steps = self._ticks(params)
         M, H = self._states(params, "first", "second")
-        torch._foreach_lerp_(M, list(torch._foreach_neg(grads)), 1 - beta)
+        torch._foreach_mul_(M, beta)
+        torch._foreach_sub_(M, grads, alpha=1 - beta)
         torch._foreach_mul_(H, beta)
         torch._foreach_addcmul_(H, grads, grads, 1 - beta)
+        decay_(params, lr * group["weight_decay"])
+        if target == "root" and ridge == 0:  # Adam's path: the corrections ride along as scalars
+            total = [1 - beta**t if group["bias_correction"] else 1.0 for t in steps]
+            root = list(torch._foreach_sqrt(H))
+            torch._foreach_div_(root, [math.sqrt(w) for w in total])
+            torch._foreach_add_(root, group["eps"])
+            torch._foreach_addcdiv_(params, M, root, [lr / w for w in total])
+            return
         if group["bias_correction"]:
             M, H = bias_corrected(M, beta, steps), bias_corrected(H, beta, steps)
-        decay_(params, lr * group["weight_decay"])
         if target == "square":
             scaled = M if ridge == 0 else [m * h / (h + ridge) for m, h in zip(M, H, strict=True)]
             torch._foreach_add_(params, scaled, alpha=lr)
-        elif target == "root" and ridge == 0:
-            root = list(torch._foreach_sqrt(H))
-            torch._foreach_add_(root, group["eps"])
-            torch._foreach_addcdiv_(params, M, root, lr)
         else:
             up = [m * h.sqrt() for m, h in zip(M, H, strict=True)] if target == "root" else M
             torch._foreach_addcdiv_(params, up, [h + (ridge or group["eps"]) for h in H], lr)

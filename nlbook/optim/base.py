@@ -1,5 +1,4 @@
-"""What every optimizer of this room shares: checks, closures, buckets for torch's foreach calls, and AdamW for the
-rest.
+"""What every optimizer of this room shares: checks, closures, state, and AdamW for what is no matrix.
 
 An optimizer here is an associative memory of gradients: a *state* that is written once a step (`_update` of each class)
 and read into the weights. State tensors have the dtype and the device of their parameter and counters are plain ints,
@@ -9,8 +8,7 @@ and a resumed run continues bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -134,16 +132,6 @@ class GradientMemory(Optimizer):
         return [self.state[p]["step"] for p in params]
 
 
-def buckets(params: list[Tensor], *, by_shape: bool = False) -> Iterator[list[int]]:
-    """Indices of parameters that one foreach call (or, `by_shape`, one batched matrix product) may take together."""
-    def key(i: int) -> tuple:
-        p = params[i]
-        return (str(p.device), str(p.dtype), *(as_matrix(p).shape if by_shape else ()))
-
-    for _, indices in groupby(sorted(range(len(params)), key=key), key=key):
-        yield list(indices)
-
-
 def decay_(params: list[Tensor], rate: float) -> None:
     """Decoupled weight decay: p <- (1 - rate) p, with rate = lr * weight_decay as in AdamW."""
     if rate:
@@ -163,14 +151,11 @@ def adamw_(params: list[Tensor], grads: list[Tensor], first: list[Tensor], secon
         first, second: the moving averages of g and g*g, updated in place.
         steps: for each parameter how many gradients it has seen, this one included.
     """
-    for some in buckets(params):
-        p, g, m, v = ([x[i] for i in some] for x in (params, grads, first, second))
-        t = [steps[i] for i in some]
-        decay_(p, lr * weight_decay)
-        torch._foreach_lerp_(m, g, 1 - betas[0])
-        torch._foreach_mul_(v, betas[1])
-        torch._foreach_addcmul_(v, g, g, 1 - betas[1])
-        down = torch._foreach_sqrt(v)
-        torch._foreach_div_(down, [math.sqrt(1 - betas[1]**i) for i in t])
-        torch._foreach_add_(down, eps)
-        torch._foreach_addcdiv_(p, m, down, [-lr / (1 - betas[0]**i) for i in t])
+    decay_(params, lr * weight_decay)
+    torch._foreach_lerp_(first, grads, 1 - betas[0])
+    torch._foreach_mul_(second, betas[1])
+    torch._foreach_addcmul_(second, grads, grads, 1 - betas[1])
+    down = torch._foreach_sqrt(second)
+    torch._foreach_div_(down, [math.sqrt(1 - betas[1]**t) for t in steps])
+    torch._foreach_add_(down, eps)
+    torch._foreach_addcdiv_(params, first, down, [-lr / (1 - betas[0]**t) for t in steps])

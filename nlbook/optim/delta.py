@@ -2,8 +2,7 @@
 
 Plain momentum minimises a dot product, which never asks what is stored already. With a squared loss |m G^T + P|^2 / 2
 the write becomes a delta rule, m <- m (keep I - eta G^T G) - eta P G. As printed, eq. 49 has neither the eta in the
-brake nor
-a stable range: `variant` names what can be made of it.
+brake nor a stable range: `variant` names what can be made of it.
 """
 from __future__ import annotations
 
@@ -33,14 +32,12 @@ def delta_momentum_loss(m: Tensor, grad: Tensor, value: Tensor) -> Tensor:
 
 def delta_write(m: Tensor, grad: Tensor, lr: float, keep: float = 0.9, erase: float | None = None,
                 variant: str = "bounded", value: Tensor | None = None) -> Tensor:
-    """One write of delta momentum (eq. 48-49), the definition that `DeltaMomentum` is tested against; returns a new
-    tensor.
+    """One write of delta momentum (eq. 48-49) as a new tensor: the definition that `DeltaMomentum` is tested against.
 
     Args:
         m, grad: (p, q); a vector counts as one row (1, q), so that G^T G is its (q, q) outer product.
         lr: write rate eta, >= 0. keep: retention, in [0, 1].
-        erase: strength c of the brake, >= 0; None means `lr`, which is what one gradient step on the squared loss
-            gives.
+        erase: strength c of the brake, >= 0; None means `lr`, as one gradient step on the squared loss has.
         variant: with n = |G|_F^2 and V = P G,
 
             "corrected"  m (keep I - c G^T G) - lr V       the exact gradient step; stable for c lambda_max < 1 + keep

@@ -1,5 +1,4 @@
-"""Delta gradient descent (eq. 56-57) and its general form (eq. 59-60): the weights themselves as a memory with a delta
-rule.
+"""Delta gradient descent (eq. 56-57) and its general form (eq. 59-60): the weights as a memory with a delta rule.
 
 Gradient descent on a linear layer writes -grad_y x^T and never looks at what W answers for x (eq. 54-55). Delta
 gradient descent replaces the dot product <W x, grad_y> by a regression on the same value u = -grad_y:

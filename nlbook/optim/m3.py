@@ -1,5 +1,4 @@
-"""M3, multi-scale momentum Muon (eq. 75 and Algorithm 1): a fast and a slow memory of gradients, both read through
-Newton-Schulz.
+"""M3, multi-scale momentum Muon (eq. 75, Algorithm 1): a fast and a slow memory of gradients, orthogonalised.
 
 What is printed does not run as meant: no moment ever decays (all are plain sums), so beta_1 and beta_3 cancel in the
 scale-free Newton-Schulz and beta_2 only rescales the step; ranges overlap by one gradient; M2_t stands on both sides;
@@ -65,8 +64,8 @@ class M3(MatrixMemory):
         U   = NS(M1) + alpha O2
         V  <- b2 V + (1 - b2) q^2,                  q = U or G (`second`), bias-corrected
         W  <- W - lr U / (sqrt(V) + eps)
-        every `period` steps:  M2 <- b3 M2 + (1 - b3) sum of the period's gradients;  O2 = NS(M2), read from the next
-        step on
+        M2 <- b3 M2 + (1 - b3) sum of G             every `period` steps, over the period
+        O2  = NS(M2)                                read from the next step on
 
     M1 has forgotten a gradient (99 %) after 44 steps at b1 = 0.9; M2 after 44 periods.
 
@@ -80,8 +79,7 @@ class M3(MatrixMemory):
         second: what V averages. "update" (default): the squared update, as AdaMuon does: steps do not depend on the
             gradient's scale. "grad": the squared gradient, as printed: NS removed the gradient's scale already, so
             dividing once more makes steps grow like 1/|gradient| as training converges, and element-wise division
-            undoes the orthogonality.
-            "none": no V, and Muon's "rms" scale instead.
+            undoes the orthogonality. "none": no V, and Muon's "rms" scale instead.
         eps: >= 0 (default 1e-8), outside the root (the print does not say).
         ns_steps, polynomial: of Newton-Schulz (default 5, "quintic").
         weight_decay: decoupled (default 0).

@@ -2,8 +2,7 @@
 
 A step with momentum runs two coupled memories (eq. 10-11): the weights W, and inside them the momentum m, which is one
 gradient step a step on a dot-product loss of its own (eq. 13, 34). Seen that way three questions open that plain
-momentum
-answers by silence: which *key* it files a gradient under (eq. 51: a feature of the gradient), which *value* it stores
+momentum answers by silence: which *key* it files a gradient under (eq. 51: a feature of it), which *value* it stores
 (eq. 46-47: P G instead of G), and through which *non-linearity* it is read (eq. 52: Newton-Schulz makes it Muon).
 """
 from __future__ import annotations
@@ -21,7 +20,7 @@ from nlbook.optim.base import GradientMemory, Group, as_matrix, choice, count, d
 Map = Callable[[Tensor], Tensor]
 
 
-# --- how long momentum remembers (section 4.3) ---------------------------------------------------------------------
+# --- how long momentum remembers (section 4.3) ---
 
 def momentum_horizon(beta: float, share: float, period: int = 1) -> int:
     """How many of the latest gradients make up at least `share` of a moving average (section 4.3, with eq. 45).
@@ -53,7 +52,7 @@ def momentum_weights(beta: float, n: int) -> Tensor:
     return (1 - beta) * beta ** torch.arange(n, dtype=torch.float64)
 
 
-# --- momentum as the solution of an inner problem (eq. 12-13, 34, 37) -------------------------------------------------
+# --- momentum as the solution of an inner problem (eq. 12-13, 34, 37) ---
 
 def momentum_objective(m: Tensor, m_prev: Tensor, grad: Tensor, lr: float, keep: float = 1.0) -> Tensor:
     """The inner problem whose minimiser over `m` is the momentum after one write (eq. 12-13, 34).
@@ -102,7 +101,7 @@ def key_value_momentum_loss(m: Tensor, key: Tensor, value: Tensor, objective: st
     return fit + ridge / 2 * m.square().sum()
 
 
-# --- preconditioners are memories too (eq. 38-41) -------------------------------------------------------------------
+# --- preconditioners are memories too (eq. 38-41) ---
 
 def preconditioner_write(P: Tensor, target: Tensor, grad: Tensor, lr: float) -> Tensor:
     """One gradient step on |P target - grad|^2 / 2 (eq. 40-41): key = the target system, value = the gradient.
@@ -126,7 +125,7 @@ def preconditioned_step(w: Tensor, grad: Tensor, P: Tensor, lr: float) -> Tensor
     return w - lr * torch.linalg.solve(P, grad)
 
 
-# --- the optimizer ----------------------------------------------------------------------------------------------------
+# --- the optimizer ---
 
 def odd_powers(grad: Tensor, powers: tuple[int, ...] = (1, 3)) -> Tensor:
     """Stack the element-wise powers of a gradient (p, q) to (len(powers) * p, q): a key feature for eq. 51.

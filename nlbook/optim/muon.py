@@ -1,5 +1,4 @@
-"""Muon: momentum read through an orthogonalisation (eq. 42, 52), and what Newton-Schulz is as an inner problem (eq.
-43-44).
+"""Muon: momentum read through an orthogonalisation (eq. 42, 52), and Newton-Schulz as an inner problem (eq. 43-44).
 
 The momentum of a matrix weight is dominated by a few directions; Muon replaces its singular values by (about) 1 before
 it steps, so that every direction that the memory holds is read with the same strength.
@@ -20,15 +19,14 @@ from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, choice, 
 POLYNOMIALS = ("quintic", "cubic")
 
 
-# --- Newton-Schulz as gradient descent (eq. 43-44) --------------------------------------------------------------------
+# --- Newton-Schulz as gradient descent (eq. 43-44) ---
 
 def orthogonality_loss(O: Tensor) -> Tensor:
-    """|O^T O - I|_F^2 (eq. 43), zero where the columns of O (n, m), n >= m, are orthonormal. Its gradient: 4 O (O^T O -
-    I).
+    """|O^T O - I|_F^2 (eq. 43), zero where the columns of O (n, m), n >= m, are orthonormal.
 
-    Gradient descent on it with rate 1/8 is the cubic Newton-Schulz map (3 O - O O^T O) / 2: started at g / |g| it
-    converges to the polar factor U V^T of g. The text says that the objective also keeps O close to g; as printed
-    nothing does.
+    Its gradient is 4 O (O^T O - I). Gradient descent with rate 1/8 is the cubic Newton-Schulz map (3 O - O O^T O) / 2:
+    started at g / |g| it converges to the polar factor U V^T of g. The text says that the objective also keeps O close
+    to g; as printed nothing does.
     """
     gram = O.mT @ O
     return (gram - torch.eye(gram.shape[-1], dtype=O.dtype, device=O.device)).square().sum()
@@ -43,16 +41,15 @@ def orthogonality_step(O: Tensor, g: Tensor | None, rate: float) -> Tensor:
     """One step of eq. 44, O - rate (O - g + 2 O (O^T O - I)); without the pull to g for `g=None` (errata).
 
     From O = g with rate 1/4 the first step is the cubic map either way. Iterated with the pull it does *not*
-    orthogonalise: a singular value s0 of g ends at the root of 2 s^3 - s - s0 = 0, between 0.707 and 1 for s0 in (0,
-        1). Muon's quintic is
-    no such step for any rate.
+    orthogonalise: a singular value s0 of g ends at the root of 2 s^3 - s - s0 = 0, between 0.707 and 1 for s0
+    in (0, 1). Muon's quintic is no such step for any rate.
     """
     gram = O.mT @ O
     slope = 2 * O @ (gram - torch.eye(gram.shape[-1], dtype=O.dtype, device=O.device))
     return O - rate * (slope if g is None else O - g + slope)
 
 
-# --- orthogonalising a list of gradients, fast ------------------------------------------------------------------------
+# --- orthogonalising a list of gradients, fast ---
 
 def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quintic") -> list[Tensor]:
     """Newton-Schulz of each tensor (a convolution as (out, rest)), equal shapes in one batched product: `nlkernels`.
@@ -71,7 +68,7 @@ CACHED = 1 << 14  # elements; on a CPU larger matrices go one by one: each stays
 TINY = 1e-30  # keeps 0 / 0 away and, unlike a larger eps, leaves a gradient of 1e-6 as orthogonal as one of 1
 
 
-# --- which parameters are matrices -----------------------------------------------------------------------------------
+# --- which parameters are matrices ---
 
 def matrix_groups(model: nn.Module, adamw: Iterable[str] = (), **options: Any) -> list[Group]:
     """Split a model into a "matrix" and an "adamw" param group, the usual way for Muon and M3.
