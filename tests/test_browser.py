@@ -148,7 +148,7 @@ def test_the_score_plays_smoothly_and_steps_by_keyboard(lab: browser.Page) -> No
     score.get_by_role("combobox", name="tokens per second").select_option("64")
     score.focus()
     rate = 0.0
-    for attempt in range(3):  # the best of three: the machine may be busy with something else
+    for attempt in range(5):  # the best of five: the machine may be busy with something else
         lab.keyboard.press(" ")
         lab.wait_for_timeout(200)
         rate = max(rate, lab.evaluate(

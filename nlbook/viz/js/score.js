@@ -126,8 +126,10 @@ function render({ model, el }) {
     ctx.strokeStyle = "#000"; ctx.lineWidth = 1.5; ctx.beginPath(); ctx.moveTo(xn, 18); ctx.lineTo(xn, bottom); ctx.stroke(); ctx.lineWidth = 1;
     slider.value = t;
     now.textContent = `${model.get("unit")} ${t} of ${T}`;
-    canvas.setAttribute("aria-label", `${words(t)} ${model.get("alt")}`);
-    if (!playing && said.textContent !== words(t)) said.textContent = words(t);
+    if (!playing && said.textContent !== words(t)) { // a screen reader is told where it stands, not every frame
+      said.textContent = words(t);
+      canvas.setAttribute("aria-label", `${words(t)} ${model.get("alt")}`);
+    }
     el.nlbookFrames++;
   }
   function share(time, force) { // tell Python where we are, at most 10 times a second
