@@ -60,6 +60,7 @@ class Equation(Shown):
         return scan.checkout_tests().get(self.number, ())
 
     def markdown(self) -> str:
+        # no code places here: a committed notebook must not change because a function moved; ask `.code` for them
         head = f"**Eq. {self.number}: {self.name}** (Section {self.section}; {STATUS[self.status]})"
         lines = [head, display(self.latex)]
         if self.correct_latex:
@@ -69,9 +70,6 @@ class Equation(Shown):
             lines.append(f"*Shapes:* {self.shapes}")
         if self.note:
             lines.append(f"*Note:* {self.note}")
-        if self.code:
-            more = f" and {len(self.code) - 3} more" if len(self.code) > 3 else ""
-            lines.append("*In code:* " + ", ".join(f"`{c}`" for c in self.code[:3]) + more)
         return "\n\n".join(lines)
 
     def __str__(self) -> str:
