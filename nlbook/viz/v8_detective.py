@@ -135,7 +135,7 @@ def often(c: Component, unit: str) -> str:
 
 
 def facts(state: Any) -> dict[str, float]:
-    """arrows: pairs that the order ranks; broken, ties: what is wrong with the claim; levels: of the claim; true_levels."""
+    """arrows: pairs that the order ranks; broken and ties: what is wrong; levels: of the claim; true_levels."""
     case = judge(state)
     names = [c.name for c in case.system.components]
     return {"parts": len(names), "placed": len(names) - len(case.tray),
@@ -169,8 +169,8 @@ def pretty(name: str) -> str:
 def chip(ax: Axes, x: float, y: float, c: Component, unit: str, trouble: bool) -> None:
     color = KIND_COLORS[c.kind]
     ax.add_patch(FancyBboxPatch((x - 0.54, y - 0.3), 1.08, 0.6, boxstyle="round,pad=0,rounding_size=0.08",
-                                facecolor="white", edgecolor=COLORS["error"] if trouble else color, lw=2.6 if trouble else 1.6,
-                                zorder=3))
+                                facecolor="white", edgecolor=COLORS["error"] if trouble else color,
+                                lw=2.6 if trouble else 1.6, zorder=3))
     ax.text(x, y + 0.09, pretty(c.name), ha="center", va="center", color=color, weight="bold", fontsize=11, zorder=4)
     ax.text(x, y - 0.17, often(c, unit), ha="center", va="center", color="#333333", fontsize=8, zorder=4)
 
