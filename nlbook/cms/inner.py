@@ -35,7 +35,7 @@ class SGD:
         return {}
 
     def step(self, w: Tensor, g: Tensor, state: InnerState, lr: Tensor | float) -> tuple[Tensor, InnerState]:
-        return w - lr * g, state
+        return (torch.sub(w, g, alpha=lr) if isinstance(lr, float) else w - lr * g), state
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlbook.cms.inner import inner_of
+from nlbook.cms.inner import SGD, inner_of
 from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
 from nlbook.errors import NLBookError, generator, need, need_float, need_same, need_shape
 from nlbook.levels import Component, Writes
@@ -33,25 +34,24 @@ def rms(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
 
 
-def _silu(z: Tensor) -> tuple[Tensor, Tensor]:
+def _silu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return torch.ops.aten.silu_backward(e, z)  # one pass; has no derivative of its own
     s = torch.sigmoid(z)
-    a = z * s
-    return a, s + a * (1 - s)
+    return e * (s + a * (1 - s))
 
 
-def _gelu(z: Tensor) -> tuple[Tensor, Tensor]:
+def _gelu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:
     cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
-    return z * cdf, cdf + z * torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return e * (cdf + z * torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
 
 
-def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
-    a = torch.tanh(z)
-    return a, 1 - a * a
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {  # z -> (value, slope)
-    "silu": _silu, "gelu": _gelu, "tanh": _tanh, "relu": lambda z: (torch.relu(z), (z > 0).to(z.dtype)),
-    "identity": lambda z: (z, torch.ones_like(z))}
+# name -> (a = act(z), dz = e * act'(z) from e, z and a)
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+    "silu": (F.silu, _silu_back), "gelu": (F.gelu, _gelu_back),
+    "tanh": (torch.tanh, lambda e, z, a: e * (1 - a * a)),
+    "relu": (torch.relu, lambda e, z, a: e * (z > 0)),
+    "identity": (lambda z: z, lambda e, z, a: e)}
 
 
 class CMS(Writes, nn.Module):
@@ -250,9 +250,9 @@ class CMS(Writes, nn.Module):
                         w = s.weights
                         if self.first_order:
                             k, v, w = k.detach(), v.detach(), {a: b.detach() for a, b in w.items()}
-                        o, a, slope = self._mlp(w, k)
+                        o, z, a = self._mlp(w, k)
                         e = self._weigh(o - v, None if weight is None else weight[:, part], x.shape[0])
-                        self._add(pending[i], w, k, a, slope, e)
+                        self._add(pending[i], w, k, z, a, e)
                     s.clock += end - done
                     done = end
                 while cursor < len(own) and own[cursor].time == end:
@@ -277,10 +277,11 @@ class CMS(Writes, nn.Module):
     def _unfold(self, y: Tensor, like: Tensor) -> Tensor:
         return y.reshape(like.shape[0], -1, y.shape[-1])
 
-    def _mlp(self, w: Weights, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """down act(up n), with the activation and its slope."""
-        a, slope = ACTIVATIONS[self.activation](n @ w["up"].mT)
-        return a @ w["down"].mT, a, slope
+    def _mlp(self, w: Weights, n: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """down act(up n), added to `onto` if given; with what act saw (z) and said (a)."""
+        z = n @ w["up"].mT
+        a = ACTIVATIONS[self.activation][0](z)
+        return a @ w["down"].mT if onto is None else torch.baddbmm(onto, a, w["down"].mT), z, a
 
     def _chain(self, levels: list[LevelState], x: Tensor) -> tuple[Tensor, list]:
         """y of eq. 70 (chain) or 74 (panel), and per level what the backward pass needs."""
@@ -291,16 +292,15 @@ class CMS(Writes, nn.Module):
             n = rms(h) if self.norm else h
             y = h
             for i, s in enumerate(levels):
-                o, a, slope = self._mlp(s.weights, n)
-                tape.append((h, n, a, slope))
+                o, z, a = self._mlp(s.weights, n)
+                tape.append((h, n, z, a))
                 y = y + mix[i] * o
         else:
             for s in levels:
                 n = rms(h) if self.norm else h
-                o, a, slope = self._mlp(s.weights, n)
-                tape.append((h, n, a, slope))
-                h = h + o
-            y = h
+                y, z, a = self._mlp(s.weights, n, h)
+                tape.append((h, n, z, a))
+                h = y
         return self._unfold(y, x), tape
 
     def _signal(self, y: Tensor, target: Tensor, loss: Loss) -> Tensor:
@@ -330,9 +330,9 @@ class CMS(Writes, nn.Module):
             e = self._weigh(self._fold(e), weight, e.shape[0])
             mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
             for i in range(len(levels) - 1, -1, -1):
-                h, n, a, slope = tape[i] if keep else tuple(t.detach() for t in tape[i])
+                h, n, z, a = tape[i] if keep else tuple(t.detach() for t in tape[i])
                 w = levels[i].weights if keep else {k: v.detach() for k, v in levels[i].weights.items()}
-                dz = self._add(pending[i], w, n, a, slope, e if mix is None else mix[i] * e)
+                dz = self._add(pending[i], w, n, z, a, e if mix is None else mix[i] * e)
                 if i == 0 or mix is not None:
                     continue
                 dn = dz @ w["up"]
@@ -341,10 +341,9 @@ class CMS(Writes, nn.Module):
                     dn = inv * (dn - n * (dn * n).mean(-1, keepdim=True))
                 e = e + dn
 
-    @staticmethod
-    def _add(rows: Rows, w: Weights, n: Tensor, a: Tensor, slope: Tensor, e: Tensor) -> Tensor:
+    def _add(self, rows: Rows, w: Weights, n: Tensor, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
         """Rows of both weights of a level for the error e at its output; returns the error at the hidden layer."""
-        dz = (e @ w["down"]) * slope
+        dz = ACTIVATIONS[self.activation][1](e @ w["down"], z, a)
         rows.setdefault("down", []).append((a, e))
         rows.setdefault("up", []).append((n, dz))
         return dz
@@ -377,8 +376,10 @@ class CMS(Writes, nn.Module):
             scale = 1 / self.periods[i] if self.reduce == "mean" else 1.0
             new: Weights = {}
             kept: dict[str, dict[str, Tensor]] = {}
+            rate, linear = self.rate(i), isinstance(self.inner, SGD)  # SGD: the scale joins the rate, one pass less
             for n, w in old.items():
-                new[n], kept[n] = self.inner.step(w, g[n] if scale == 1 else g[n] * scale, s.inner[n], self.rate(i))
+                grad = g[n] if scale == 1 or linear else g[n] * scale
+                new[n], kept[n] = self.inner.step(w, grad, s.inner[n], rate * scale if linear else rate)
             s.weights, s.inner, s.updates = new, kept, s.updates + 1
             reason = f"chunk of {self.periods[i]} tokens is full"
         else:
