@@ -1,0 +1,13 @@
+"""Hope, Hope-Attention and their baselines as one small language model (section 8.3, eq. 94-97; chapter 10).
+
+    config.py   HopeConfig: plain settings, JSON; `baseline(mixer)` of the same size
+    model.py    HopeBlock, Hope (forward, loss, generate, save, load), HopeAttention
+    mixers.py   softmax attention and linear memories: the baselines' mixers
+    state.py    HopeState: what a model carries from call to call
+"""
+from nlbook.hope.config import MIXERS, HopeConfig
+from nlbook.hope.mixers import Attention, LinearMixer
+from nlbook.hope.model import Hope, HopeAttention, HopeBlock
+from nlbook.hope.state import HopeState
+
+__all__ = ["MIXERS", "Attention", "Hope", "HopeAttention", "HopeBlock", "HopeConfig", "HopeState", "LinearMixer"]

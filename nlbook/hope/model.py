@@ -1,0 +1,242 @@
+"""Hope: self-modifying Titans followed by a continuum memory system, block by block (section 8.3, eq. 94-97)."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlbook.cms import CMS
+from nlbook.errors import NLBookError, generator, need, need_shape
+from nlbook.hope.config import HopeConfig
+from nlbook.hope.mixers import Attention, LinearMixer
+from nlbook.hope.state import HopeState, restart_rows
+from nlbook.levels import NestedSystem, levels_of
+from nlbook.titans import NeuralMemory, SelfModifyingTitans
+
+
+def rms(x: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2)): no learned gain."""
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def make_mixer(c: HopeConfig, seed: int) -> nn.Module:
+    """The sequence mixer of a block: module(x, state) -> (y, state), with `initial_state(batch)`."""
+    shared: dict[str, Any] = {"heads": c.heads, "conv": c.conv, "conv_noise": c.conv_noise, "activation": c.activation,
+                              "seed": seed, **c.options}
+    if c.mixer == "self_modifying":
+        return SelfModifyingTitans(c.dim, **shared)
+    if c.mixer == "titans":
+        return NeuralMemory(c.dim, **shared)
+    if c.mixer == "attention":
+        return Attention(c.dim, **shared)
+    return LinearMixer(c.dim, **{"rule": c.mixer, **shared})
+
+
+class StaticMLP(nn.Module):
+    """A chain of residual MLPs that do not learn in context: h <- h + down silu(up rms(h))."""
+
+    def __init__(self, dim: int, hidden: int, levels: int, seed: int) -> None:
+        super().__init__()
+        g = generator(seed)
+        self.up = nn.ParameterList([torch.randn(hidden, dim, generator=g) / dim**0.5 for _ in range(levels)])
+        self.down = nn.ParameterList([0.1 * torch.randn(dim, hidden, generator=g) / hidden**0.5 for _ in range(levels)])
+
+    def forward(self, h: Tensor) -> Tensor:
+        for up, down in zip(self.up, self.down):
+            h = h + F.linear(F.silu(F.linear(rms(h), up)), down)
+        return h
+
+
+class HopeBlock(nn.Module):
+    """Eq. 94-97 with the norms, gate and residuals that the paper leaves out:
+
+        o = mixer(rms(x))                                   self-modifying Titans, or a baseline's mixer
+        x <- x + W_o (rms(o) * silu(W_g rms(x)))            gated read-out
+        y = MLP_slow(... MLP_fast(x))                       the continuum memory system; residuals inside
+    """
+
+    def __init__(self, c: HopeConfig, seed: int) -> None:
+        super().__init__()
+        g = generator(seed)
+        self.mixer = make_mixer(c, seed + 1)
+        self.W_g = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
+        self.W_o = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
+        if c.mlp == "cms":
+            self.mlp: nn.Module = CMS(c.dim, c.hidden, c.periods, **{"objective": "local", "learn_lr": True, "seed": seed + 2,
+                                                                    **c.cms})
+        else:
+            self.mlp = StaticMLP(c.dim, c.hidden, len(c.periods), seed + 2)
+
+    def initial_state(self, batch: int) -> tuple[Any, Any]:
+        return self.mixer.initial_state(batch), self.mlp.initial_state(batch) if isinstance(self.mlp, CMS) else None
+
+    def forward(self, x: Tensor, state: tuple[Any, Any]) -> tuple[Tensor, tuple[Any, Any]]:
+        """x (batch, length, dim) -> (batch, length, dim), state."""
+        n = rms(x)
+        o, mixed = self.mixer(n, state[0])                                  # eq. 94-96
+        x = x + F.linear(rms(o) * F.silu(F.linear(n, self.W_g)), self.W_o)
+        if not isinstance(self.mlp, CMS):
+            return self.mlp(x), (mixed, None)
+        with torch.autocast(x.device.type, enabled=False):                  # fast weights stay in full precision
+            x, moved = self.mlp(x, state[1])                                # eq. 97 (70-71)
+        return x, (mixed, moved)
+
+
+class Hope(nn.Module):
+    """A language model whose blocks learn while they read. Everything is in `HopeConfig`; its defaults are Hope.
+
+    model(tokens, state) -> (logits, state): tokens (batch, length), int64; logits (batch, length, vocabulary) at position t
+    are about token t + 1. States are per sequence. The embedding is also the head.
+
+    >>> model = Hope(HopeConfig(vocabulary=10, dim=8, hidden=8))
+    >>> logits, state = model(torch.zeros(1, 5, dtype=torch.long))
+    >>> logits.shape, state.position
+    (torch.Size([1, 5, 10]), 5)
+    """
+
+    def __init__(self, config: HopeConfig) -> None:
+        super().__init__()
+        self.config = config
+        g = generator(config.seed)
+        self.embedding = nn.Parameter(0.5 * torch.randn(config.vocabulary, config.dim, generator=g))
+        self.blocks = nn.ModuleList(HopeBlock(config, 1000 * config.seed + 10 * (i + 1)) for i in range(config.layers))
+
+    # ------------------------------------------------------------------ reading
+    def initial_state(self, batch: int) -> HopeState:
+        """All memories at their learned starts."""
+        return HopeState([b.initial_state(batch) for b in self.blocks])  # type: ignore[operator]
+
+    def forward(self, tokens: Tensor, state: HopeState | None = None, *,
+                reset: Tensor | None = None) -> tuple[Tensor, HopeState]:
+        """Read `tokens` on from `state`.
+
+        reset (batch, length), bool: a document begins at this token, and nothing before it is remembered; the default comes
+        from `config.reset_token`. When all sequences restart at once their clocks do too, as in a new call; else the clocks
+        run on and the document's first chunk is shorter.
+        """
+        need(isinstance(tokens, Tensor) and tokens.ndim == 2 and tokens.dtype == torch.long, "tokens",
+             f"{getattr(tokens, 'dtype', type(tokens).__name__)} {tuple(getattr(tokens, 'shape', ()))}", "int64 (batch, length)")
+        batch, length = tokens.shape
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.vocabulary:
+            raise NLBookError(f"tokens: got values in {int(tokens.min())} .. {int(tokens.max())}, expected "
+                              f"0 .. {self.config.vocabulary - 1}")
+        state = self.initial_state(batch) if state is None else state
+        if reset is None and self.config.reset_token is not None:
+            reset = tokens == self.config.reset_token
+        if reset is not None:
+            need_shape("reset", reset, batch, length)
+        parts = []
+        for first, last in _documents(reset, length):
+            if reset is not None and first < length and (rows := reset[:, first]).any():
+                fresh = self.initial_state(batch)
+                state = fresh if rows.all() else self._restart(rows, state, fresh)
+            logits, state = self._read(tokens[:, first:last], state)
+            parts.append(logits)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
+
+    def _read(self, tokens: Tensor, state: HopeState) -> tuple[Tensor, HopeState]:
+        x = F.embedding(tokens, self.embedding)
+        blocks = []
+        for block, s in zip(self.blocks, state.blocks, strict=True):
+            x, s = block(x, s)
+            blocks.append(s)
+        return F.linear(rms(x), self.embedding), HopeState(blocks, state.position + tokens.shape[1])
+
+    @staticmethod
+    def _restart(rows: Tensor, state: HopeState, fresh: HopeState) -> HopeState:
+        state = restart_rows(rows, replace(state, blocks=[_same_cache(s, rows) for s in state.blocks]),
+                             replace(fresh, blocks=[_same_cache(f, None, s) for f, s in zip(fresh.blocks, state.blocks)]))
+        return state
+
+    def loss(self, tokens: Tensor, graded: Tensor | None = None, state: HopeState | None = None) -> Tensor:
+        """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is true."""
+        logits, _ = self(tokens, state)
+        paid = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        if graded is None:
+            return paid.mean()
+        need_shape("graded", graded, *tokens.shape)
+        weight = graded[:, 1:].flatten().to(paid.dtype)
+        return (paid * weight).sum() / weight.sum()
+
+    @torch.no_grad()
+    def generate(self, prompt: Tensor, length: int, *, state: HopeState | None = None, temperature: float = 1.0,
+                 seed: int = 0) -> tuple[Tensor, HopeState]:
+        """Go on from `prompt` (batch, n >= 1) for `length` tokens. Returns them (batch, length), and the state after the last
+        one that was read (the newest token is not read yet). Each token costs the same time and memory, whatever came before
+        (softmax attention without a window excepted: its cache grows). temperature 0: the most likely token.
+        """
+        need(prompt.ndim == 2 and prompt.shape[1] >= 1, "prompt", f"shape {tuple(prompt.shape)}", "(batch, n >= 1)")
+        need(temperature >= 0, "temperature", temperature, "a number >= 0")
+        out = list(self._sample(prompt, length, state, temperature, seed))
+        return torch.stack([t for t, _ in out], 1) if out else prompt[:, :0], out[-1][1] if out else self(prompt, state)[1]
+
+    def _sample(self, prompt: Tensor, length: int, state: HopeState | None, temperature: float,
+                seed: int) -> Iterator[tuple[Tensor, HopeState]]:
+        g = generator(seed, prompt.device)
+        for _ in range(length):
+            logits, state = self(prompt, state)
+            last = logits[:, -1].float()
+            new = last.argmax(-1) if temperature == 0 else torch.multinomial(
+                torch.softmax(last / temperature, -1), 1, generator=g)[:, 0]
+            yield new, state
+            prompt = new[:, None]
+
+    # ------------------------------------------------------------------ accounts, disk
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def levels(self, optimizer: Any = None, tokens_per_step: int | None = None) -> NestedSystem:
+        """The nested system that the model makes: see nlbook.levels.levels_of."""
+        return levels_of(self, optimizer, tokens_per_step=tokens_per_step)
+
+    def save(self, folder: str | Path) -> None:
+        """config.json and model.safetensors; nothing is pickled."""
+        from safetensors.torch import save_file
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.to_json() + "\n")
+        save_file({k: v.detach().contiguous() for k, v in self.state_dict().items()}, str(folder / "model.safetensors"))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model that `save` wrote, on the CPU."""
+        from safetensors.torch import load_file
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            need((folder / name).is_file(), "folder", str(folder), f"a folder with {name}, as Hope.save writes it")
+        model = cls(HopeConfig.from_json(folder / "config.json"))
+        weights = load_file(str(folder / "model.safetensors"))
+        model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+        return model
+
+
+class HopeAttention(Hope):
+    """Hope with softmax attention in the place of self-modifying Titans: attention, then the continuum memory system."""
+
+    def __init__(self, config: HopeConfig) -> None:
+        options = config.options if config.mixer == "attention" else {}
+        super().__init__(replace(config, mixer="attention", options=options))
+
+
+def _documents(reset: Tensor | None, length: int) -> Iterator[tuple[int, int]]:
+    """Stretches of tokens between restarts of any sequence."""
+    starts = [] if reset is None else [i for i in torch.nonzero(reset.any(0)).flatten().tolist() if i > 0]
+    edges = [0, *starts, length]
+    yield from zip(edges[:-1], edges[1:])
+
+
+def _same_cache(block: tuple[Any, Any], rows: Tensor | None, like: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+    """Attention keeps its cache and hides what lies before a document's beginning; other states are left as they are."""
+    from nlbook.hope.mixers import AttentionState
+    mine, theirs = block[0], (like or block)[0]
+    if not isinstance(theirs, AttentionState):
+        return block
+    if rows is None:  # the fresh state: same cache, documents begin now
+        now = torch.full_like(theirs.begin, theirs.position)
+        return replace(theirs, begin=now, tail=mine.tail), block[1]
+    return block

@@ -1,0 +1,223 @@
+"""One training loop for every model of the book: a seed, a bar, checkpoints that continue bit for bit, and a clear end.
+
+    history = train(model, batches, 400, lr=5e-3, folder="runs/hope")
+
+`batches(step)` returns the batch of that step (0, 1, ...), the same each time it is asked: that is what makes a run that was
+killed and started again the same run. Nothing is pickled; a checkpoint is one safetensors file that is replaced as a whole.
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlbook.errors import NLBookError, need
+from nlbook.progress import quiet
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class TrainingStopped(NLBookError):
+    """Training cannot go on: the loss or a gradient is no longer finite."""
+
+
+@dataclass
+class History:
+    """loss[i], norm[i]: loss and gradient norm (before clipping) of step i. marks: what `check` returned, by step."""
+
+    loss: list[float] = field(default_factory=list)
+    norm: list[float] = field(default_factory=list)
+    marks: dict[int, float] = field(default_factory=dict)
+    stopped: bool = False
+
+    @property
+    def steps(self) -> int:
+        return len(self.loss)
+
+    def tail(self, n: int = 20) -> float:
+        """Mean loss of the last n steps."""
+        last = self.loss[-n:]
+        return sum(last) / max(1, len(last))
+
+
+def default_loss(model: nn.Module, batch: Any) -> Tensor:
+    """A task's batch (with `tokens` and `loss(logits)`), or plain tokens for a model with a `loss` of its own."""
+    if hasattr(batch, "tokens") and hasattr(batch, "loss"):
+        return batch.loss(model(batch.tokens)[0])
+    own = getattr(model, "loss", None)
+    need(callable(own), "loss", "None", "a function (model, batch) -> loss: this model and batch have none of their own")
+    return own(batch)  # type: ignore[misc]
+
+
+def cosine(step: int, steps: int, warmup: int) -> float:
+    """Factor on the learning rate: up over `warmup` steps, then down to 0 along half a cosine."""
+    return min(1.0, (step + 1) / max(1, warmup)) * (0.5 + 0.5 * math.cos(math.pi * step / max(1, steps)))
+
+
+def constant(step: int, steps: int, warmup: int) -> float:
+    """Factor on the learning rate: up over `warmup` steps, then 1."""
+    return min(1.0, (step + 1) / max(1, warmup))
+
+
+def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.01, start_lr: float = 1.0) -> torch.optim.AdamW:
+    """AdamW for a model of the book. start_lr: a factor on the rate of meta-learned initial states (`nested_initial_states`);
+    weight decay applies to matrices only, not to starts, gains, biases or convolution taps.
+    """
+    starts = {id(p) for m in model.modules() for n in getattr(m, "nested_initial_states", ())
+              for p in _parameters(getattr(m, n, None))}
+    groups: dict[str, list[nn.Parameter]] = {"start": [], "matrix": [], "other": []}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            matrix = p.ndim == 2 and not name.endswith("embedding")
+            groups["start" if id(p) in starts else "matrix" if matrix else "other"].append(p)
+    rates = {"start": (start_lr, 0.0), "matrix": (1.0, weight_decay), "other": (1.0, 0.0)}
+    return torch.optim.AdamW([{"params": ps, "lr": lr * rates[n][0], "weight_decay": rates[n][1]}
+                              for n, ps in groups.items() if ps], lr=lr, betas=(0.9, 0.95))
+
+
+def _parameters(held: Any) -> Iterable[nn.Parameter]:
+    if isinstance(held, nn.Parameter):
+        return [held]
+    return held.parameters() if isinstance(held, nn.Module) else []
+
+
+def train(model: nn.Module, batches: Callable[[int], Any], steps: int, *, lr: float = 3e-3,
+          loss: Callable[[nn.Module, Any], Tensor] = default_loss, optimizer: torch.optim.Optimizer | None = None,
+          schedule: Callable[[int, int, int], float] = cosine, warmup: int = 30, clip: float | None = 1.0, seed: int = 0,
+          check: Callable[[nn.Module], float] | None = None, every: int = 50, enough: float | None = None, patience: int = 1,
+          folder: str | Path | None = None, save_every: int = 100, label: str = "training") -> History:
+    """Train `model` in place for `steps` steps.
+
+    Args:
+        batches: step -> batch; a pure function of the step. loss: (model, batch) -> scalar.
+        optimizer: any torch optimizer over the model's parameters; AdamW (`adamw`) with `lr` when None. Its groups' rates are
+            multiplied by `schedule(step, steps, warmup)`.
+        clip: bound on the gradient's norm; None: none.
+        seed: of torch's global generator inside the loop (dropout and the like); the caller's generator is not touched.
+        check: a number to watch, computed every `every` steps (a validation loss, an accuracy) without gradients.
+        enough: stop when the last `patience` checks were all >= this.
+        folder: keep a checkpoint here, every `save_every` steps and at the end. If there is one already, training goes on
+            from it, bit for bit as if it had never stopped.
+
+    Raises:
+        TrainingStopped: the loss or the gradient is not finite. The model is back at its last good checkpoint, if any.
+    """
+    need(isinstance(steps, int) and steps >= 0, "steps", steps, "an int >= 0")
+    need(every >= 1 and save_every >= 1 and patience >= 1, "every, save_every, patience", (every, save_every, patience), "ints >= 1")
+    opt = adamw(model, lr) if optimizer is None else optimizer
+    for group in opt.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    path = None if folder is None else Path(folder) / CHECKPOINT
+    history = History()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if path is not None and path.is_file():
+            history = load_checkpoint(path, model, opt)
+        bar = None if quiet() else _bar(steps, history.steps, label)
+        tokens, began = 0, time.perf_counter()
+        while history.steps < steps and not history.stopped:
+            step = history.steps
+            batch = batches(step)
+            for group in opt.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(step, steps, warmup)
+            opt.zero_grad(set_to_none=True)
+            paid = loss(model, batch)
+            paid.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip)
+            if not (torch.isfinite(paid) and torch.isfinite(norm)):
+                _stop(float(paid.detach()), float(norm), step, history, path, model, opt)
+            opt.step()
+            history.loss.append(float(paid.detach()))
+            history.norm.append(float(norm))
+            if check is not None and history.steps % every == 0:
+                with torch.no_grad():
+                    history.marks[history.steps] = float(check(model))
+                last = list(history.marks.values())[-patience:]
+                history.stopped = enough is not None and len(last) == patience and min(last) >= enough
+            if path is not None and (history.steps % save_every == 0 or history.steps == steps or history.stopped):
+                save_checkpoint(path, model, opt, history)
+            if bar is not None:
+                tokens += _tokens(batch)
+                bar.update()
+                bar.set_postfix_str(f"loss {history.tail(10):.3f}, {tokens / (time.perf_counter() - began):,.0f} tokens/s")
+        if bar is not None:
+            bar.close()
+    return history
+
+
+def _bar(steps: int, done: int, label: str) -> Any:
+    from tqdm.auto import tqdm
+    return tqdm(total=steps, initial=done, desc=label, leave=False, dynamic_ncols=True)
+
+
+def _tokens(batch: Any) -> int:
+    t = getattr(batch, "tokens", batch)
+    return t.numel() if isinstance(t, Tensor) else 0
+
+
+def _stop(paid: float, norm: float, step: int, history: History, path: Path | None, model: nn.Module,
+          opt: torch.optim.Optimizer) -> None:
+    what = f"the loss is {paid}" if not math.isfinite(paid) else f"the loss is {paid:.4g} but its gradient's norm is {norm}"
+    before = ", ".join(f"{x:.4g}" for x in history.loss[-3:]) or "none"
+    kept = "no checkpoint was kept (folder=None)"
+    if path is not None and path.is_file():
+        kept = f"the model is back at the checkpoint of step {load_checkpoint(path, model, opt).steps} ({path.name})"
+    elif path is not None:
+        kept = "no checkpoint had been written yet"
+    raise TrainingStopped(f"training stopped at step {step}: {what}; losses before it: {before}; {kept}. "
+                          "A smaller lr, more warm-up or a smaller inner rate (eta) usually helps.")
+
+
+# ---------------------------------------------------------------------- checkpoints
+def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History) -> None:
+    """Model, optimizer, history and random state in one safetensors file, replaced as a whole: a kill leaves the old one."""
+    from safetensors.torch import save_file
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = {f"model/{k}": v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()}
+    held = opt.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for i, kept in held["state"].items():
+        for k, v in kept.items():
+            if isinstance(v, Tensor):
+                flat[f"opt/{i}/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
+            else:
+                plain.setdefault(str(i), {})[k] = v
+    flat["random"] = torch.get_rng_state()
+    facts = {"history": asdict(history), "groups": held["param_groups"], "plain": plain}
+    part = path.with_suffix(".part")
+    save_file(flat, str(part), metadata={"nlbook.train": json.dumps(facts)})
+    os.replace(part, path)
+
+
+def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer) -> History:
+    """Put model, optimizer and torch's generator where `save_checkpoint` found them; returns the history until then."""
+    from safetensors import safe_open
+    with safe_open(str(path), framework="pt") as f:
+        meta = (f.metadata() or {}).get("nlbook.train")
+        if meta is None:
+            raise NLBookError(f"path: got {path}, which is no training checkpoint, expected a file that train() wrote")
+        flat = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+    facts = json.loads(meta)
+    try:
+        model.load_state_dict({k[6:]: v for k, v in flat.items() if k.startswith("model/")})
+    except RuntimeError as e:
+        raise NLBookError(f"folder: got a checkpoint of another model, expected one of this model ({e})") from e
+    state: dict[int, dict[str, Any]] = {int(i): dict(kept) for i, kept in facts["plain"].items()}
+    for name, v in flat.items():
+        if name.startswith("opt/"):
+            _, i, k = name.split("/", 2)
+            state.setdefault(int(i), {})[k] = v
+    groups = [{**g, **{k: tuple(v) for k, v in g.items() if k == "betas"}} for g in facts["groups"]]
+    opt.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(flat["random"])
+    h: Mapping[str, Any] = facts["history"]
+    return History(h["loss"], h["norm"], {int(k): v for k, v in h["marks"].items()}, h["stopped"])
