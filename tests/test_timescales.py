@@ -64,7 +64,8 @@ def test_curves_start_and_end_where_the_numbers_say() -> None:
 
 
 @pytest.mark.parametrize(("make", "match"), [
-    (lambda: stability_border(0), "period"), (lambda: period_run(2, -1.0), "step"), (lambda: two_tasks(keep=0.0), "keep"),
+    (lambda: stability_border(0), "period"), (lambda: period_run(2, -1.0), "step"),
+    (lambda: two_tasks(keep=0.0), "keep"),
     (lambda: two_tasks((1, 2), (0.1,)), "steps"), (lambda: two_tasks(long=0), "long"),
 ])
 def test_errors(make, match: str) -> None:

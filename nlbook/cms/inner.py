@@ -62,7 +62,7 @@ class Adam:
     weight_decay: float = 0.0
 
     def init(self, w: Tensor) -> InnerState:
-        return {"m": torch.zeros_like(w), "v": torch.zeros_like(w), "step": torch.zeros((), dtype=w.dtype, device=w.device)}
+        return {"m": torch.zeros_like(w), "v": torch.zeros_like(w), "step": w.new_zeros(())}
 
     def step(self, w: Tensor, g: Tensor, state: InnerState, lr: Tensor | float) -> tuple[Tensor, InnerState]:
         b1, b2 = self.betas
@@ -111,9 +111,10 @@ _NAMED: dict[str, Any] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
 
 def inner_of(optimizer: Any) -> Inner:
     """"sgd", "momentum", "adam", or an object with `init` and `step`."""
+    wanted = f"one of {sorted(_NAMED)}, or an object with init and step"
     if isinstance(optimizer, str):
-        need(optimizer in _NAMED, "optimizer", repr(optimizer), f"one of {sorted(_NAMED)}, or an object with init and step")
+        need(optimizer in _NAMED, "optimizer", repr(optimizer), wanted)
         return _NAMED[optimizer]()
     if not isinstance(optimizer, Inner) or isinstance(optimizer, type):
-        raise NLBookError(f"optimizer: got {optimizer!r}, expected one of {sorted(_NAMED)}, or an object with init and step")
+        raise NLBookError(f"optimizer: got {optimizer!r}, expected {wanted}")
     return optimizer

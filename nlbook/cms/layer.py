@@ -20,7 +20,7 @@ from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
 from nlbook.errors import NLBookError, generator, need, need_float, need_same, need_shape
 from nlbook.levels import Component, Writes
 
-Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient = sum e a^T
+Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient sum e a^T
 Loss = Callable[[Tensor, Tensor], Tensor]      # (y, target) -> (batch, length), one number a token
 
 
@@ -93,9 +93,10 @@ class CMS(Writes, nn.Module):
 
     def __init__(self, dim: int, hidden: int | Sequence[int], periods: Sequence[int], variant: str = "sequential", *,
                  objective: str = "task", loss: Loss = half_squared_error, optimizer: Any = "sgd",
-                 lr: float | Sequence[float] = 0.1, learn_lr: bool = False, reduce: str = "mean", partial: str = "carry",
-                 regime: str = "sequence", meta: str = "fomaml", meta_lr: float = 0.1, first_order: bool = False,
-                 activation: str = "silu", norm: bool = True, down_scale: float = 0.1, value_scale: float = 0.3,
+                 lr: float | Sequence[float] = 0.1, learn_lr: bool = False, reduce: str = "mean",
+                 partial: str = "carry", regime: str = "sequence", meta: str = "fomaml", meta_lr: float = 0.1,
+                 first_order: bool = False, activation: str = "silu", norm: bool = True, down_scale: float = 0.1,
+                 value_scale: float = 0.3,
                  seed: int = 0) -> None:
         super().__init__()
         self.periods = _periods(periods)
@@ -112,7 +113,7 @@ class CMS(Writes, nn.Module):
              "strictly growing periods for variant='nested': each level's start belongs to the next slower level")
         rates = [float(r) for r in _each("lr", lr, k)]
         need(all(r >= 0 and math.isfinite(r) for r in rates), "lr", lr, "finite numbers >= 0")
-        need(not learn_lr or all(r > 0 for r in rates), "lr", lr, "numbers > 0 when learn_lr=True (they are kept as logarithms)")
+        need(not learn_lr or all(r > 0 for r in rates), "lr", lr, "numbers > 0 when learn_lr=True (kept as logarithms)")
         self.variant, self.objective, self.loss, self.inner = variant, objective, loss, inner_of(optimizer)
         self.reduce, self.partial, self.regime, self.meta, self.meta_lr = reduce, partial, regime, meta, float(meta_lr)
         self.first_order, self.activation, self.norm, self.value_scale = first_order, activation, norm, value_scale
@@ -157,8 +158,9 @@ class CMS(Writes, nn.Module):
         return self.rates[level] if self.rates is not None else self.log_lr[level].exp()
 
     # ------------------------------------------------------------------ forward
-    def forward(self, x: Tensor, state: CMSState | None = None, target: Tensor | None = None, *, loss: Loss | None = None,
-                weight: Tensor | None = None, partial: str | None = None) -> tuple[Tensor, CMSState]:
+    def forward(self, x: Tensor, state: CMSState | None = None, target: Tensor | None = None, *,
+                loss: Loss | None = None, weight: Tensor | None = None, partial: str | None = None
+                ) -> tuple[Tensor, CMSState]:
         """Read x and learn from it.
 
         Args:
@@ -323,7 +325,8 @@ class CMS(Writes, nn.Module):
             e = e * self._fold(weight[..., None])
         return e / batch if self.regime == "shared" and self.reduce == "mean" else e
 
-    def _gather(self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None, pending: list[Rows]) -> None:
+    def _gather(self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None,
+                pending: list[Rows]) -> None:
         """Backpropagate the loss signal through the levels; keep rows (input, error) of each weight's gradient."""
         keep = torch.is_grad_enabled() and not self.first_order
         with torch.set_grad_enabled(keep):
@@ -463,7 +466,7 @@ def _count(name: str, n: Any) -> int:
 
 def _periods(periods: Any) -> list[int]:
     if not isinstance(periods, list | tuple) or not periods:
-        raise NLBookError(f"periods: got {periods!r}, expected tokens per update, one int >= 1 per level, e.g. (16, 64, 256)")
+        raise NLBookError(f"periods: got {periods!r}, expected tokens per update, one int >= 1 a level: (16, 64, 256)")
     return [_count("periods", c) for c in periods]
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nlbook.cms.layer import CMS, rms
 
-_ACT: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu, "tanh": torch.tanh, "relu": F.relu, "identity": lambda z: z}
+_ACT: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu, "gelu": F.gelu, "tanh": torch.tanh, "relu": F.relu, "identity": lambda z: z}
 
 
 def cms_reference(cms: CMS, x: Tensor, target: Tensor | None = None

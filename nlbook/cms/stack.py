@@ -1,8 +1,9 @@
-"""`stack_levels`: give the MLPs of an existing decoder update periods of their own (section 7.3, ad-hoc level stacking).
+"""`stack_levels`: update periods for the MLPs of an existing decoder (section 7.3, ad-hoc level stacking).
 
-The network is left as it is, so the function is preserved: nothing changes until a level moves. What is added is the clock.
-Contiguous groups of blocks share a period, the first blocks the fastest by default; everything else (attention, embeddings,
-norms) is frozen or has a period too. This is regime B: shared weights, gradients accumulated over each level's own chunk.
+The network is left as it is, so the function is preserved: nothing changes until a level moves. What is added is the
+clock. Contiguous groups of blocks share a period, the first blocks the fastest by default; everything else (attention,
+embeddings, norms) is frozen or has a period too. This is regime B: shared weights, gradients accumulated over each
+level's own chunk.
 """
 from __future__ import annotations
 
@@ -34,8 +35,11 @@ class Level:
 
 
 def find_mlps(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Path -> MLP parameters, in order: `...mlp` or `...feed_forward` modules (Llama, GPT-2, Qwen, most hand-written decoders),
-    or the linear1 and linear2 of torch's own Transformer layers."""
+    """Path -> MLP parameters, in the model's order.
+
+    Modules named mlp, feed_forward or ffn (Llama, GPT-2, Qwen, most hand-written decoders), or linear1 and linear2 of
+    torch's own Transformer layers.
+    """
     found: dict[str, list[nn.Parameter]] = {}
     for path, m in model.named_modules():
         if path and path.rsplit(".", 1)[-1] in ("mlp", "feed_forward", "ffn"):
@@ -52,8 +56,9 @@ class LevelStack:
         stack = stack_levels(model, (64, 256, 1024), lr=1e-3)
         model(...).loss.backward();  stack.step(tokens=length)      # gradients are taken over, then set to None
 
-    A level moves at the first step at whose end it has gathered `period` tokens; the mean over those tokens is what its inner
-    optimizer sees. `param_groups`, `state_dict` and `nested_components` make it work with `levels_of` and with files.
+    A level moves at the first step at whose end it has gathered `period` tokens; the mean over those tokens is what its
+    inner optimizer sees. `param_groups`, `state_dict` and `nested_components` make it work with `levels_of` and with
+    files.
     """
 
     def __init__(self, levels: Sequence[Level], frozen: Iterable[nn.Parameter], reduce: str) -> None:
@@ -72,8 +77,8 @@ class LevelStack:
         """
         need(isinstance(tokens, int) and tokens >= 1, "tokens", tokens, "tokens per sequence in this call, an int >= 1")
         fastest = min(self.levels, key=lambda v: v.period)
-        need(tokens <= fastest.period, "tokens", tokens, f"at most {fastest.period}, the period of {fastest.name}: one backward "
-             "pass cannot hold two of its updates; cut the call, or use CMS for updates inside a context")
+        need(tokens <= fastest.period, "tokens", tokens, f"at most {fastest.period}, the period of {fastest.name}: one "
+             "backward pass cannot hold two of its updates; cut the call, or use CMS for updates inside a context")
         moved = []
         self.position += tokens
         for level in self.levels:
@@ -133,12 +138,13 @@ class LevelStack:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         periods = [d["period"] for d in state["levels"]]
-        need(periods == [v.period for v in self.levels], "state", f"periods {periods}", f"{[v.period for v in self.levels]}")
+        mine = [v.period for v in self.levels]
+        need(periods == mine, "state", f"periods {periods}", f"{mine}")
         self.position = state["position"]
         for v, d in zip(self.levels, state["levels"]):
             v.tokens, v.updates = d["tokens"], d["updates"]
-            for mine, theirs in zip(v.gathered, d["gathered"]):
-                mine.copy_(theirs)
+            for own, saved in zip(v.gathered, d["gathered"]):
+                own.copy_(saved)
             v.optimizer.load_state_dict(d["optimizer"])
 
 
@@ -153,20 +159,21 @@ def stack_levels(model: nn.Module, periods: Sequence[int], *, lr: float | Sequen
         lr: one step size, or one per level.
         optimizer: `optimizer(params, lr=...)`, one instance per level, so each level has its own momentum or moments.
         assign: level of each MLP, in the model's order. Default: contiguous groups of near-equal size, in the order of
-            `periods`, so that (64, 256, 1024) makes early blocks fast and late ones slow (as figure 5 of the paper orders them).
+            `periods`, so that (64, 256, 1024) makes early blocks fast and late ones slow (as figure 5 of the paper
+            orders them).
         rest: period of everything that is no MLP; None freezes it (requires_grad=False).
         reduce: "mean" over the tokens of a chunk, or "sum".
 
     With lr = 0 the model stays the pre-trained one for ever; the deviation is linear in lr (section 7.3, eq. 70-71).
     """
-    need(isinstance(periods, list | tuple) and len(periods) > 0, "periods", periods, "tokens per update, one int per level")
+    need(isinstance(periods, list | tuple) and len(periods) > 0, "periods", periods, "tokens per update, one per level")
     for c in periods:
         need(isinstance(c, int) and c >= 1, "periods", c, "ints >= 1")
     need(reduce in ("mean", "sum"), "reduce", repr(reduce), "'mean' or 'sum'")
     mlps = find_mlps(model)
     if not mlps:
-        raise NLBookError("model: got one without MLPs that find_mlps knows, expected modules named mlp, feed_forward or ffn, or "
-                          "torch's Transformer layers")
+        raise NLBookError("model: got one without MLPs that find_mlps knows, expected modules named mlp, feed_forward "
+                          "or ffn, or torch's Transformer layers")
     k, n = len(periods), len(mlps)
     need(n >= k, "periods", f"{k} levels", f"at most {n}, the number of MLPs in the model")
     assign = [i * k // n for i in range(n)] if assign is None else list(assign)

@@ -129,7 +129,7 @@ class CMSState:
         with safe_open(str(path), framework="pt") as f:
             meta = (f.metadata() or {}).get("nlbook.cms")
             if meta is None:
-                raise NLBookError(f"path: got {path}, which holds no CMS state, expected a file that CMSState.save wrote")
+                raise NLBookError(f"path: got {path}, which holds no CMS state, expected a file of CMSState.save")
             facts = json.loads(meta)
             levels = [LevelState({}, d["clock"], updates=d["updates"], restarts=d["restarts"]) for d in facts["levels"]]
             for name in f.keys():  # noqa: SIM118 (safe_open is no dict)

@@ -1,7 +1,7 @@
 """Task streams for continual learning, and the field's three numbers for them.
 
-A stream is a list of tasks that come one after the other; the learner is not told when one ends (EWC is, and says so). Results
-are matrices R: R[i, j] is the accuracy on task j's test set after training on tasks 0 ... i.
+A stream is a list of tasks that come one after the other; the learner is not told when one ends (EWC is, and says so).
+Results are matrices R: R[i, j] is the accuracy on task j's test set after training on tasks 0 ... i.
 """
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def learning_accuracy(r: Tensor) -> Tensor:
 def forgetting(r: Tensor) -> Tensor:
     """Mean over old tasks of best accuracy before the last task minus accuracy at the end (Chaudhry et al. 2018).
 
-    mean_{j < T-1} ( max_{i < T-1} R[i, j] - R[T-1, j] ); negative where the last task helped an old one. 0 for one task.
+    mean_{j < T-1} ( max_{i < T-1} R[i, j] - R[T-1, j] ); negative where the last task helped an old one.
     """
     r = _matrix(r)
     if r.shape[-1] == 1:

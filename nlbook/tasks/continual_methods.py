@@ -1,8 +1,8 @@
 """Learners for the fair ablation of chapter 08: a CMS against one MLP of the same size, and what else could explain it.
 
-All runs of one method, every seed at every learning rate, are one batched computation: parameters carry a leading replica
-axis, so tuning a method costs little more than running it. The network is three residual MLP blocks, chained (eq. 70) or in
-parallel (eq. 74), and a linear head. A token is one training step's batch; periods count steps.
+All runs of one method, every seed at every learning rate, are one batched computation: parameters carry a leading
+replica axis, so tuning a method costs little more than running it. The network is three residual MLP blocks, chained
+(eq. 70) or in parallel (eq. 74), and a linear head. A token is one training step's batch; periods count steps.
 """
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class Method:
     Args:
         periods: steps between two updates of each block (eq. 71); `head_period` of the linear head.
         reduce: what an update takes of its C gradients: "sum" (as printed), "mean", or "sqrt" (sum / sqrt(C)).
-        lr_split: factors on the blocks' learning rates (the control that has the step sizes of a CMS, but not its periods).
+        lr_split: factors on the blocks' learning rates (the control that has the step sizes of a CMS, but not its
+            periods).
         headwise: blocks in parallel (eq. 74) instead of chained (eq. 70).
         frozen: numbers of blocks that never move.
-        reset: steps after which the `reset_blocks` restart from their slow start state (nested CMS, eq. 72, Reptile with rate
-            `meta_lr`); 0 is never.
+        reset: steps after which the `reset_blocks` restart from their slow start state (nested CMS, eq. 72, Reptile
+            with rate `meta_lr`); 0 is never.
         ema: tested weights are an exponential average with this retention; 0 is off.
         ewc: strength of elastic weight consolidation (it is told when a task ends); 0 is off.
         replay: examples kept by reservoir sampling and mixed in one to one; 0 is off.
@@ -56,8 +57,8 @@ class Method:
     adam: bool = False
 
     def __post_init__(self) -> None:
-        need(len(self.periods) >= 1 and all(isinstance(c, int) and c >= 1 for c in self.periods), "periods", self.periods,
-             "ints >= 1, one per block")
+        good = len(self.periods) >= 1 and all(isinstance(c, int) and c >= 1 for c in self.periods)
+        need(good, "periods", self.periods, "ints >= 1, one per block")
         need(self.reduce in ("sum", "mean", "sqrt"), "reduce", repr(self.reduce), "'sum', 'mean' or 'sqrt'")
         need(self.lr_split is None or len(self.lr_split) == len(self.periods), "lr_split", self.lr_split,
              f"{len(self.periods)} factors, one per block")
@@ -123,8 +124,8 @@ class Score:
 
     def row(self) -> str:
         a = self.average
-        return (f"{a.mean():.3f} +- {a.std(correction=0):.3f} | {self.learned.mean():.3f} | {self.forgotten.mean():.3f} "
-                f"| lr {self.lr:g}{' (edge of the grid)' if self.at_edge else ''}")
+        return (f"{a.mean():.3f} +- {a.std(correction=0):.3f} | {self.learned.mean():.3f} | "
+                f"{self.forgotten.mean():.3f} | lr {self.lr:g}{' (edge of the grid)' if self.at_edge else ''}")
 
 
 class Net:
@@ -134,7 +135,8 @@ class Net:
         self.blocks, self.headwise = blocks, headwise
         params: dict[str, Tensor] = {}
         for i in range(blocks):
-            for name, shape, gain, offset in ((f"up{i}", (DIM, hidden), 1.4, i), (f"down{i}", (hidden, DIM), 0.3, i + 3)):
+            for name, shape, gain, offset in ((f"up{i}", (DIM, hidden), 1.4, i),
+                                              (f"down{i}", (hidden, DIM), 0.3, i + 3)):
                 draw = [torch.randn(*shape, generator=generator(7 * s + offset)) for s in seeds]
                 params[name] = torch.stack(draw) * gain / math.sqrt(shape[0])
         params["head"] = torch.zeros(len(seeds), DIM, CLASSES)
@@ -155,7 +157,8 @@ def train(method: Method, kind: str | Callable[[int], list[Task]], lrs: Sequence
           dtype: torch.dtype = torch.float32) -> Run:
     """Run one method on a stream for all seeds and learning rates at once.
 
-    kind: a kind of `stream`, or a function seed -> tasks. cycles: pass through the tasks that often (`steps` each time).
+    kind: a kind of `stream`, or a function seed -> tasks. cycles: pass through the tasks that often (`steps` each
+        time).
     curve_every: also record the accuracy on all tasks every so many steps.
     """
     need(len(lrs) > 0 and all(lr >= 0 for lr in lrs), "lrs", lrs, "learning rates >= 0")
@@ -229,11 +232,12 @@ def recoveries(kind: str, method: Method, *, lr: float = 0.1, seeds: Sequence[in
             "jump": float(a[n - 1:].diff().max()), "b_end": float(b[-1])}
 
 
-def period_effect(periods: Sequence[int], lr: float, *, adam: bool = False, steps: int = 64, seed: int = 0) -> dict[int, float]:
-    """How much does updating every C steps with the summed gradient change 64 steps of training, at equal total step size?
+def period_effect(periods: Sequence[int], lr: float, *, adam: bool = False, steps: int = 64, seed: int = 0
+                  ) -> dict[int, float]:
+    """What does updating every C steps, with the summed gradient, change in 64 steps of training?
 
-    |theta_C - theta_1| / |theta_1 - theta_0| per C. Falls linearly with lr for SGD (the period is a second-order effect), not
-    for Adam, whose normalised step is taken C times less often.
+    |theta_C - theta_1| / |theta_1 - theta_0| per C. Falls linearly with lr for SGD (the period is a second-order
+    effect), not for Adam, whose normalised step is taken C times less often.
     """
     def end(c: int) -> Tensor:
         g = generator(seed)
@@ -259,13 +263,13 @@ class _Learner:
     def __init__(self, method: Method, net: Net, rate: Tensor) -> None:
         self.m, self.net, self.rate, self.count = method, net, rate, 0
         p = net.params
-        self.period = {n: method.head_period if b is None else method.periods[b] for n, b in ((n, _block(n)) for n in p)}
+        self.period = {n: method.head_period if (b := _block(n)) is None else method.periods[b] for n in p}
         power = {"sum": 0.0, "mean": -1.0, "sqrt": -0.5}[method.reduce]
         self.scale = {n: self.period[n] ** power for n in p}
         if method.lr_split is not None:
             self.scale = {n: 1.0 if (b := _block(n)) is None else method.lr_split[b] for n in p}
         self.frozen = {n for n in p if _block(n) in method.frozen}
-        self.resets = [n for n in p if (_block(n) in method.reset_blocks if _block(n) is not None else method.reset_head)]
+        self.resets = [n for n in p if (method.reset_head if _block(n) is None else _block(n) in method.reset_blocks)]
         zeros = {n: torch.zeros_like(v) for n, v in p.items()}
         self.sum = {n: v.clone() for n, v in zeros.items()}
         self.start = {n: v.detach().clone() for n, v in p.items()}
@@ -311,7 +315,7 @@ class _Learner:
         return split * (m / (1 - 0.9**k)) / ((v / (1 - 0.99**k)).sqrt() + 1e-8)
 
     def consolidate(self, xs: list[Tensor], index: Tensor, draws: list[torch.Generator], samples: int = 40) -> None:
-        """EWC at the end of a task: add the diagonal of the Fisher matrix (labels drawn from the model), move the anchor."""
+        """EWC at the end of a task: add the Fisher diagonal (labels drawn from the model), move the anchor."""
         assert self.fisher is not None
         p = self.net.params
         for _ in range(samples):

@@ -24,7 +24,8 @@ def unit_keys(seeds: int, n: int, d: int, seed: int = 0) -> Tensor:
 def stability_border(period: int, d: int = 16, seeds: int = 200, seed: int = 0) -> float:
     """The largest stable step of a level that sums the gradients of `period` tokens: mean of 2 / lambda_max(sum k k^T).
 
-    A single token gives 2 (|k| = 1). The more tokens a chunk has, the more of them point the same way, the smaller the border.
+    A single token gives 2 (|k| = 1). The more tokens a chunk has, the more of them point the same way, the smaller the
+    border.
     """
     need(isinstance(period, int) and period >= 1, "period", period, "an int >= 1")
     k = unit_keys(seeds, period, d, seed)
@@ -34,7 +35,7 @@ def stability_border(period: int, d: int = 16, seeds: int = 200, seed: int = 0) 
 def period_run(period: int, step: float, d: int = 16, updates: int = 30, seeds: int = 8, seed: int = 0) -> Tensor:
     """Error after 0 ... `updates` updates, each the summed gradient of the same `period` keys: (updates + 1,).
 
-    Relative to the start: sum |(M - M*) k|^2 over the chunk's keys, mean over seeds. It grows without bound beyond the border.
+    Relative to the start: sum |(M - M*) k|^2 over the chunk's keys, mean over seeds. Unbounded beyond the border.
     """
     need(isinstance(period, int) and period >= 1, "period", period, "an int >= 1")
     need(step >= 0, "step", step, ">= 0")
@@ -55,7 +56,7 @@ def stability_map(periods: Sequence[int], steps: Sequence[float], **kw: int) -> 
 
 # ---------------------------------------------------------------------- two tasks and a clock (V7)
 class TwoTasks(NamedTuple):
-    """Relative squared errors, 1 = knows nothing, mean over seeds. `a_reset`, `b_reset`: after the fast level's reset."""
+    """Relative squared errors, mean over seeds; 1 = knows nothing. `*_reset`: after the fast level's reset."""
 
     a_learned: float   # error on A when A ends
     a: float           # error on A when B ends
@@ -74,7 +75,8 @@ def two_tasks(periods: Sequence[int] = (1, 16, 256), steps: Sequence[float] | No
     """Learn A for `long` steps, then B for `short`; levels add up: y = sum_l W_l x, loss 1/2 |y - A x|^2.
 
     Args:
-        periods: steps between two updates of each level, the first is the fast one. Level l sums its gradients (eq. 71).
+        periods: steps between two updates of each level, the first is the fast one. Gradients are summed
+            (eq. 71).
         steps: step size per level; default 0.5 / period, the same total step in a given time for every level.
         keep: retention of the fast level per step; 1 forgets nothing.
         reset: set the fast level to zero at the end of B (the end of its context) for the `*_reset` errors.
