@@ -21,6 +21,7 @@ from nlbook.memory.presets import make
 from nlbook.tasks import recall as task
 
 TEMPERATURE = 0.1  # of every softmax memory here; unit keys of width 32 are told apart below about 0.3
+SEQUENCES = 8      # a world, where one sequence asks only a few questions
 RECENCY = 0.9      # what a pair's weight loses at every later token, where a memory prefers the recent
 LABELS = {"softmax": "softmax, full cache", "window": "softmax, sliding window", "hebbian": "Hebbian", "delta": "delta",
           "gated_delta": "gated delta", "rls": "best linear (RLS)", "mlp": "MLP, one pass",
@@ -83,7 +84,7 @@ def sizes(name: str, n: int, d: int) -> list[int]:
     if name == "softmax":
         return [n]
     if name == "window":
-        return [c for i in range(5, 0, -1) if (c := n >> i) >= 1]
+        return [c for i in range(5, -1, -1) if (c := n >> i) >= 1]
     cache = n * (2 * d + 1)
     cost = {"mlp": lambda s: 2 * d * s, "rls": lambda s: s * s + d * s}.get(name, lambda s: d * s)
     return [s for s in (16 << i for i in range(8)) if cost(s) <= 1.25 * cache]
@@ -120,21 +121,26 @@ def rewriters() -> dict[str, Memory]:
             "delta": make("delta"), "rls": make("rls")}
 
 
+def _by_world(memory: Memory, data: task.Recall, worlds: int) -> Tensor:
+    """Shares (worlds,): each world's is the mean over SEQUENCES sequences of its own."""
+    return identified(memory, data)[0].view(worlds, -1).mean(-1)
+
+
 def rewriting(times: Sequence[int] = (1, 2, 4, 8, 16), *, n: int = 8, d: int = 32, rho: float = 0.0, worlds: int = 5,
               seed: int = 0) -> dict[str, dict[int, Tensor]]:
     """n keys, each written `times` times with new values; asked for the latest: member -> times -> (worlds,)."""
-    streams = {r: task.rewrites(n, r, d, rho, batch=worlds, seed=seed) for r in times}
-    return {name: {r: identified(m, data)[0] for r, data in streams.items()} for name, m in rewriters().items()}
+    streams = {r: task.rewrites(n, r, d, rho, batch=worlds * SEQUENCES, seed=seed) for r in times}
+    return {name: {r: _by_world(m, data, worlds) for r, data in streams.items()} for name, m in rewriters().items()}
 
 
 def overlapping(rhos: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), *, n: int = 32, d: int = 32, worlds: int = 5,
                 seed: int = 0) -> dict[str, dict[float, Tensor]]:
     """n pairs whose keys overlap by about rho: member -> rho -> (worlds,). delta at the rate 0.3, no recency."""
-    streams = {rho: task.pairs(n, d, rho, batch=worlds, seed=seed) for rho in rhos}
+    streams = {rho: task.pairs(n, d, rho, batch=worlds * SEQUENCES, seed=seed) for rho in rhos}
     members: Mapping[str, Memory] = {
         "softmax": make("softmax", temperature=TEMPERATURE), "hebbian": make("hebbian"),
         "delta": make("delta", lr=0.3), "rls": make("rls")}
-    return {name: {rho: identified(m, data)[0] for rho, data in streams.items()} for name, m in members.items()}
+    return {name: {rho: _by_world(m, data, worlds) for rho, data in streams.items()} for name, m in members.items()}
 
 
 def by_temperature(temperatures: Sequence[float], *, n: int = 64, d: int = 32, worlds: int = 5, seed: int = 0,
@@ -146,8 +152,8 @@ def by_temperature(temperatures: Sequence[float], *, n: int = 64, d: int = 32, w
     data = task.pairs(n, d, batch=worlds, seed=seed)
     found = {}
     for tau in temperatures:
-        y = make("softmax", temperature=tau).write_all(data.k, data.v)
-        read = make("softmax", temperature=tau).read(y, data.q)
-        read = read - data.v.mean(-2, keepdim=True) if centred else read
-        found[tau] = (nearest(read, data.target) == torch.arange(n)).double().mean(-1)
+        memory = make("softmax", temperature=tau)
+        y = memory.read(memory.write_all(data.k, data.v), data.q)
+        y = y - data.v.mean(-2, keepdim=True) if centred else y
+        found[tau] = (nearest(y, data.target) == torch.arange(n)).double().mean(-1)
     return found

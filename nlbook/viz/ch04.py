@@ -24,6 +24,9 @@ STYLE: dict[str, dict[str, Any]] = {
 }
 
 
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11}
+
+
 def curve(ax: Axes, x: Sequence[float], shares: Sequence[Tensor], **style: Any) -> None:
     """Mean share against x; the band spans the lowest and the highest world."""
     ax.fill_between(x, [float(s.min()) for s in shares], [float(s.max()) for s in shares], color=style["color"],
@@ -66,13 +69,15 @@ def frontier_curves(found: Mapping[int, Mapping[str, Sequence[Point]]]) -> Figur
             curve(ax, [p.floats for p in points], [p.recall for p in points], label=LABELS[name], **STYLE[name])
         ax.axhline(1 / n, color=COLORS["control"], lw=1, ls=":")
         ax.set_xscale("log", base=2)
-        ticks = [2**i for i in range(8, 20, 2) if any(p.floats >= 2**i / 2 for p in members["softmax"])]
+        floats = [p.floats for points in members.values() for p in points]
+        ticks = [4**i for i in range(3, 10) if 0.9 * min(floats) <= 4**i <= max(floats)]
         ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
         ax.minorticks_off()
-        ax.set(title=f"{n} pairs", xlabel="floats of state for one sequence", ylim=(0, 1.06))
+        ax.set_title(f"{n} pairs", **TITLE)
+        ax.set(xlabel="floats of state for one sequence", ylim=(0, 1.06))
     axes[0].set_ylabel("share identified")
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right center", fontsize=9)
+    fig.legend(handles, labels, loc="outside right center", fontsize=9, frameon=False)
     return fig
 
 
@@ -91,18 +96,20 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     left, right = fig.subplots(1, 2, sharey=True)
     for ax, found in ((left, rewriting), (right, overlapping)):
         for name, by_x in found.items():
-            style = STYLE[name] | {"marker": ".", "ms": 6, "zorder": 3}
+            under = {"lw": 5, "alpha": 0.55} if name in ("delta", "rls") else {"zorder": 4}  # they hide others otherwise
+            style = STYLE[name] | {"marker": ".", "ms": 6} | under
             curve(ax, list(by_x), list(by_x.values()), label=LABELS[name], **style)
     left.set_xscale("log", base=2)
     left.set_xticks(list(rewriting["delta"]), [str(t) for t in rewriting["delta"]])
     left.minorticks_off()
     left.axhline(1 / 8, color=COLORS["control"], lw=1, ls=":")
     end_label(left, 1, 1 / 8, "chance", COLORS["baseline"], dx=0, dy=6)
-    left.set(title="the latest of several values", xlabel="times that each of 8 keys was written", ylim=(0, 1.06),
-             ylabel="share identified")
-    right.set(title="one value each, similar keys", xlabel="overlap of the 32 keys")
+    left.set_title("the latest of several values", **TITLE)
+    right.set_title("one value each, similar keys", **TITLE)
+    left.set(xlabel="times that each of 8 keys was written", ylabel="share identified", ylim=(0, 1.06))
+    right.set(xlabel="overlap of the 32 keys")
     handles, labels = left.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right center", fontsize=9)
+    fig.legend(handles, labels, loc="outside right center", fontsize=9, frameon=False)
     return fig
 
 
