@@ -78,7 +78,7 @@ class LinearMixer(nn.Module):
         state = state or self.initial_state(x.shape[0])
         z, tail = self.qkv(x, state.tail)
         q, k, v = unit(z[:, :, 0]), unit(z[:, :, 1]), z[:, :, 2]
-        beta, alpha = self.gate(x).float().mT.split(self.qkv.heads, 1)
+        beta, alpha = self.gate(x).to(self.gate.weight.dtype).mT.split(self.qkv.heads, 1)
         beta, alpha = self.beta_max * torch.sigmoid(beta).to(q.dtype), torch.sigmoid(alpha).to(q.dtype)
         keep = alpha if self.decay else None
         erase = {"linear": None, "delta": beta, "gated_delta": beta if keep is None else keep * beta}[self.rule]

@@ -24,6 +24,11 @@ def rms(x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
+def full(logits: Tensor) -> Tensor:
+    """At least float32: what autocast left in bfloat16 is no place for a logarithm."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def make_mixer(c: HopeConfig, seed: int) -> nn.Module:
     """The sequence mixer of a block: module(x, state) -> (y, state), with `initial_state(batch)`."""
     shared: dict[str, Any] = {"heads": c.heads, "conv": c.conv, "conv_noise": c.conv_noise, "activation": c.activation,
@@ -156,7 +161,7 @@ class Hope(nn.Module):
     def loss(self, tokens: Tensor, graded: Tensor | None = None, state: HopeState | None = None) -> Tensor:
         """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is true."""
         logits, _ = self(tokens, state)
-        paid = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        paid = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         if graded is None:
             return paid.mean()
         need_shape("graded", graded, *tokens.shape)
@@ -180,7 +185,7 @@ class Hope(nn.Module):
         g = generator(seed, prompt.device)
         for _ in range(length):
             logits, state = self(prompt, state)
-            last = logits[:, -1].float()
+            last = full(logits[:, -1])
             new = last.argmax(-1) if temperature == 0 else torch.multinomial(
                 torch.softmax(last / temperature, -1), 1, generator=g)[:, 0]
             yield new, state

@@ -30,7 +30,8 @@ class Sequences:
         position t predict token t + 1.
         """
         need_shape("logits", logits, *self.tokens.shape, None)
-        paid = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), self.tokens[:, 1:].flatten(), reduction="none")
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        paid = F.cross_entropy(logits[:, :-1].flatten(0, 1), self.tokens[:, 1:].flatten(), reduction="none")
         paid = F.pad(paid.view(len(self.tokens), -1), (1, 0))
         return torch.where(self.graded, paid, torch.zeros_like(paid))
 
