@@ -7,7 +7,7 @@ values of its own, so that a spread can be shown beside every mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import pi
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nlbook.errors import generator, need
-from nlbook.memory.core import Feature, Memory
+from nlbook.memory.core import Feature, Memory, State
 from nlbook.memory.experiments import nearest
 from nlbook.memory.presets import make
 from nlbook.tasks import recall as task
@@ -25,7 +25,7 @@ SEQUENCES = 8      # a world, where one sequence asks only a few questions
 RECENCY = 0.9      # what a pair's weight loses at every later token, where a memory prefers the recent
 LABELS = {"softmax": "softmax, full cache", "window": "softmax, sliding window", "hebbian": "Hebbian", "delta": "delta",
           "gated_delta": "gated delta", "rls": "best linear (RLS)", "mlp": "MLP, one pass",
-          "recency": "softmax with recency"}
+          "recency": "softmax with recency", "features": "Hebbian, 32 features"}
 
 
 def fourier_features(d: int, D: int, temperature: float = TEMPERATURE, *, seed: int = 0) -> Feature:
@@ -44,22 +44,30 @@ def fourier_features(d: int, D: int, temperature: float = TEMPERATURE, *, seed: 
 
 @dataclass(frozen=True)
 class Point:
-    """A memory at one size: how many floats one sequence keeps, and the share of pairs identified in each world."""
+    """A memory at one size: the floats that one sequence keeps, and the share of pairs identified in each world.
+
+    control: the same memory asked with keys that were never written. There is nothing to recall, so it must be chance.
+    """
 
     size: int
     floats: int
     recall: Tensor
+    control: Tensor
 
     @property
     def mean(self) -> float:
         return float(self.recall.mean())
 
 
-def identified(memory: Memory, data: task.Recall) -> tuple[Tensor, int]:
-    """Write the stream, ask every question: the share of answers nearest to their target (worlds,), floats of state."""
-    state = memory.write_all(data.k, data.v)
-    y = torch.nan_to_num(memory.read(state, data.q))
-    return (nearest(y, data.target) == torch.arange(data.target.shape[-2])).double().mean(-1), state.floats()
+def share(memory: Memory, state: State, q: Tensor, target: Tensor) -> Tensor:
+    """Ask q (worlds, n, d_k): the share of answers nearest to their own target (worlds, n, d_v) -> (worlds,)."""
+    y = torch.nan_to_num(memory.read(state, q))
+    return (nearest(y, target) == torch.arange(target.shape[-2])).double().mean(-1)
+
+
+def identified(memory: Memory, data: task.Recall) -> Tensor:
+    """Write the stream, ask every question: the share identified in each world (worlds,)."""
+    return share(memory, memory.write_all(data.k, data.v), data.q, data.target)
 
 
 def _matrix(name: str, **options: Any) -> Callable[[int, int, int], Memory]:
@@ -90,28 +98,25 @@ def sizes(name: str, n: int, d: int) -> list[int]:
     return [s for s in (16 << i for i in range(8)) if cost(s) <= 1.25 * cache]
 
 
-def frontier(n: int, d: int = 32, *, worlds: int = 5, seed: int = 0, members: Sequence[str] = tuple(MEMBERS),
-             random_queries: bool = False) -> dict[str, list[Point]]:
-    """Recall of n random pairs of width d against floats of state: member -> one Point a size.
-
-    random_queries=True is the negative control: the questions are keys that were never written, so that nothing can be
-    recalled and everybody must fall to chance, 1/n.
-    """
+def frontier(n: int, d: int = 32, *, worlds: int = 5, seed: int = 0,
+             members: Sequence[str] = tuple(MEMBERS)) -> dict[str, list[Point]]:
+    """Recall of n random pairs of width d against floats of state: member -> one Point a size, each with its control."""
     data = task.pairs(n, d, batch=worlds, seed=seed)
-    if random_queries:
-        data = replace(data, q=task.keys(n, d, batch=worlds, seed=seed + 5_000_003))
+    unknown = task.keys(n, d, batch=worlds, seed=seed + 5_000_003)
     found: dict[str, list[Point]] = {}
     for name in members:
         found[name] = []
         for size in sizes(name, n, d):
-            share, floats = identified(MEMBERS[name](d, size, seed), data)
-            found[name].append(Point(size, floats, share))
+            memory = MEMBERS[name](d, size, seed)
+            state = memory.write_all(data.k, data.v)
+            recall, control = (share(memory, state, q, data.target) for q in (data.q, unknown))
+            found[name].append(Point(size, state.floats(), recall, control))
     return found
 
 
-def needed(points: Sequence[Point], share: float = 0.95) -> int | None:
-    """The fewest floats, among the sizes measured, that identify at least `share` on the mean of the worlds."""
-    return min((p.floats for p in points if p.mean >= share), default=None)
+def needed(points: Sequence[Point], least: float = 0.95) -> int | None:
+    """The fewest floats, among the sizes measured, that identify at least `least` on the mean of the worlds."""
+    return min((p.floats for p in points if p.mean >= least), default=None)
 
 
 def rewriters() -> dict[str, Memory]:
@@ -123,7 +128,7 @@ def rewriters() -> dict[str, Memory]:
 
 def _by_world(memory: Memory, data: task.Recall, worlds: int) -> Tensor:
     """Shares (worlds,): each world's is the mean over SEQUENCES sequences of its own."""
-    return identified(memory, data)[0].view(worlds, -1).mean(-1)
+    return identified(memory, data).view(worlds, -1).mean(-1)
 
 
 def rewriting(times: Sequence[int] = (1, 2, 4, 8, 16), *, n: int = 8, d: int = 32, rho: float = 0.0, worlds: int = 5,
@@ -135,11 +140,14 @@ def rewriting(times: Sequence[int] = (1, 2, 4, 8, 16), *, n: int = 8, d: int = 3
 
 def overlapping(rhos: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), *, n: int = 32, d: int = 32, worlds: int = 5,
                 seed: int = 0) -> dict[str, dict[float, Tensor]]:
-    """n pairs whose keys overlap by about rho: member -> rho -> (worlds,). delta at the rate 0.3, no recency."""
+    """n pairs whose keys overlap by about rho: member -> rho -> (worlds,). delta at the rate 0.3, no recency.
+
+    "features" is the Hebbian memory of the same size, d x d, behind `fourier_features`.
+    """
     streams = {rho: task.pairs(n, d, rho, batch=worlds * SEQUENCES, seed=seed) for rho in rhos}
     members: Mapping[str, Memory] = {
         "softmax": make("softmax", temperature=TEMPERATURE), "hebbian": make("hebbian"),
-        "delta": make("delta", lr=0.3), "rls": make("rls")}
+        "delta": make("delta", lr=0.3), "rls": make("rls"), "features": MEMBERS["hebbian"](d, d, seed)}
     return {name: {rho: _by_world(m, data, worlds) for rho, data in streams.items()} for name, m in members.items()}
 
 
@@ -153,7 +161,7 @@ def by_temperature(temperatures: Sequence[float], *, n: int = 64, d: int = 32, w
     found = {}
     for tau in temperatures:
         memory = make("softmax", temperature=tau)
-        y = memory.read(memory.write_all(data.k, data.v), data.q)
-        y = y - data.v.mean(-2, keepdim=True) if centred else y
+        state = memory.write_all(data.k, data.v)
+        y = memory.read(state, data.q) - (data.v.mean(-2, keepdim=True) if centred else 0)
         found[tau] = (nearest(y, data.target) == torch.arange(n)).double().mean(-1)
     return found

@@ -17,6 +17,7 @@ STYLE: dict[str, dict[str, Any]] = {
     "window": {"color": COLORS["objective"], "ls": "--", "marker": "."},
     "recency": {"color": COLORS["rate"], "ls": "--"},
     "hebbian": {"color": COLORS["value"], "marker": "."},
+    "features": {"color": COLORS["value"], "ls": "--", "marker": "."},
     "delta": {"color": COLORS["memory"], "marker": "."},
     "gated_delta": {"color": COLORS["memory"], "ls": ":", "marker": "."},
     "rls": {"color": COLORS["baseline"], "marker": "."},
@@ -108,8 +109,8 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     right.set_title("one value each, similar keys", **TITLE)
     left.set(xlabel="times that each of 8 keys was written", ylabel="share identified", ylim=(0, 1.06))
     right.set(xlabel="overlap of the 32 keys")
-    handles, labels = left.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right center", fontsize=9, frameon=False)
+    both = dict(zip(*reversed(right.get_legend_handles_labels()))) | dict(zip(*reversed(left.get_legend_handles_labels())))
+    fig.legend(list(both.values()), list(both), loc="outside right center", fontsize=9, frameon=False)
     return fig
 
 
