@@ -37,6 +37,8 @@ def dot_add(a, b, to, PREC: tl.constexpr):
         r = tl.dot(a.to(tl.float16), b.to(tl.float16), to)
     elif PREC == "bf16_emu":
         r = tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), to, input_precision="ieee")
+    elif PREC == "ieee":
+        r = to + tl.dot(a, b, input_precision=PREC)            # tl.dot takes no float64 accumulator
     else:
         r = tl.dot(a, b, to, input_precision=PREC)
     return r

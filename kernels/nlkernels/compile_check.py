@@ -4,10 +4,10 @@
 
 The Linux wheel of triton carries ptxas, cuobjdump and nvdisasm: no GPU, driver or CUDA toolkit is needed. Of each
 kernel it reads registers, bytes of registers spilled to memory, shared memory against what the chip has, and the
-tensor-core instructions in the machine code (HGMMA: Hopper's wgmma, HMMA: mma.sync; only FFMA means that a product runs
-on plain cores). It also counts Hopper's warp-group products whose left operand is a transposed register tile: Triton
-3.4 to 3.7.0 compiled that wrongly (fla-org/flash-linear-attention #640, #826, #984). A right operand goes through
-shared memory.
+tensor-core instructions in the machine code (HGMMA: Hopper's wgmma, HMMA: mma.sync; only FFMA means that a product
+runs on plain cores). It also counts Hopper's warp-group products whose left operand is a transposed register tile:
+Triton 3.4 to 3.7.0 compiled that wrongly (fla-org/flash-linear-attention #640, #826, #984). A right operand goes
+through shared memory.
 
 Compiled kernels go to a temporary folder, unless TRITON_CACHE_DIR names one.
 """
@@ -30,7 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-OPERATORS = ("linear_memory", "newton_schulz")
+OPERATORS = ("linear_memory", "newton_schulz", "selfref_memory", "titans_memory")
 SHARED_LIMIT = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}       # KiB that a block may opt in to
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -51,6 +51,19 @@ def test_newton_schulz_of_the_largest_matrix_spills_within_bounds(cc):
     check(compile_case(cases("newton_schulz", cc, "bf16")[2], cc), spill=512)
 
 
+@pytest.mark.parametrize(("case", "spill"), list(zip(cases("selfref_memory", 90, "bf16"), (256, SPILL, 1280, SPILL))),
+                         ids=["forward", "prepare", "chain", "rest"])
+def test_selfref_memory(case, spill):
+    """Five memories and their gradients fill the registers: the forward and the backward's chain spill, within
+    bounds."""
+    check(compile_case(case, 90), spill)
+
+
+@pytest.mark.parametrize("cc", [80, 90])
+def test_titans_memory(cc):
+    check(compile_case(cases("titans_memory", cc, "bf16")[0], cc))
+
+
 @triton.jit
 def transposed_accumulator(x, y, S: tl.constexpr):
     """The pattern that Triton 3.4-3.7.0 compiled wrongly on Hopper."""

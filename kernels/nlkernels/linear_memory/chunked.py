@@ -41,15 +41,16 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
     N = -(-length // C)
 
     def cut(x: Tensor) -> Tensor:  # length -> N, C; the tokens that pad the last chunk neither write nor erase
-        fill = N * C - length
-        x = pad(x, (0, fill)) if x.ndim == 3 else pad(x, (0, 0, 0, fill))
+        if fill := N * C - length:
+            x = pad(x, (0, fill)) if x.ndim == 3 else pad(x, (0, 0, 0, fill))
         return x.unflatten(2, (N, C))
 
     Q, K, V, h = cut(q), cut(k), cut(v), cut(write)
-    g = torch.zeros_like(h) if alpha is None else cut(alpha.log()).cumsum(-1)
+    a = torch.zeros_like(h) if alpha is None else cut(alpha.log())
+    g = a.cumsum(-1)
     g_before, g_end = pad(g, (1, -1)), g[..., -1:]
-    t = torch.arange(C, device=q.device)
-    past, upto = t[:, None] > t, t[:, None] >= t
+    t, eye = torch.arange(C, device=q.device), torch.eye(C, dtype=q.dtype, device=q.device)
+    D = decay(g_before, g, t[:, None] > t)              # e^{g'_t - g_i} for i < t
 
     # E = U + R S: the rows that are written, as a function of the chunk-start state S
     s = h if objective == "l2" else None
@@ -62,7 +63,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
     if self_values:                                     # v^ = M v: the value itself is read from S
         U, R = None, value if recall is None else value + recall
     if erase is not None:
-        system = torch.eye(C, dtype=q.dtype, device=q.device) + er[..., None] * decay(g_before, g, past) * (K @ K.mT)
+        system = eye + er[..., None] * D * (K @ K.mT)
         sides = torch.cat([x for x in (U, R) if x is not None], -1)
         solved = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
         U, R = (None, solved) if U is None else solved.split([dv, dk], -1)
@@ -81,6 +82,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
 
     Y = Q @ torch.stack(states, 2)
     if read != "start":
-        to, keep = (g_before, past) if read == "before" else (g, upto)
-        Y = to.exp()[..., None] * Y + (decay(to, g, keep) * (Q @ K.mT)) @ torch.stack(written, 2)
+        if read == "after":                             # one step further: e^{g_t - g_i}, and 1 at i = t
+            g_before, D = g, a.exp()[..., None] * D + eye
+        Y = g_before.exp()[..., None] * Y + (D * (Q @ K.mT)) @ torch.stack(written, 2)
     return Y.flatten(2, 3)[:, :, :length], S.mT

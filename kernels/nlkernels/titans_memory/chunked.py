@@ -1,0 +1,59 @@
+"""Titans' linear memory, one chunk at a time: two scans become one product of two decay masks.
+
+With b_t = prod_{j<=t} alpha_j, m_t = prod_{j<=t} mu_j inside the chunk, and the frozen errors U = eta (V - K M^T),
+
+    S_t = m_t S + sum_{i<=t} (m_t / m_i) u_i k_i^T
+    M_t = b_t M + sum_{j<=t} (b_t / b_j) S_j = b_t M + f_t S + sum_{i<=t} G_ti u_i k_i^T
+    G = tril(b_t / b_j) tril(m_j / m_i),    f = tril(b_t / b_j) m
+
+One C x C product makes G, where the double sum over i <= j <= t would take C^3 exponentials. Ratios are
+exp(difference).
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from nlkernels.linear_memory.chunked import decay
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, eta: Tensor, M0: Tensor, S0: Tensor, *,
+            chunk: int,
+            read: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes as in `titans_memory`; one floating-point dtype. Returns (y, last memory, last momentum).  eq. 90"""
+    length = k.shape[2]
+    C = min(chunk, length)
+    N = -(-length // C)
+
+    def cut(x: Tensor) -> Tensor:
+        fill = N * C - length
+        return (pad(x, (0, fill)) if x.ndim == 3 else pad(x, (0, 0, 0, fill))).unflatten(2, (N, C))
+
+    Q, K, V, h = cut(q), cut(k), cut(v), cut(eta)
+    lb, lm = cut(alpha.log()).cumsum(-1), cut(mu.log()).cumsum(-1)        # tokens that pad: alpha = mu = 1, eta = 0
+    t = torch.arange(C, device=q.device)
+    upto = t[:, None] >= t
+    B, N_ = decay(lb, lb, upto), decay(lm, lm, upto)
+    real = (torch.arange(N * C, device=q.device) < length).view(N, C)
+    B = B * real[:, None, :]                                              # and their momentum adds nothing to M
+    G, f = B @ N_, (B @ lm.exp()[..., None])
+    b = lb.exp()[..., None]
+    ends = [x.unbind(2) for x in (b[..., -1:, :], f[..., -1:, :], lm.exp()[..., -1:, None])]
+    into_M, into_S = ((w[..., -1, :, None] * K).mT.unbind(2) for w in (G, N_))       # (d_k, C) of every chunk
+    M, S = M0.mT, S0.mT                                                   # transposed: (d_k, d_v)
+    starts, written = [], []
+    for n, (Kn, Vn, hn) in enumerate(zip(K.unbind(2), V.unbind(2), h.unbind(2), strict=True)):
+        U = hn[..., None] * (Vn - Kn @ M)
+        starts.append((M, S))
+        written.append(U)
+        M, S = (ends[0][n] * M + ends[1][n] * S + into_M[n] @ U, ends[2][n] * S + into_S[n] @ U)
+    QM = Q @ torch.stack([M_ for M_, _ in starts], 2)
+    if read == "start":
+        return QM.flatten(2, 3)[:, :, :length], M.mT, S.mT
+    if read == "before":                                              # the row of the token before; the first reads M
+        b = torch.cat([torch.ones_like(b[..., :1, :]), b[..., :-1, :]], -2)
+        f, G = pad(f, (0, 0, 1, -1)), pad(G, (0, 0, 1, -1))
+    QS = Q @ torch.stack([S_ for _, S_ in starts], 2)
+    Y = b * QM + f * QS + (G * (Q @ K.mT)) @ torch.stack(written, 2)
+    return Y.flatten(2, 3)[:, :, :length], M.mT, S.mT
