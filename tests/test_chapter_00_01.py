@@ -39,12 +39,14 @@ def test_forty_capitals_nearly_all_come_back():
     assert float(shares[3].mean()) == 1 and 0.9 < float(shares[40].mean()) < 1
 
 
-def test_delta_forgets_by_age_and_hebb_does_not():
-    found = {r: e.mean(0) for r, e in curves.error_by_age(["hebbian", "delta"], worlds=60, seed=0).items()}
-    assert float(found["delta"][0]) < 1e-12                                        # right about the newest pair
-    assert float(found["delta"][-3:].mean()) > 0.9                                 # and lost the oldest
-    assert float(found["hebbian"].std()) < 0.05                                    # all ages alike
-    assert found["hebbian"].mean() > found["delta"].mean()                         # by squared length delta is ahead
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
+def test_delta_forgets_by_age_and_hebb_does_not(seed):
+    found = {r: e.mean(0) for r, e in curves.identified_by_age(["hebbian", "delta"], worlds=150, seed=seed).items()}
+    assert float(found["delta"][0]) == 1                                           # right about the newest pair
+    assert float(found["delta"][-3:].mean()) < 0.6                                 # and half of the oldest are lost
+    assert float(found["hebbian"].min()) > 0.9                                     # all ages alike
+    errors = curves.mean_error(["hebbian", "delta"], seed=seed)
+    assert 0.9 < errors["hebbian"] < 1.05 and 0.5 < errors["delta"] < 0.65         # by squared error delta leads
 
 
 @pytest.mark.parametrize("d", [16, 64])
@@ -78,11 +80,18 @@ def test_it_is_the_step_that_loses_and_not_the_objective(seed):
     assert full < 0.88 and small > 0.96 and abs(small - hebbian) < 0.03
 
 
-def test_the_control_fails():
-    found = curves.capacity(["hebbian", "rls"], grid=[8, 32], worlds=20, shuffle_values=True)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_control_falls_to_chance(seed):
+    found = curves.capacity(["hebbian", "rls"], grid=[8, 32, 128], worlds=150, seed=seed, fresh_values=True)
     for by_n in found.values():
         for n, share in by_n.items():
-            assert float(share.mean()) <= 1 / n
+            assert abs(float(share.mean()) - 1 / n) < 4 * (1 / n / (150 * n)) ** 0.5  # four standard errors
+
+
+def test_with_overlapping_keys_hebb_leads_while_pairs_are_few():
+    found = curves.capacity(["hebbian", "delta"], rho=0.5, grid=[4, 8, 32, 64], worlds=100)
+    lead = {n: float(found["hebbian"][n].mean() - found["delta"][n].mean()) for n in found["delta"]}
+    assert lead[4] > 0.1 and lead[8] > 0.05 and lead[32] < -0.05 and lead[64] < -0.05
 
 
 def test_half_capacity_says_when_the_grid_is_too_short():
@@ -92,7 +101,7 @@ def test_half_capacity_says_when_the_grid_is_too_short():
 
 
 def test_figures_say_what_they_show():
-    ages = curves.error_by_age(["hebbian", "delta"], n=8, worlds=4)
+    ages = curves.identified_by_age(["hebbian", "delta"], n=8, worlds=4)
     capacity = {0.0: curves.capacity(["hebbian"], grid=[4, 32], worlds=2)}
     assert ch01.age_curve(ages).axes and "delta" in ch01.age_curve_alt(ages)
     assert ch01.capacity_curves(capacity).axes and "32 pairs" in ch01.capacity_alt(capacity)

@@ -19,6 +19,9 @@ def test_the_list_answers_as_the_weight_and_frozen_surprises_do_not(seed):
     assert layer.accuracy() > 0.7
     frozen = writing.write_digits(400, 0.05, seed, frozen_surprises=True)
     assert frozen.accuracy() < 0.4 < layer.accuracy() - 0.3
+    centred = [writing.write_digits(400, 0.05, seed, centred=True, frozen_surprises=f).accuracy()
+               for f in (False, True)]
+    assert centred[1] > 0.7 and 0.01 < centred[0] - centred[1] < 0.15                  # a Hebbian sum, a little behind
     one_batch_step = trace.start - 0.05 * frozen.trace.surprises.T @ trace.keys
     assert torch.allclose(frozen.trace.weight(), one_batch_step)                       # "one huge step"
 
@@ -52,10 +55,23 @@ def test_divergence():
         assert float(gaps.max()) < 1e-12, lr
     for lr, gaps in d.frozen.items():
         mean = gaps.mean(0)
-        assert float(mean[0]) < 1e-12                           # one step: both are the same write
-        assert bool((mean[1:].diff() > 0).all()), lr            # and from then on ever further
-    assert float(d.frozen[0.002][:, 1].max()) < 0.01            # the kernel regime: good for a few small steps
+        assert float(mean[0]) > 1e-4 and bool((mean.diff() > 0).all()), lr    # ever further from the second step on
+    assert float(d.frozen[0.002][:, 1].max()) < 0.02            # the kernel regime: good for a few small steps
     assert float(d.frozen[0.2][:, -1].min()) > 5                # and hopeless at a large rate
+
+
+def test_after_one_step_frozen_is_live():
+    live, cold = (writing.write_digits(1, 0.2, frozen_surprises=f).trace.weight() for f in (False, True))
+    assert torch.equal(live, cold)
+
+
+def test_a_steeper_loss_can_make_dgd_diverge():
+    """The limit of "stable at every rate": the sentence holds for half the squared error, not for twice that slope."""
+    w, x, lr = 0.0, 1.5, 1.0
+    a = lr / (1 + lr * x * x)
+    for _ in range(200):
+        w = w * (1 - a * x * x) - a * 2 * (w * x - 1) * x
+    assert abs(w * x) > 1e3
 
 
 @pytest.mark.parametrize("lr", [0.1, 0.5, 1.0, 10.0, 1000.0])

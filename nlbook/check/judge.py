@@ -53,6 +53,8 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
     value, unit, fault = _quantity(answer)
     if fault:
         return Verdict("failed", "type", fault)
+    if unit == "%" and item.unit != "%" and "%" not in item.units:
+        value, unit = value / 100, ""  # a share, said in percent
     if unit and unit != item.unit and unit not in item.units:
         known = ", ".join([item.unit, *item.units]) if item.unit else "a plain number"
         return Verdict("failed", "unit", f"The unit {unit!r} is not known here; expected {known}.")
@@ -80,15 +82,15 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
 
 
 def _quantity(answer: Any) -> tuple[float, str, str]:
-    """A number and its unit from 3.2, (3.2, "MB") or "3.2 MB"; the third part says what is wrong with it."""
+    """A number and its unit from 3.2, (3.2, "MB"), "3.2 MB" or "1/2"; the third part says what is wrong with it."""
     unit = ""
     if type(answer) in (tuple, list) and len(answer) == 2 and type(answer[1]) is str:
         answer, unit = answer[0], answer[1].strip()
     elif type(answer) is str:
-        found = re.fullmatch(r"\s*([-+]?[\d_]*\.?\d+(?:[eE][-+]?\d+)?)\s*(\S.*)?", answer)
+        found = re.fullmatch(r"\s*([-+]?[\d_]*\.?\d+(?:[eE][-+]?\d+)?)(?:\s*/\s*([1-9]\d*))?\s*([^\s/].*)?", answer)
         if not found:
-            return 0.0, "", f"{answer!r} is no number; expected for example 3.2 or '3.2 MB'."
-        answer, unit = float(found[1]), (found[2] or "").strip()
+            return 0.0, "", f"{answer!r} is no number; expected for example 3.2, '1/2' or '3.2 MB'."
+        answer, unit = float(found[1]) / float(found[2] or 1), (found[3] or "").strip()
     leaf = snapshot(answer)
     if not isinstance(leaf, Leaf) or leaf.kind not in ("number", "tensor", "array") or leaf.shape != ():
         return 0.0, "", f"The answer is a {type(answer).__name__}; expected one number."

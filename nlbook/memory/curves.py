@@ -30,28 +30,42 @@ def rule_for(name: str, window: int = 16) -> Memory:
     return make(name, **options)
 
 
-def error_by_age(rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60,
-                 seed: int = 0) -> dict[str, Tensor]:
-    """|read - value| of n random pairs, written one after the other: rule -> (worlds, n), column 0 the newest pair."""
+def identified_by_age(rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60,
+                      seed: int = 0) -> dict[str, Tensor]:
+    """Which of n random pairs, written one after the other, are identified: rule -> (worlds, n) of 0 and 1.
+
+    Column 0 is the newest pair, column n - 1 the oldest.
+    """
     data = task.pairs(n, d, batch=worlds, seed=seed)
     found = {}
     for name in rules:
         memory = rule_for(name)
         y = memory.read(memory.write_all(data.k, data.v), data.q)
-        found[name] = (y - data.target).norm(dim=-1).flip(-1)
+        found[name] = (nearest(y, data.target) == torch.arange(n)).double().flip(-1)
+    return found
+
+
+def mean_error(rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60, seed: int = 0) -> dict[str, float]:
+    """Mean squared error |read - value|^2 over n random pairs and all worlds, by rule."""
+    data = task.pairs(n, d, batch=worlds, seed=seed)
+    found = {}
+    for name in rules:
+        memory = rule_for(name)
+        y = memory.read(memory.write_all(data.k, data.v), data.q)
+        found[name] = float((y - data.target).square().sum(-1).mean())
     return found
 
 
 def capacity(rules: Sequence[str], d: int = 32, rho: float = 0.0, *, grid: Sequence[int] = GRID, worlds: int = 3,
-             seed: int = 0, shuffle_values: bool = False) -> dict[str, dict[int, Tensor]]:
+             seed: int = 0, fresh_values: bool = False) -> dict[str, dict[int, Tensor]]:
     """Share of n pairs identified, after one pass: rule -> n -> (worlds,).
 
-    shuffle_values=True is the negative control: each key is asked for a value that it was never paired with.
+    fresh_values=True is the negative control: the answers are looked up among n values that were never written.
     """
     found: dict[str, dict[int, Tensor]] = {name: {} for name in rules}
     for n in grid:
         data = task.pairs(n, d, rho, batch=worlds, seed=seed)
-        wanted = task.shuffled(data, seed).target if shuffle_values else data.target
+        wanted = task.values(n, d, batch=worlds, seed=seed + 31) if fresh_values else data.target
         for name in rules:
             memory = rule_for(name, window=min(16, n))
             y = memory.read(memory.write_all(data.k, data.v), data.q)
@@ -67,6 +81,6 @@ def half_capacity(by_n: Mapping[int, Tensor]) -> int:
 
 
 def kept(age: int, d: int) -> float:
-    """How much of a pair survives `age` later full delta writes with random keys of width d: (1 - 1/d)^age."""
+    """How much of a pair survives `age` later full delta writes with random unit keys of width d: (1 - 1/d)^age."""
     need(age >= 0 and d >= 1, "age, d", (age, d), "age >= 0 and d >= 1")
     return (1 - 1 / d) ** age

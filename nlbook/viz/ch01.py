@@ -1,4 +1,4 @@
-"""Figures of chapter 01: what a matrix memory still knows, by the age of a pair and by the number of pairs."""
+"""Figures of chapter 01: what a matrix memory still knows, by the age of a pair and by their number."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -7,32 +7,31 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nlbook.viz import COLORS, figure
+from nlbook.viz import COLORS, end_label, figure
 
 STYLE = {"hebbian": (COLORS["value"], "Hebbian"), "delta": (COLORS["memory"], "delta"),
          "omega": (COLORS["query"], "Omega"), "rls": (COLORS["baseline"], "best linear")}
 
 
-def age_curve(errors: Mapping[str, Tensor]) -> Figure:
-    """Mean error of the answer against the age of a pair. `errors[rule]`: (seeds, n), column 0 is the newest pair."""
+def age_curve(found: Mapping[str, Tensor]) -> Figure:
+    """Share identified against the age of a pair. `found[rule]`: (worlds, n) of 0 and 1, column 0 the newest pair."""
     fig = figure(7, 3)
     ax = fig.subplots()
-    for rule, e in errors.items():
+    for rule, hits in found.items():
         color, label = STYLE[rule]
-        mean = e.mean(0)
+        mean = hits.mean(0)
         ax.plot(mean, color=color, lw=2)
-        middle = len(mean) // 3
-        ax.annotate(label, (middle, float(mean[middle])), xytext=(0, -14), textcoords="offset points", color=color)
-    ax.set(xlabel="age of the pair (writes since)", ylabel="error  |read − value|", ylim=(0, None))
+        end_label(ax, len(mean) - 1, float(mean[-3:].mean()), label, color)
+    ax.set(xlabel="age of the pair (writes since)", ylabel="share identified", ylim=(0, 1.04))
     ax.margins(x=0.02)
     return fig
 
 
-def age_curve_alt(errors: Mapping[str, Tensor]) -> str:
-    ends = {rule: (float(e.mean(0)[:3].mean()), float(e.mean(0)[-3:].mean())) for rule, e in errors.items()}
-    said = "; ".join(f"{STYLE[rule][1]} from {new:.2f} for the newest three pairs to {old:.2f} for the oldest three"
+def age_curve_alt(found: Mapping[str, Tensor]) -> str:
+    ends = {rule: (float(hits.mean(0)[:3].mean()), float(hits.mean(0)[-3:].mean())) for rule, hits in found.items()}
+    said = "; ".join(f"{STYLE[rule][1]} {new:.2f} for the newest three pairs and {old:.2f} for the oldest three"
                      for rule, (new, old) in ends.items())
-    return f"Line plot of the reading error against the age of a pair. Mean error: {said}."
+    return f"Line plot of the share of pairs identified against their age. {said}."
 
 
 def capacity_curves(capacity: Mapping[float, Mapping[str, Mapping[int, Tensor]]]) -> Figure:

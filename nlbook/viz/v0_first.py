@@ -81,7 +81,7 @@ def draw(state: State) -> Figure:
     push = 0 if not near else 8 if last_signal > last_noise else -8  # keeps the two labels apart
     for series, color, label, dy in ((signal, COLORS["value"], "the first value", push),
                                      (noise, COLORS["error"], "noise of the others", -push)):
-        ax.fill_between(t, series.amin(0), series.amax(0), color=color, alpha=0.18, lw=0)
+        ax.fill_between(t, series.amin(0).numpy(), series.amax(0).numpy(), color=color, alpha=0.18, lw=0)
         ax.plot(t, series.mean(0), color=color)
         end_label(ax, state.writes, float(series.mean(0)[-1]), label, color, dy=dy)
     if f["half"] <= state.writes:

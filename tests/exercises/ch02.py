@@ -106,5 +106,5 @@ ACCEPTED = {
         "row": lambda W2, delta2, z1: (delta2 @ W2) * (1 - z1.tanh().square()),
     },
     "02-picture": {"the label": 0.62, "rounded": 0.6, "three digits": 0.622},
-    "02-half": {"half": 0.5, "fraction": 1 / 2, "rounded": 0.500},
+    "02-half": {"half": 0.5, "fraction": "1/2", "percent": "50 %"},
 }

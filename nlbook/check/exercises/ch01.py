@@ -120,7 +120,7 @@ ITEMS = [
         ]),
     Implement(
         id="01-delta", title="Write a pair by the delta rule", objective="01.1", minutes=6, difficulty=2, points=2,
-        prompt="Return the memory after one delta write: what `M @ k` returns moves towards v by the share eta.",
+        prompt="Return the memory after one delta write: what `M @ k` returns for a key of length one moves towards v by the share eta.",
         hints=("What does the memory return for k before you write, and how far is that from v?",
                "Write the error v - M k under the key k, instead of v itself.",
                "`M + eta * torch.outer(error, k)` with `error = v - M @ k`."),
@@ -166,7 +166,7 @@ ITEMS = [
                22.18: "That is width 32; here the width is 64."}),
     Implement(
         id="01-overlaps", title="Recall without a memory", objective="01.3", minutes=8, difficulty=2, points=2,
-        prompt="Return what the Hebbian memory of all pairs answers to each of its keys, without forming the memory.",
+        prompt="Return what the Hebbian memory of all pairs answers to each of its keys. Try it without forming the memory.",
         hints=("Write down M k_i for M = sum of v_j k_j^T. Which numbers multiply the v_j?",
                "The weight of v_j in the answer to k_i is the overlap k_j . k_i: a whole n x n matrix of numbers.",
                "`K @ K.T` holds all overlaps; multiply it with V."),
