@@ -2,8 +2,9 @@
 
     history = train(model, batches, 400, lr=5e-3, folder="runs/hope")
 
-`batches(step)` returns the batch of that step (0, 1, ...), the same each time it is asked: that is what makes a run that was
-killed and started again the same run. Nothing is pickled; a checkpoint is one safetensors file that is replaced as a whole.
+`batches(step)` returns the batch of that step (0, 1, ...), the same each time it is asked: that is what makes a run
+that was killed and started again the same run. Nothing is pickled; a checkpoint is one safetensors file that is
+replaced as a whole.
 """
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
     if hasattr(batch, "tokens") and hasattr(batch, "loss"):
         return batch.loss(model(batch.tokens)[0])
     own = getattr(model, "loss", None)
-    need(callable(own), "loss", "None", "a function (model, batch) -> loss: this model and batch have none of their own")
+    need(
+        callable(own), "loss", "None", "a function (model, batch) -> loss: this model and batch have none of their own"
+    )
     return own(batch)  # type: ignore[misc]
 
 
@@ -68,8 +71,8 @@ def constant(step: int, steps: int, warmup: int) -> float:
 
 
 def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.01, start_lr: float = 1.0) -> torch.optim.AdamW:
-    """AdamW for a model of the book. start_lr: a factor on the rate of meta-learned initial states (`nested_initial_states`);
-    weight decay applies to matrices only, not to starts, gains, biases or convolution taps.
+    """AdamW for a model of the book. start_lr: a factor on the rate of meta-learned initial states
+    (`nested_initial_states`); weight decay applies to matrices only, not to starts, gains, biases or convolution taps.
     """
     starts = {id(p) for m in model.modules() for n in getattr(m, "nested_initial_states", ())
               for p in _parameters(getattr(m, n, None))}
@@ -89,29 +92,49 @@ def _parameters(held: Any) -> Iterable[nn.Parameter]:
     return held.parameters() if isinstance(held, nn.Module) else []
 
 
-def train(model: nn.Module, batches: Callable[[int], Any], steps: int, *, lr: float = 3e-3,
-          loss: Callable[[nn.Module, Any], Tensor] = default_loss, optimizer: torch.optim.Optimizer | None = None,
-          schedule: Callable[[int, int, int], float] = cosine, warmup: int = 30, clip: float | None = 1.0, seed: int = 0,
-          check: Callable[[nn.Module], float] | None = None, every: int = 50, enough: float | None = None, patience: int = 1,
-          folder: str | Path | None = None, save_every: int = 100, label: str = "training") -> History:
+def train(
+    model: nn.Module,
+    batches: Callable[[int], Any],
+    steps: int,
+    *,
+    lr: float = 3e-3,
+    loss: Callable[[nn.Module, Any], Tensor] = default_loss,
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Callable[[int, int, int], float] = cosine,
+    warmup: int = 30,
+    clip: float | None = 1.0,
+    seed: int = 0,
+    check: Callable[[nn.Module], float] | None = None,
+    every: int = 50,
+    enough: float | None = None,
+    patience: int = 1,
+    folder: str | Path | None = None,
+    save_every: int = 100,
+    label: str = "training",
+) -> History:
     """Train `model` in place for `steps` steps.
 
     Args:
         batches: step -> batch; a pure function of the step. loss: (model, batch) -> scalar.
-        optimizer: any torch optimizer over the model's parameters; AdamW (`adamw`) with `lr` when None. Its groups' rates are
-            multiplied by `schedule(step, steps, warmup)`.
+        optimizer: any torch optimizer over the model's parameters; AdamW (`adamw`) with `lr` when None. Its groups'
+            rates are multiplied by `schedule(step, steps, warmup)`.
         clip: bound on the gradient's norm; None: none.
         seed: of torch's global generator inside the loop (dropout and the like); the caller's generator is not touched.
         check: a number to watch, computed every `every` steps (a validation loss, an accuracy) without gradients.
         enough: stop when the last `patience` checks were all >= this.
-        folder: keep a checkpoint here, every `save_every` steps and at the end. If there is one already, training goes on
-            from it, bit for bit as if it had never stopped.
+        folder: keep a checkpoint here, every `save_every` steps and at the end. If there is one already, training goes
+            on from it, bit for bit as if it had never stopped.
 
     Raises:
         TrainingStopped: the loss or the gradient is not finite. The model is back at its last good checkpoint, if any.
     """
     need(isinstance(steps, int) and steps >= 0, "steps", steps, "an int >= 0")
-    need(every >= 1 and save_every >= 1 and patience >= 1, "every, save_every, patience", (every, save_every, patience), "ints >= 1")
+    need(
+        every >= 1 and save_every >= 1 and patience >= 1,
+        "every, save_every, patience",
+        (every, save_every, patience),
+        "ints >= 1",
+    )
     opt = adamw(model, lr) if optimizer is None else optimizer
     for group in opt.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -147,7 +170,9 @@ def train(model: nn.Module, batches: Callable[[int], Any], steps: int, *, lr: fl
             if bar is not None:
                 tokens += _tokens(batch)
                 bar.update()
-                bar.set_postfix_str(f"loss {history.tail(10):.3f}, {tokens / (time.perf_counter() - began):,.0f} tokens/s")
+                bar.set_postfix_str(
+                    f"loss {history.tail(10):.3f}, {tokens / (time.perf_counter() - began):,.0f} tokens/s"
+                )
         if bar is not None:
             bar.close()
     return history
@@ -165,7 +190,11 @@ def _tokens(batch: Any) -> int:
 
 def _stop(paid: float, norm: float, step: int, history: History, path: Path | None, model: nn.Module,
           opt: torch.optim.Optimizer) -> None:
-    what = f"the loss is {paid}" if not math.isfinite(paid) else f"the loss is {paid:.4g} but its gradient's norm is {norm}"
+    what = (
+        f"the loss is {paid}"
+        if not math.isfinite(paid)
+        else f"the loss is {paid:.4g} but its gradient's norm is {norm}"
+    )
     before = ", ".join(f"{x:.4g}" for x in history.loss[-3:]) or "none"
     kept = "no checkpoint was kept (folder=None)"
     if path is not None and path.is_file():
@@ -178,11 +207,15 @@ def _stop(paid: float, norm: float, step: int, history: History, path: Path | No
 
 # ---------------------------------------------------------------------- checkpoints
 def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History) -> None:
-    """Model, optimizer, history and random state in one safetensors file, replaced as a whole: a kill leaves the old one."""
+    """Model, optimizer, history and random state in one safetensors file, replaced as a whole: a kill leaves the old
+    one.
+    """
     from safetensors.torch import save_file
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    flat = {f"model/{k}": v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()}
+    flat = {
+        f"model/{k}": v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()
+    }
     held = opt.state_dict()
     plain: dict[str, dict[str, Any]] = {}
     for i, kept in held["state"].items():

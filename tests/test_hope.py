@@ -22,10 +22,16 @@ from nlbook.train import adamw, constant, train
 
 V = 11
 SMALL = HopeConfig(vocabulary=V, dim=8, layers=2, hidden=6, periods=(3, 7), options={"chunk": 4, "other_chunk": 2})
-KINDS = {"hope": SMALL, "hope-attention": replace(SMALL, mixer="attention", options={}),
-         **{m: SMALL.baseline(m) for m in MIXERS}, "self_modifying": SMALL.baseline("self_modifying", options=SMALL.options), "windowed": SMALL.baseline("attention", options={"window": 4}),
-         "two heads": replace(SMALL, heads=2), "learned start": SMALL.baseline("gated_delta", options={"learn_start": True}),
-         "titans-cms": replace(SMALL, mixer="titans", options={"chunk": 4})}
+KINDS = {
+    "hope": SMALL,
+    "hope-attention": replace(SMALL, mixer="attention", options={}),
+    **{m: SMALL.baseline(m) for m in MIXERS},
+    "self_modifying": SMALL.baseline("self_modifying", options=SMALL.options),
+    "windowed": SMALL.baseline("attention", options={"window": 4}),
+    "two heads": replace(SMALL, heads=2),
+    "learned start": SMALL.baseline("gated_delta", options={"learn_start": True}),
+    "titans-cms": replace(SMALL, mixer="titans", options={"chunk": 4}),
+}
 
 
 def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
@@ -119,7 +125,9 @@ def test_documents_do_not_see_each_other(model):
 def test_a_token_can_begin_documents():
     plain, marked = stirred(SMALL), stirred(replace(SMALL, reset_token=0))
     x = torch.cat([tokens(2, 5), torch.zeros(2, 1, dtype=torch.long), tokens(2, 6, seed=2)], 1)
-    assert torch.equal(marked(x)[0][:, 5:], plain(x[:, 5:])[0]) and not torch.equal(plain(x)[0][:, 5:], marked(x)[0][:, 5:])
+    assert torch.equal(marked(x)[0][:, 5:], plain(x[:, 5:])[0]) and not torch.equal(
+        plain(x)[0][:, 5:], marked(x)[0][:, 5:]
+    )
 
 
 def test_generation_is_reading_what_one_has_said(model):
@@ -170,8 +178,10 @@ def test_baselines_have_the_same_size_and_parts():
         model = Hope(base.baseline(mixer))
         assert abs(model.parameter_count() - size) <= 2 * 32 * 2, mixer
         assert [n for n, _ in model.blocks[0].named_parameters() if n.startswith("W_")] == ["W_g", "W_o"]
-        assert any("taps" in n for n, _ in model.named_parameters())           # the same short convolution
-    assert isinstance(HopeAttention(base).blocks[0].mixer, Attention) and isinstance(HopeAttention(base).blocks[0].mlp, CMS)
+        assert any("taps" in n for n, _ in model.named_parameters())  # the same short convolution
+    assert isinstance(HopeAttention(base).blocks[0].mixer, Attention) and isinstance(
+        HopeAttention(base).blocks[0].mlp, CMS
+    )
 
 
 def test_autocast_keeps_memories_in_full_precision():
@@ -251,12 +261,18 @@ def test_levels_and_trace_of_a_whole_model():
 def test_configs_go_through_json():
     config = replace(SMALL, options={"read": "after", "chunk": 8}, cms={"lr": 0.2}, reset_token=3)
     assert HopeConfig.from_json(config.to_json()) == config
-    for bad, word in ((lambda: HopeConfig(vocabulary=0), "vocabulary"), (lambda: replace(SMALL, mixer="mamba"), "mixer"),
-                      (lambda: replace(SMALL, mlp="none"), "mlp"), (lambda: replace(SMALL, reset_token=V), "reset_token"),
-                      (lambda: HopeConfig.from_json("{"), "config"), (lambda: replace(SMALL, periods=()), "periods"),
-                      (lambda: Hope(SMALL)(torch.zeros(2, 3)), "tokens"), (lambda: Hope(SMALL)(torch.full((1, 3), V)), "tokens"),
-                      (lambda: Hope(SMALL).generate(tokens(1, 0), 2), "prompt"),
-                      (lambda: Hope(SMALL).loss(tokens(1, 4), torch.ones(1, 3)), "graded")):
+    for bad, word in (
+        (lambda: HopeConfig(vocabulary=0), "vocabulary"),
+        (lambda: replace(SMALL, mixer="mamba"), "mixer"),
+        (lambda: replace(SMALL, mlp="none"), "mlp"),
+        (lambda: replace(SMALL, reset_token=V), "reset_token"),
+        (lambda: HopeConfig.from_json("{"), "config"),
+        (lambda: replace(SMALL, periods=()), "periods"),
+        (lambda: Hope(SMALL)(torch.zeros(2, 3)), "tokens"),
+        (lambda: Hope(SMALL)(torch.full((1, 3), V)), "tokens"),
+        (lambda: Hope(SMALL).generate(tokens(1, 0), 2), "prompt"),
+        (lambda: Hope(SMALL).loss(tokens(1, 4), torch.ones(1, 3)), "graded"),
+    ):
         with pytest.raises(NLBookError, match=word):
             bad()
 
@@ -294,16 +310,44 @@ def test_a_long_stream_stays_finite():
 # ---------------------------------------------------------------- what such memories can learn (Table 5)
 def counting_model(seed: int) -> Hope:
     """One block, one linear self-modifying memory per token (chunk 1), alpha = 1, eta up to 1, a static MLP."""
-    return Hope(HopeConfig(vocabulary=VOCABULARY, dim=32, layers=1, hidden=64, periods=(1,), mlp="static", conv=0, seed=seed,
-                           options={"memory": "linear", "chunk": 1, "other_chunk": 1, "read": "after", "eta": 0.5,
-                                    "eta_max": 1.0, "horizon": 150.0}))
+    return Hope(
+        HopeConfig(
+            vocabulary=VOCABULARY,
+            dim=32,
+            layers=1,
+            hidden=64,
+            periods=(1,),
+            mlp="static",
+            conv=0,
+            seed=seed,
+            options={
+                "memory": "linear",
+                "chunk": 1,
+                "other_chunk": 1,
+                "read": "after",
+                "eta": 0.5,
+                "eta_max": 1.0,
+                "horizon": 150.0,
+            },
+        )
+    )
 
 
 def learn(language: str, seed: int, steps: int = 400) -> tuple[Hope, int]:
     model = counting_model(seed)
-    history = train(model, lambda i: words(language, 2, 20, 32, 1_000_003 * seed + i), steps, optimizer=adamw(model, 3e-3),
-                    schedule=constant, warmup=50, seed=seed, every=50, enough=1.0, patience=2,
-                    check=lambda m: (d := words(language, 2, 20, 64, 77)).accuracy(m(d.tokens)[0]))
+    history = train(
+        model,
+        lambda i: words(language, 2, 20, 32, 1_000_003 * seed + i),
+        steps,
+        optimizer=adamw(model, 3e-3),
+        schedule=constant,
+        warmup=50,
+        seed=seed,
+        every=50,
+        enough=1.0,
+        patience=2,
+        check=lambda m: (d := words(language, 2, 20, 64, 77)).accuracy(m(d.tokens)[0]),
+    )
     return model, history.steps
 
 

@@ -39,7 +39,9 @@ def brute_force(values: int, noise: float, hazard: float, seen: list[int]) -> li
 
 @pytest.mark.parametrize("hazard", [0.0, 0.3, 1.0])
 def test_the_optimum_is_the_sum_over_all_histories(hazard):
-    """A uniform fact that is redrawn uniformly before its first use is still uniform, so the first drift changes nothing."""
+    """A uniform fact that is redrawn uniformly before its first use is still uniform, so the first drift changes
+    nothing.
+    """
     language = TimescaleLanguage(static=0, document=0, fast=2, values=3, noise=0.2, hazard=hazard)
     data = language.sample(3, 9, seed=4)
     for row in range(3):
@@ -65,7 +67,9 @@ def test_static_and_document_keys_in_closed_form():
     assert (kind == (key >= 2).long() + (key >= 4).long()).all()
     assert float(paid[static].mean()) == pytest.approx(language.static_entropy(), abs=0.03)
     late = paid[:, 20:][kind[:, 20:] == 1]
-    assert language.static_entropy() < float(late.mean()) < language.static_entropy() + 0.4  # learned in context, nearly
+    assert (
+        language.static_entropy() < float(late.mean()) < language.static_entropy() + 0.4
+    )  # learned in context, nearly
 
 
 def test_nobody_beats_the_optimum_and_knowing_less_costs_more():
@@ -76,7 +80,9 @@ def test_nobody_beats_the_optimum_and_knowing_less_costs_more():
     uniform = torch.full((300, 96, language.vocabulary), -1e9)
     uniform[..., language.keys:] = 0
     excess = data.excess(uniform)
-    assert excess["all"] > 0.5 and excess["static"] == pytest.approx(math.log(12) - float(data.optimum[data.kind == 0].mean()), abs=1e-5)
+    assert excess["all"] > 0.5 and excess["static"] == pytest.approx(
+        math.log(12) - float(data.optimum[data.kind == 0].mean()), abs=1e-5
+    )
     ideal = torch.full((300, 96, language.vocabulary), -1e9)  # logits of the ideal reader, rebuilt from its own filter
     belief = torch.full((300, language.keys, 12), 1 / 12, dtype=torch.float64)
     belief[:, :6] = F.one_hot(language.facts(), 12).double()
@@ -101,7 +107,9 @@ def test_a_sample_is_its_seed():
 
 
 def test_nats_count_graded_tokens_only():
-    data = Sequences(torch.tensor([[0, 1, 2]]), torch.tensor([[False, False, True]]), torch.zeros(1, 3), torch.tensor([[-1, -1, 0]]))
+    data = Sequences(
+        torch.tensor([[0, 1, 2]]), torch.tensor([[False, False, True]]), torch.zeros(1, 3), torch.tensor([[-1, -1, 0]])
+    )
     logits = torch.zeros(1, 3, 4)
     logits[0, 0, 0] = 100.0  # a confident mistake about token 1, which nobody grades
     assert data.loss(logits).item() == pytest.approx(math.log(4)) and data.nats(logits)[0, :2].sum() == 0
@@ -112,7 +120,7 @@ def test_nats_count_graded_tokens_only():
 # ---------------------------------------------------------------- formal languages
 def member(name: str, word: tuple[int, ...]) -> bool:
     """Is it in the language? Written from the definition, without the machine."""
-    a, b, c = (word.count(s) for s in (1, 2, 3))
+    a, b = word.count(1), word.count(2)
     n = len(word)
     if name == "parity":
         return set(word) <= {1, 2} and b % 2 == 0
@@ -138,9 +146,13 @@ LETTERS = {"parity": 2, "aa": 1, "abab": 2, "anbn": 2, "anbncn": 3, "shuffle2": 
 
 @pytest.mark.parametrize("name", sorted(LANGUAGES))
 def test_what_may_follow_is_what_the_language_says(name):
-    """Every prefix of every short word: symbol s may follow p exactly when some word begins with p s; END when p is a word."""
+    """Every prefix of every short word: symbol s may follow p exactly when some word begins with p s; END when p is a
+    word.
+    """
     most = LONGEST[name]
-    language = [w for n in range(most + 1) for w in itertools.product(range(1, LETTERS[name] + 1), repeat=n) if member(name, w)]
+    language = [
+        w for n in range(most + 1) for w in itertools.product(range(1, LETTERS[name] + 1), repeat=n) if member(name, w)
+    ]
     follows: dict[tuple[int, ...], set[int]] = {}
     for w in language:
         for i in range(len(w)):
@@ -220,7 +232,9 @@ def test_recall_asks_for_the_value_written_last():
 
 
 # ---------------------------------------------------------------- needle
-@pytest.mark.parametrize(("needles", "decoys", "depth"), [(1, 0, 0.0), (1, 0, 1.0), (3, 0, 0.5), (2, 3, None), (1, 7, 0.0), (3, 5, 1.0)])
+@pytest.mark.parametrize(
+    ("needles", "decoys", "depth"), [(1, 0, 0.0), (1, 0, 1.0), (3, 0, 0.5), (2, 3, None), (1, 7, 0.0), (3, 5, 1.0)]
+)
 def test_the_needle_is_in_the_hay(needles, decoys, depth):
     task = Needle(needles=needles, decoys=decoys)
     for length in (3 * (needles + decoys) + 3, 60):
@@ -243,9 +257,15 @@ def test_the_needle_is_in_the_hay(needles, decoys, depth):
 
 
 def test_bad_tasks_are_named():
-    for make, word in ((lambda: Needle(needles=9), "needles"), (lambda: Needle().sample(2, 5, 0), "length"),
-                       (lambda: Needle().sample(2, 50, 0, depth=2.0), "depth"), (lambda: RecallLM(keys=0), "keys"),
-                       (lambda: TimescaleLanguage(static=0, document=0, fast=0), "key"), (lambda: TimescaleLanguage(noise=0.0), "noise"),
-                       (lambda: TimescaleLanguage().sample(0, 3, 0), "batch"), (lambda: shuffled(RecallLM().sample(1, 0)), "data")):
+    for make, word in (
+        (lambda: Needle(needles=9), "needles"),
+        (lambda: Needle().sample(2, 5, 0), "length"),
+        (lambda: Needle().sample(2, 50, 0, depth=2.0), "depth"),
+        (lambda: RecallLM(keys=0), "keys"),
+        (lambda: TimescaleLanguage(static=0, document=0, fast=0), "key"),
+        (lambda: TimescaleLanguage(noise=0.0), "noise"),
+        (lambda: TimescaleLanguage().sample(0, 3, 0), "batch"),
+        (lambda: shuffled(RecallLM().sample(1, 0)), "data"),
+    ):
         with pytest.raises(NLBookError, match=word):
             make()

@@ -1,4 +1,6 @@
-"""Titans and self-modifying Titans: definition == parallel form, streams, causality, outer gradients, the traps of the paper."""
+"""Titans and self-modifying Titans: definition == parallel form, streams, causality, outer gradients, the traps of the
+paper.
+"""
 from __future__ import annotations
 
 import math
@@ -80,9 +82,32 @@ CASES = [
     {"chunk": 50, "other_chunk": 7, "momentum": True, "factor": "first", "read": "after"},
     {"chunk": 8, "other_chunk": 4, "objective": "dot", "factor": "unit", "read": "before", "retention": "initial"},
     {"chunk": 8, "other_chunk": 4, "factor": None, "read": "after", "retention": "initial", "momentum": True},
-    {"chunk": 6, "other_chunk": 4, "adaptive_q": True, "other_rate": 0.3, "read": "before", "momentum": True, "heads": 2},
-    {"chunk": 6, "other_chunk": 4, "memory": "linear", "adaptive": ("mem", "k"), "momentum": True, "retention": "initial"},
-    {"chunk": 6, "other_chunk": 3, "adaptive": ("k", "eta"), "decay": False, "block": 2, "checkpoint": True, "read": "after"},
+    {
+        "chunk": 6,
+        "other_chunk": 4,
+        "adaptive_q": True,
+        "other_rate": 0.3,
+        "read": "before",
+        "momentum": True,
+        "heads": 2,
+    },
+    {
+        "chunk": 6,
+        "other_chunk": 4,
+        "memory": "linear",
+        "adaptive": ("mem", "k"),
+        "momentum": True,
+        "retention": "initial",
+    },
+    {
+        "chunk": 6,
+        "other_chunk": 3,
+        "adaptive": ("k", "eta"),
+        "decay": False,
+        "block": 2,
+        "checkpoint": True,
+        "read": "after",
+    },
     {"chunk": 5, "other_chunk": 5, "self_values": False, "conv": 0, "activation": "none", "normalise_v": False},
 ]
 
@@ -94,18 +119,33 @@ def test_the_parallel_form_is_the_definition(options):
 
 
 @pytest.mark.eq(76, 77, 78)
-@pytest.mark.parametrize("options", [
-    {}, {"memory": "linear", "chunk": 1, "heads": 2}, {"factor": "raw", "read": "before", "retention": "initial", "chunk": 4},
-    {"momentum": False, "read": "start", "chunk": 7, "objective": "dot"}, {"block": 3, "chunk": 5, "decay": False, "conv": 0},
-    {"factor": "unit", "chunk": 4, "normalise_v": False, "activation": "none"},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"memory": "linear", "chunk": 1, "heads": 2},
+        {"factor": "raw", "read": "before", "retention": "initial", "chunk": 4},
+        {"momentum": False, "read": "start", "chunk": 7, "objective": "dot"},
+        {"block": 3, "chunk": 5, "decay": False, "conv": 0},
+        {"factor": "unit", "chunk": 4, "normalise_v": False, "activation": "none"},
+    ],
+    ids=str,
+)
 def test_the_neural_memory_is_its_definition(options):
     agree(stirred(NeuralMemory(4, hidden=5, horizon=20, eta=0.2, **options)), 11, 5)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(0, 40), st.sampled_from(["start", "before", "after"]),
-       st.booleans(), st.sampled_from(["raw", "first", "unit", None]), st.integers(1, 16))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 40),
+    st.sampled_from(["start", "before", "after"]),
+    st.booleans(),
+    st.sampled_from(["raw", "first", "unit", None]),
+    st.integers(1, 16),
+)
 def test_any_length_chunk_and_cut(length, chunk, other, cut, when, momentum, factor, block):
     """The token loop is the definition (tested above); the parallel form equals it for whatever sizes."""
     layer = selfmod(chunk=chunk, other_chunk=other, read=when, momentum=momentum, factor=factor, block=block)
@@ -118,8 +158,21 @@ def test_any_length_chunk_and_cut(length, chunk, other, cut, when, momentum, fac
     assert s.position == length
 
 
-@pytest.mark.parametrize("options", [{"chunk": 4, "other_chunk": 2}, {"chunk": 5, "other_chunk": 3, "read": "after", "momentum": True,
-                                     "retention": "initial", "adaptive_q": True, "other_rate": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunk": 4, "other_chunk": 2},
+        {
+            "chunk": 5,
+            "other_chunk": 3,
+            "read": "after",
+            "momentum": True,
+            "retention": "initial",
+            "adaptive_q": True,
+            "other_rate": 0.5,
+        },
+    ],
+)
 def test_gradcheck_through_the_writes(options):
     """Outer gradients against finite differences: inputs and every parameter."""
     layer = selfmod(2, 2, conv=2, gate_std=0.3, **options)
@@ -134,8 +187,17 @@ def test_gradcheck_through_the_writes(options):
 def test_gradcheck_of_one_piece():
     """The closed form alone: weights, inputs, errors, all gates, the retention target and the momentum."""
     C, n, m = 5, 3, 2
-    args = [rand(m, n, seed=1), rand(C, n, seed=2), rand(C, m, seed=3), -rand(C, seed=4).abs(), rand(C, seed=5).sigmoid(),
-            -rand(C, seed=6).abs(), rand(m, n, seed=7), rand(m, n, seed=8), rand(C, n, seed=9)]
+    args = [
+        rand(m, n, seed=1),
+        rand(C, n, seed=2),
+        rand(C, m, seed=3),
+        -rand(C, seed=4).abs(),
+        rand(C, seed=5).sigmoid(),
+        -rand(C, seed=6).abs(),
+        rand(m, n, seed=7),
+        rand(m, n, seed=8),
+        rand(C, n, seed=9),
+    ]
 
     def run(W, a, e, log_keep, eta, log_mu, init, S, rows):
         piece = Piece(W, a, e, Decays(log_keep, eta, log_mu), "unit", init=init, momentum=S)
@@ -211,7 +273,9 @@ def test_a_detached_value_would_never_train_m_v():
 
 def test_checkpointing_changes_nothing_and_first_order_only_the_gradient():
     x, w = rand(2, 21, 4), rand(2, 21, 4, seed=2)
-    full, saved, short = (selfmod(chunk=4, other_chunk=2, read="after", **o) for o in ({}, {"checkpoint": True}, {"first_order": True}))
+    full, saved, short = (
+        selfmod(chunk=4, other_chunk=2, read="after", **o) for o in ({}, {"checkpoint": True}, {"first_order": True})
+    )
     y = full(x)[0]
     for other in (saved, short):
         torch.testing.assert_close(other(x)[0], y, rtol=0, atol=1e-14)
@@ -219,12 +283,15 @@ def test_checkpointing_changes_nothing_and_first_order_only_the_gradient():
     for n in g:
         torch.testing.assert_close(g[n], h[n], rtol=0, atol=1e-13)
     assert all((f[f"initial.{n}"].flatten(2).abs().amax(-1) > 0).all() for n in full.initial)
-    assert max(float((f[n] - g[n]).abs().max() / g[n].abs().max()) for n in g) > 1e-3  # an approximation, and labelled as one
+    assert (
+        max(float((f[n] - g[n]).abs().max() / g[n].abs().max()) for n in g) > 1e-3
+    )  # an approximation, and labelled as one
 
 
 @pytest.mark.eq(88, 92, 93)
 def test_reductions_of_one_linear_memory():
-    """Given values and one token a chunk: linear attention, the gated delta rule twice, and Hope's rule (recall v/2)."""
+    """Given values and one token a chunk: linear attention, the gated delta rule twice, and Hope's rule (recall v/2).
+    """
     d, C = 4, 40
     k, v = unit(rand(C, d)), rand(C, d, seed=2)
     log_keep, eta = -0.1 * rand(C, seed=3).abs(), 0.5 * rand(C, seed=4).sigmoid()
@@ -235,9 +302,9 @@ def test_reductions_of_one_linear_memory():
             a, e = layer_io({"W": W}, keys[t : t + 1], values[t : t + 1], objective, False)["W"]
             W, _ = token_write(W, a, e, keep[t].exp().reshape(1, 1), rates[t].reshape(1, 1), factor)
         return W
-    torch.testing.assert_close(run("dot", None, 0 * log_keep), (eta[:, None] * v).mT @ k)               # linear attention
+    torch.testing.assert_close(run("dot", None, 0 * log_keep), (eta[:, None] * v).mT @ k)  # linear attention
     M = torch.zeros(d, d, dtype=torch.float64)
-    for t in range(C):                                                                                   # gated delta rule
+    for t in range(C):  # gated delta rule
         M = M @ (log_keep[t].exp() * torch.eye(d) - eta[t] * torch.outer(k[t], k[t])) + eta[t] * torch.outer(v[t], k[t])
     torch.testing.assert_close(run("dot", "raw"), M)
     torch.testing.assert_close(run("l2", None), M)
@@ -245,7 +312,7 @@ def test_reductions_of_one_linear_memory():
     W = run("l2", "raw", again, k[:1].expand(400, d), v[:1].expand(400, d), again + 0.4)
     torch.testing.assert_close(W @ k[0], v[0] / 2)                                                       # erased twice
     W = run("dot", "raw", again, k[:1].expand(400, d), v[:1].expand(400, d), again + 0.4)
-    torch.testing.assert_close(W @ k[0], v[0])                                                           # eq. 92 with its sign mended
+    torch.testing.assert_close(W @ k[0], v[0])  # eq. 92 with its sign mended
 
 
 @pytest.mark.eq(93)
@@ -256,17 +323,24 @@ def test_one_key_repeated_over_a_chunk_is_what_the_factor_tames(eta):
     W = torch.ones(1, 1, dtype=torch.float64)
     dgd = Piece(W, one, one, Decays(torch.zeros(C, dtype=torch.float64), eta * one[:, 0]), "raw").end()[0]
     gd = Piece(W, one, one, Decays(torch.zeros(C, dtype=torch.float64), eta * one[:, 0]), None).end()[0]
-    assert float(dgd) == pytest.approx(2 * (1 - eta) ** C - 1, abs=1e-12) and float(gd) == pytest.approx(1 - C * eta, abs=1e-9)
+    assert float(dgd) == pytest.approx(2 * (1 - eta) ** C - 1, abs=1e-12) and float(gd) == pytest.approx(
+        1 - C * eta, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_repeated_keys_do_not_break_the_solve(dtype):
     """All keys alike, eta = 1, alpha = 1, C = 64: powers of the system overflow here, forward substitution does not."""
-    a, e = torch.ones(64, 8, dtype=dtype) / 8**0.5, torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    a, e = (
+        torch.ones(64, 8, dtype=dtype) / 8**0.5,
+        torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).to(dtype),
+    )
     W = torch.ones(3, 8, dtype=dtype)
     got = Piece(W, a, e, Decays(torch.zeros(64, dtype=dtype), torch.ones(64, dtype=dtype)), "raw").end()[0]
     for t in range(64):
-        W, _ = token_write(W, a[t : t + 1], e[t : t + 1], torch.ones(1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype), "raw")
+        W, _ = token_write(
+            W, a[t : t + 1], e[t : t + 1], torch.ones(1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype), "raw"
+        )
     torch.testing.assert_close(got, W, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
 
 
@@ -277,15 +351,18 @@ def test_forgetting_almost_everything_is_finite():
     with torch.no_grad():
         layer.b_alpha.fill_(-200.0)
         layer.b_mu.fill_(-300.0)
-    y, s = layer(x)
+    y, _ = layer(x)
     y.square().sum().backward()
-    assert torch.isfinite(y).all() and all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
+    assert torch.isfinite(y).all() and all(
+        torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None
+    )
     torch.testing.assert_close(y, layer(x, impl="tokens")[0], rtol=0, atol=1e-10)
 
 
 @pytest.mark.eq(83, 85, 93)
 def test_a_linear_memory_with_self_made_values_stays_zero():
-    """Its update multiplies the state: zero stays zero, rank cannot grow. The residual MLP memory does write from zero."""
+    """Its update multiplies the state: zero stays zero, rank cannot grow. The residual MLP memory does write from zero.
+    """
     for kind, zero in (("linear", True), ("mlp", False)):
         layer = SelfModifyingTitans(4, memory=kind, chunk=1, other_chunk=1).double()
         with torch.no_grad():
@@ -304,19 +381,26 @@ def test_a_linear_memory_with_self_made_values_stays_zero():
 def test_keys_and_values_differ_at_the_start_and_gates_start_where_they_should():
     layer = SelfModifyingTitans(16, eta=0.1, eta_max=0.5, horizon=64).double()
     x = rand(1, 200, 16)
-    k, v = (unit(F.silu(read({n: w[0, j] for n, w in layer.initial_weights("proj").items()}, x, True))) for j in range(2))
+    k, v = (
+        unit(F.silu(read({n: w[0, j] for n, w in layer.initial_weights("proj").items()}, x, True))) for j in range(2)
+    )
     assert (k * v).sum(-1).mean() < 0.8
     near = SelfModifyingTitans(16, proj_std=0.02).double()
-    k, v = (unit(F.silu(read({n: w[0, j] for n, w in near.initial_weights("proj").items()}, x, True))) for j in range(2))
+    k, v = (
+        unit(F.silu(read({n: w[0, j] for n, w in near.initial_weights("proj").items()}, x, True))) for j in range(2)
+    )
     assert (k * v).sum(-1).mean() > 0.99  # the trap: k = v, every inner error is zero
-    gates = layer.gates(read({n: w[None] for n, w in layer.initial_weights("gate").items()}, x[:, None, None], False)[..., 0])
+    gates = layer.gates(
+        read({n: w[None] for n, w in layer.initial_weights("gate").items()}, x[:, None, None], False)[..., 0]
+    )
     torch.testing.assert_close(gates.eta, torch.full_like(gates.eta, 0.1))
     torch.testing.assert_close(gates.log_keep.exp(), torch.full_like(gates.eta, 1 - 1 / 64))
 
 
 @pytest.mark.eq(80, 89)
 def test_a_gate_memory_has_no_residual():
-    """Eq. 89 with one output would broadcast over the features; here the answer is one number a token, also for dim 1."""
+    """Eq. 89 with one output would broadcast over the features; here the answer is one number a token, also for dim 1.
+    """
     S = {"W1": rand(1, 5), "W2": rand(5, 4)}
     x = rand(7, 4)
     assert read(S, x, False).shape == (7, 1) and read(S, x, True).shape == (7, 4)  # the trap, spelled out
@@ -330,22 +414,41 @@ def test_the_factor_per_layer_is_sgd_on_a_penalised_loss():
     S = {"W1": rand(3, 5).requires_grad_(), "W2": rand(5, 3, seed=2).requires_grad_()}
     k, v, one = unit(rand(1, 3, seed=3)), rand(1, 3, seed=4), torch.ones(1, 1, dtype=torch.float64)
     a = F.silu(k @ S["W2"].mT).detach()
-    loss = 0.5 * (read(S, k, True) - v).square().sum() + 0.5 * (k @ S["W2"].mT).square().sum() + 0.5 * (a @ S["W1"].mT).square().sum()
+    loss = (
+        0.5 * (read(S, k, True) - v).square().sum()
+        + 0.5 * (k @ S["W2"].mT).square().sum()
+        + 0.5 * (a @ S["W1"].mT).square().sum()
+    )
     grads = dict(zip(S, torch.autograd.grad(loss, list(S.values()))))
     for n, (rows, e) in layer_io(S, k, v, "l2", True).items():
         torch.testing.assert_close(token_write(S[n], rows, e, one, 0.2 * one, "raw")[0], S[n] - 0.2 * grads[n])
 
 
 def test_normalised_values_keep_the_inner_loop_bounded_without_any_outer_training():
-    """x of length sqrt(d), no outer training: with |v| free self-made values feed back on themselves; at length 1 they cannot."""
+    """x of length sqrt(d), no outer training: with |v| free self-made values feed back on themselves; at length 1 they
+    cannot.
+    """
     def largest(normalise: bool, seed: int, length: int = 256) -> float:
-        layer = SelfModifyingTitans(16, hidden=32, chunk=8, other_chunk=4, eta=0.3, horizon=64, normalise_v=normalise, proj_std=1.0,
-                                    activation="silu", seed=seed)
+        layer = SelfModifyingTitans(
+            16,
+            hidden=32,
+            chunk=8,
+            other_chunk=4,
+            eta=0.3,
+            horizon=64,
+            normalise_v=normalise,
+            proj_std=1.0,
+            activation="silu",
+            seed=seed,
+        )
         words = torch.randn(12, 16, generator=torch.Generator().manual_seed(seed))
         words = words / words.square().mean(-1, keepdim=True).sqrt()
         with torch.no_grad():
             _, s = layer(words[torch.arange(length) % 7][None])
-        return max(float(w.norm()) if torch.isfinite(w).all() else math.inf for ws in s.now.values() for w in ws.values())
+        return max(
+            float(w.norm()) if torch.isfinite(w).all() else math.inf for ws in s.now.values() for w in ws.values()
+        )
+
     assert all(largest(True, s) < 100 for s in range(3)) and sum(largest(False, s) > 100 for s in range(3)) >= 2
     assert largest(True, 0, 1500) < 100
 
@@ -385,7 +488,11 @@ def stream(length: int, part: int = 2000) -> None:
 def test_levels_and_trace():
     layer = SelfModifyingTitans(4, chunk=8, other_chunk=2, momentum=True)
     periods = {c.name: c.period for c in layer.nested_components()}
-    assert periods["M_mem"] == 8 and {periods[f"M_{b}"] for b in ("k", "v", "eta", "alpha")} == {2} and periods["M_k.momentum"] == 1
+    assert (
+        periods["M_mem"] == 8
+        and {periods[f"M_{b}"] for b in ("k", "v", "eta", "alpha")} == {2}
+        and periods["M_k.momentum"] == 1
+    )
     opt = torch.optim.SGD(layer.parameters(), lr=0.1)
     system = levels_of(layer, opt, tokens_per_step=64)
     kinds = {c.name: c.kind for c in system.components}
@@ -395,10 +502,22 @@ def test_levels_and_trace():
     assert trace.updates["M_mem"] == 2 and trace.updates["M_k"] == 8
 
 
-@pytest.mark.parametrize(("options", "word"), [
-    ({"chunk": 0}, "chunk"), ({"heads": 3}, "heads"), ({"objective": "l1"}, "objective"), ({"read": "later"}, "read"),
-    ({"eta": 0.6}, "eta"), ({"horizon": 1}, "horizon"), ({"memory": "deep"}, "memory"), ({"adaptive": ("q",)}, "adaptive"),
-    ({"factor": "none"}, "factor"), ({"other_rate": 2.0}, "other_rate"), ({"activation": "relu"}, "activation")])
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"chunk": 0}, "chunk"),
+        ({"heads": 3}, "heads"),
+        ({"objective": "l1"}, "objective"),
+        ({"read": "later"}, "read"),
+        ({"eta": 0.6}, "eta"),
+        ({"horizon": 1}, "horizon"),
+        ({"memory": "deep"}, "memory"),
+        ({"adaptive": ("q",)}, "adaptive"),
+        ({"factor": "none"}, "factor"),
+        ({"other_rate": 2.0}, "other_rate"),
+        ({"activation": "relu"}, "activation"),
+    ],
+)
 def test_bad_options_are_named(options, word):
     with pytest.raises(NLBookError, match=word):
         SelfModifyingTitans(4, **options)
@@ -406,8 +525,12 @@ def test_bad_options_are_named(options, word):
 
 def test_bad_input_is_named():
     layer = SelfModifyingTitans(4)
-    for x, word in ((torch.zeros(2, 3, 5), "x"), (torch.zeros(3, 4), "x"), (torch.zeros(1, 3, 4, dtype=torch.int64), "x"),
-                    (torch.zeros(1, 3, 4, dtype=torch.float64), "x")):
+    for x, word in (
+        (torch.zeros(2, 3, 5), "x"),
+        (torch.zeros(3, 4), "x"),
+        (torch.zeros(1, 3, 4, dtype=torch.int64), "x"),
+        (torch.zeros(1, 3, 4, dtype=torch.float64), "x"),
+    ):
         with pytest.raises(NLBookError, match=word):
             layer(x)
     with pytest.raises(NLBookError, match="state"):

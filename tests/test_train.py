@@ -19,7 +19,9 @@ from nlbook.tasks.recall_lm import RecallLM
 from nlbook.train import CHECKPOINT, TrainingStopped, adamw, constant, cosine, train
 
 TASK = RecallLM(keys=4, values=4, pairs=6, questions=3)
-CONFIG = HopeConfig(vocabulary=TASK.vocabulary, dim=8, layers=1, hidden=8, periods=(4, 16), options={"chunk": 4, "other_chunk": 4})
+CONFIG = HopeConfig(
+    vocabulary=TASK.vocabulary, dim=8, layers=1, hidden=8, periods=(4, 16), options={"chunk": 4, "other_chunk": 4}
+)
 
 
 def batches(step: int):
@@ -122,7 +124,9 @@ def test_it_learns_and_it_clips():
     assert history.tail() < 0.01 * history.loss[0] and history.steps == 150
     grads = []
     sgd = torch.optim.SGD(model.parameters(), lr=0.0)
-    sgd.register_step_pre_hook(lambda *_: grads.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))))
+    sgd.register_step_pre_hook(
+        lambda *_: grads.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters())))
+    )
     h = train(model, lambda i: 100 * numbers(i), 2, optimizer=sgd, clip=0.25)
     assert min(h.norm) > 0.25 and grads == pytest.approx([0.25, 0.25], rel=1e-4)
     h = train(model, lambda i: 100 * numbers(i), 2, optimizer=sgd, clip=None)
@@ -154,8 +158,16 @@ def test_a_number_that_is_not_finite_stops_training(what, tmp_path):
 
 def test_it_stops_when_it_is_good_enough(tmp_path):
     model, seen = Noisy(), []
-    history = train(model, numbers, 100, check=lambda m: (seen.append(1), len(seen) * 0.25)[1], every=5, enough=0.5, patience=2,
-                    folder=tmp_path)
+    history = train(
+        model,
+        numbers,
+        100,
+        check=lambda m: (seen.append(1), len(seen) * 0.25)[1],
+        every=5,
+        enough=0.5,
+        patience=2,
+        folder=tmp_path,
+    )
     assert history.steps == 15 and history.marks == {5: 0.25, 10: 0.5, 15: 0.75} and history.stopped
     assert train(Noisy(), numbers, 100, folder=tmp_path, enough=0.5).steps == 15
 
@@ -170,7 +182,10 @@ def test_initial_states_can_have_a_rate_of_their_own():
     assert starts and not (moved & starts) and {"embedding", "blocks.0.W_o", "blocks.0.mixer.W_q"} <= moved
     decay = {id(p): g["weight_decay"] for g in opt.param_groups for p in g["params"]}
     named = dict(model.named_parameters())
-    assert decay[id(named["blocks.0.W_o"])] == 0.1 and decay[id(named["embedding"])] == 0 == decay[id(named["blocks.0.mixer.taps"])]
+    assert (
+        decay[id(named["blocks.0.W_o"])] == 0.1
+        and decay[id(named["embedding"])] == 0 == decay[id(named["blocks.0.mixer.taps"])]
+    )
 
 
 def test_schedules():
@@ -187,8 +202,11 @@ def test_a_bar_shows_the_loss_and_the_speed(monkeypatch, capsys):
 
 
 def test_bad_arguments_are_named(tmp_path):
-    for bad, word in ((lambda: train(Noisy(), numbers, -1), "steps"), (lambda: train(nn.Linear(2, 2), numbers, 1), "loss"),
-                      (lambda: train(Noisy(), numbers, 1, every=0), "every")):
+    for bad, word in (
+        (lambda: train(Noisy(), numbers, -1), "steps"),
+        (lambda: train(nn.Linear(2, 2), numbers, 1), "loss"),
+        (lambda: train(Noisy(), numbers, 1, every=0), "every"),
+    ):
         with pytest.raises(NLBookError, match=word):
             bad()
     train(Hope(CONFIG), batches, 1, folder=tmp_path)

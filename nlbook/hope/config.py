@@ -15,12 +15,13 @@ MIXERS = ("self_modifying", "titans", "attention", "linear", "delta", "gated_del
 class HopeConfig:
     """A language model of `layers` blocks: a sequence mixer, then MLP levels. The defaults are Hope.
 
-    mixer: "self_modifying" (Hope), "attention" (with mlp="cms": Hope-Attention), "titans", "linear", "delta", "gated_delta".
+    mixer: "self_modifying" (Hope), "attention" (with mlp="cms": Hope-Attention), "titans", "linear", "delta",
+    "gated_delta".
     options: keyword arguments of the mixer's class (nlbook.titans, nlbook.hope.mixers), on top of conv, conv_noise and
-        activation, which all mixers share: `conv` taps of the short convolution on q, k, v (0: none), `conv_noise` uniform
-        noise on them at the start, `activation` after it.
-    mlp: "cms": MLP levels that learn in context, one for each of `periods` (tokens per update, fast to slow); "static": the
-        same chain of MLPs without updates, as many as `periods` has entries. hidden: width of each.
+        activation, which all mixers share: `conv` taps of the short convolution on q, k, v (0: none), `conv_noise`
+        uniform noise on them at the start, `activation` after it.
+    mlp: "cms": MLP levels that learn in context, one for each of `periods` (tokens per update, fast to slow); "static":
+        the same chain of MLPs without updates, as many as `periods` has entries. hidden: width of each.
     cms: keyword arguments of nlbook.cms.CMS on top of objective="local".
     reset_token: a token that begins a new document: all fast states restart there (None: never).
     """
@@ -53,7 +54,8 @@ class HopeConfig:
         object.__setattr__(self, "periods", tuple(self.periods))
 
     def baseline(self, mixer: str, **changes: Any) -> HopeConfig:
-        """The same model with another mixer and one static MLP, whose width is chosen so that the parameter counts agree.
+        """The same model with another mixer and one static MLP, whose width is chosen so that the parameter counts
+        agree.
 
         The search is over `hidden`, so counts agree to within 2 * dim per layer. `changes` replaces other fields.
         """

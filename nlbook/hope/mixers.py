@@ -1,4 +1,6 @@
-"""The baselines' sequence mixers: softmax attention, and the linear memories. Same convolution, same interface as titans."""
+"""The baselines' sequence mixers: softmax attention, and the linear memories. Same convolution, same interface as
+titans.
+"""
 from __future__ import annotations
 
 import math
@@ -16,7 +18,9 @@ from nlbook.titans.rules import unit
 
 
 class Projections(nn.Module):
-    """q, k, v: projection, short causal convolution, activation. x (batch, length, dim) -> 3 x (batch, head, length, width)."""
+    """q, k, v: projection, short causal convolution, activation. x (batch, length, dim) -> 3 x (batch, head, length,
+    width).
+    """
 
     def __init__(self, dim: int, heads: int, conv: int, conv_noise: float, activation: str, g: torch.Generator) -> None:
         super().__init__()
@@ -55,9 +59,21 @@ class LinearMixer(nn.Module):
     learn_start: the initial memory is an outer parameter (zero otherwise), as Hope's memories are.
     """
 
-    def __init__(self, dim: int, heads: int = 1, *, rule: str = "gated_delta", decay: bool | None = None, horizon: float = 512.0,
-                 beta_max: float = 1.0, learn_start: bool = False, conv: int = 4, conv_noise: float = 0.5,
-                 activation: str = "silu", seed: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 1,
+        *,
+        rule: str = "gated_delta",
+        decay: bool | None = None,
+        horizon: float = 512.0,
+        beta_max: float = 1.0,
+        learn_start: bool = False,
+        conv: int = 4,
+        conv_noise: float = 0.5,
+        activation: str = "silu",
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         need(rule in ("linear", "delta", "gated_delta"), "rule", repr(rule), "'linear', 'delta' or 'gated_delta'")
         g = generator(seed)
@@ -91,7 +107,8 @@ class LinearMixer(nn.Module):
 
 @dataclass
 class AttentionState:
-    """Keys and values (batch, head, seen, width), which grow; the convolution's tail; where each row's document began."""
+    """Keys and values (batch, head, seen, width), which grow; the convolution's tail; where each row's document began.
+    """
 
     k: Tensor
     v: Tensor
@@ -122,7 +139,9 @@ class Attention(nn.Module):
 
     def initial_state(self, batch: int) -> AttentionState:
         empty = self.qkv.weight.new_zeros(batch, self.qkv.heads, 0, self.qkv.width)
-        return AttentionState(empty, empty, self.qkv.tail(batch), torch.zeros(batch, dtype=torch.long, device=empty.device))
+        return AttentionState(
+            empty, empty, self.qkv.tail(batch), torch.zeros(batch, dtype=torch.long, device=empty.device)
+        )
 
     def forward(self, x: Tensor, state: AttentionState | None = None) -> tuple[Tensor, AttentionState]:
         """x (batch, length, dim) -> y, and the state with the new keys and values appended."""
@@ -139,5 +158,10 @@ class Attention(nn.Module):
             sees = sees & (i > t - self.window)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=sees[:, None])
         keep = k.shape[-2] if self.window is None else min(self.window, k.shape[-2])
-        return y.transpose(1, 2).flatten(2), replace(s, k=k[..., k.shape[-2] - keep:, :], v=v[..., v.shape[-2] - keep:, :],
-                                                     tail=tail, position=now + x.shape[1])
+        return y.transpose(1, 2).flatten(2), replace(
+            s,
+            k=k[..., k.shape[-2] - keep :, :],
+            v=v[..., v.shape[-2] - keep :, :],
+            tail=tail,
+            position=now + x.shape[1],
+        )

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,13 +73,15 @@ class HopeBlock(nn.Module):
         self.W_g = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         self.W_o = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         if c.mlp == "cms":
-            self.mlp: nn.Module = CMS(c.dim, c.hidden, c.periods, **{"objective": "local", "learn_lr": True, "seed": seed + 2,
-                                                                    **c.cms})
+            self.mlp: nn.Module = CMS(
+                c.dim, c.hidden, c.periods, **{"objective": "local", "learn_lr": True, "seed": seed + 2, **c.cms}
+            )
         else:
             self.mlp = StaticMLP(c.dim, c.hidden, len(c.periods), seed + 2)
 
     def initial_state(self, batch: int) -> tuple[Any, Any]:
-        return self.mixer.initial_state(batch), self.mlp.initial_state(batch) if isinstance(self.mlp, CMS) else None
+        start: Any = self.mixer.initial_state
+        return start(batch), self.mlp.initial_state(batch) if isinstance(self.mlp, CMS) else None
 
     def forward(self, x: Tensor, state: tuple[Any, Any]) -> tuple[Tensor, tuple[Any, Any]]:
         """x (batch, length, dim) -> (batch, length, dim), state."""
@@ -95,8 +98,8 @@ class HopeBlock(nn.Module):
 class Hope(nn.Module):
     """A language model whose blocks learn while they read. Everything is in `HopeConfig`; its defaults are Hope.
 
-    model(tokens, state) -> (logits, state): tokens (batch, length), int64; logits (batch, length, vocabulary) at position t
-    are about token t + 1. States are per sequence. The embedding is also the head.
+    model(tokens, state) -> (logits, state): tokens (batch, length), int64; logits (batch, length, vocabulary) at
+    position t are about token t + 1. States are per sequence. The embedding is also the head.
 
     >>> model = Hope(HopeConfig(vocabulary=10, dim=8, hidden=8))
     >>> logits, state = model(torch.zeros(1, 5, dtype=torch.long))
@@ -120,12 +123,16 @@ class Hope(nn.Module):
                 reset: Tensor | None = None) -> tuple[Tensor, HopeState]:
         """Read `tokens` on from `state`.
 
-        reset (batch, length), bool: a document begins at this token, and nothing before it is remembered; the default comes
-        from `config.reset_token`. When all sequences restart at once their clocks do too, as in a new call; else the clocks
-        run on and the document's first chunk is shorter.
+        reset (batch, length), bool: a document begins at this token, and nothing before it is remembered; the default
+        comes from `config.reset_token`. When all sequences restart at once their clocks do too, as in a new call; else
+        the clocks run on and the document's first chunk is shorter.
         """
-        need(isinstance(tokens, Tensor) and tokens.ndim == 2 and tokens.dtype == torch.long, "tokens",
-             f"{getattr(tokens, 'dtype', type(tokens).__name__)} {tuple(getattr(tokens, 'shape', ()))}", "int64 (batch, length)")
+        need(
+            isinstance(tokens, Tensor) and tokens.ndim == 2 and tokens.dtype == torch.long,
+            "tokens",
+            f"{getattr(tokens, 'dtype', type(tokens).__name__)} {tuple(getattr(tokens, 'shape', ()))}",
+            "int64 (batch, length)",
+        )
         batch, length = tokens.shape
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.vocabulary:
             raise NLBookError(f"tokens: got values in {int(tokens.min())} .. {int(tokens.max())}, expected "
@@ -154,12 +161,17 @@ class Hope(nn.Module):
 
     @staticmethod
     def _restart(rows: Tensor, state: HopeState, fresh: HopeState) -> HopeState:
-        state = restart_rows(rows, replace(state, blocks=[_same_cache(s, rows) for s in state.blocks]),
-                             replace(fresh, blocks=[_same_cache(f, None, s) for f, s in zip(fresh.blocks, state.blocks)]))
+        state = restart_rows(
+            rows,
+            replace(state, blocks=[_same_cache(s, rows) for s in state.blocks]),
+            replace(fresh, blocks=[_same_cache(f, None, s) for f, s in zip(fresh.blocks, state.blocks)]),
+        )
         return state
 
     def loss(self, tokens: Tensor, graded: Tensor | None = None, state: HopeState | None = None) -> Tensor:
-        """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is true."""
+        """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is
+        true.
+        """
         logits, _ = self(tokens, state)
         paid = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         if graded is None:
@@ -171,14 +183,17 @@ class Hope(nn.Module):
     @torch.no_grad()
     def generate(self, prompt: Tensor, length: int, *, state: HopeState | None = None, temperature: float = 1.0,
                  seed: int = 0) -> tuple[Tensor, HopeState]:
-        """Go on from `prompt` (batch, n >= 1) for `length` tokens. Returns them (batch, length), and the state after the last
-        one that was read (the newest token is not read yet). Each token costs the same time and memory, whatever came before
-        (softmax attention without a window excepted: its cache grows). temperature 0: the most likely token.
+        """Go on from `prompt` (batch, n >= 1) for `length` tokens. Returns them (batch, length), and the state after
+        the last one that was read (the newest token is not read yet). Each token costs the same time and memory,
+        whatever came before (softmax attention without a window excepted: its cache grows). temperature 0: the most
+        likely token.
         """
         need(prompt.ndim == 2 and prompt.shape[1] >= 1, "prompt", f"shape {tuple(prompt.shape)}", "(batch, n >= 1)")
         need(temperature >= 0, "temperature", temperature, "a number >= 0")
         out = list(self._sample(prompt, length, state, temperature, seed))
-        return torch.stack([t for t, _ in out], 1) if out else prompt[:, :0], out[-1][1] if out else self(prompt, state)[1]
+        if not out:
+            return prompt[:, :0], self(prompt, state)[1]
+        return torch.stack([t for t, _ in out], 1), out[-1][1]
 
     def _sample(self, prompt: Tensor, length: int, state: HopeState | None, temperature: float,
                 seed: int) -> Iterator[tuple[Tensor, HopeState]]:
@@ -221,7 +236,8 @@ class Hope(nn.Module):
 
 
 class HopeAttention(Hope):
-    """Hope with softmax attention in the place of self-modifying Titans: attention, then the continuum memory system."""
+    """Hope with softmax attention in the place of self-modifying Titans: attention, then the continuum memory system.
+    """
 
     def __init__(self, config: HopeConfig) -> None:
         options = config.options if config.mixer == "attention" else {}
@@ -232,11 +248,12 @@ def _documents(reset: Tensor | None, length: int) -> Iterator[tuple[int, int]]:
     """Stretches of tokens between restarts of any sequence."""
     starts = [] if reset is None else [i for i in torch.nonzero(reset.any(0)).flatten().tolist() if i > 0]
     edges = [0, *starts, length]
-    yield from zip(edges[:-1], edges[1:])
+    yield from pairwise(edges)
 
 
 def _same_cache(block: tuple[Any, Any], rows: Tensor | None, like: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
-    """Attention keeps its cache and hides what lies before a document's beginning; other states are left as they are."""
+    """Attention keeps its cache and hides what lies before a document's beginning; other states are left as they are.
+    """
     from nlbook.hope.mixers import AttentionState
     mine, theirs = block[0], (like or block)[0]
     if not isinstance(theirs, AttentionState):

@@ -1,4 +1,6 @@
-"""Formal languages (Table 5): after each prefix, which symbols may come next? Right only if every prefix of a word is right."""
+"""Formal languages (Table 5): after each prefix, which symbols may come next? Right only if every prefix of a word is
+right.
+"""
 from __future__ import annotations
 
 import random
@@ -20,7 +22,8 @@ A, B, C, D = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class FormalLanguage:
-    """A language as a machine: `start`, `step(state, symbol)`, `allowed(state)` -> symbols that may follow (END among them).
+    """A language as a machine: `start`, `step(state, symbol)`, `allowed(state)` -> symbols that may follow (END among
+    them).
 
     draw(n, r): a random word of about n symbols (the nearest length that the language has).
     """
@@ -36,7 +39,12 @@ class FormalLanguage:
         state, out = self.start, []
         for s in word:
             out.append(self.allowed(state))
-            need(s in out[-1], "word", word, f"a word of {self.name}: after {word[: len(out) - 1]} only {out[-1]} may follow")
+            need(
+                s in out[-1],
+                "word",
+                word,
+                f"a word of {self.name}: after {word[: len(out) - 1]} only {out[-1]} may follow",
+            )
             state = self.step(state, s)
         return [*out, self.allowed(state)]
 
@@ -79,25 +87,39 @@ def _counting(letters: int) -> FormalLanguage:
 
 
 LANGUAGES: dict[str, FormalLanguage] = {
-    "parity": FormalLanguage("words over a, b with an even number of b", 0, lambda c, s: c ^ (s == B),
-                             lambda c: {A, B} | (set() if c else {END}), lambda n, r: [r.choice((A, B)) for _ in range(n)]),
-    "aa": FormalLanguage("(aa)*", 0, lambda c, s: 1 - c, lambda c: {A} | (set() if c else {END}),
-                         lambda n, r: _repeat(n, [A, A])),
-    "abab": FormalLanguage("(abab)*", 0, lambda c, s: (c + 1) % 4, lambda c: {A + c % 2} | (set() if c else {END}),
-                           lambda n, r: _repeat(max(4, n), [A, B, A, B])),
+    "parity": FormalLanguage(
+        "words over a, b with an even number of b",
+        0,
+        lambda c, s: c ^ (s == B),
+        lambda c: {A, B} | (set() if c else {END}),
+        lambda n, r: [r.choice((A, B)) for _ in range(n)],
+    ),
+    "aa": FormalLanguage(
+        "(aa)*", 0, lambda c, s: 1 - c, lambda c: {A} | (set() if c else {END}), lambda n, r: _repeat(n, [A, A])
+    ),
+    "abab": FormalLanguage(
+        "(abab)*",
+        0,
+        lambda c, s: (c + 1) % 4,
+        lambda c: {A + c % 2} | (set() if c else {END}),
+        lambda n, r: _repeat(max(4, n), [A, B, A, B]),
+    ),
     "anbn": _counting(2),
     "anbncn": _counting(3),
-    "shuffle2": FormalLanguage("shuffle of two bracket languages", (0, 0),
-                               lambda d, s: tuple(d[j] + ((s - 1) // 2 == j) * (1 if s % 2 else -1) for j in (0, 1)),
-                               lambda d: {A, C} | ({B} if d[0] else set()) | ({D} if d[1] else set())
-                               | (set() if any(d) else {END}), _shuffle),
+    "shuffle2": FormalLanguage(
+        "shuffle of two bracket languages",
+        (0, 0),
+        lambda d, s: tuple(d[j] + ((s - 1) // 2 == j) * (1 if s % 2 else -1) for j in (0, 1)),
+        lambda d: {A, C} | ({B} if d[0] else set()) | ({D} if d[1] else set()) | (set() if any(d) else {END}),
+        _shuffle,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Words:
-    """tokens (batch, length): END, then the word, then padding. allowed (batch, length, 5), bool: what may follow the prefix
-    that ends at this token. mask (batch, length), bool: real prefixes.
+    """tokens (batch, length): END, then the word, then padding. allowed (batch, length, 5), bool: what may follow the
+    prefix that ends at this token. mask (batch, length), bool: real prefixes.
     """
 
     tokens: Tensor
@@ -127,7 +149,10 @@ def words(language: str, low: int, high: int, batch: int, seed: int) -> Words:
     drawn = [lang.draw(r.randint(low, high), r) for _ in range(batch)]
     length = 1 + max(map(len, drawn))
     tokens = torch.zeros(batch, length, dtype=torch.long)
-    allowed, mask = torch.zeros(batch, length, VOCABULARY, dtype=torch.bool), torch.zeros(batch, length, dtype=torch.bool)
+    allowed, mask = (
+        torch.zeros(batch, length, VOCABULARY, dtype=torch.bool),
+        torch.zeros(batch, length, dtype=torch.bool),
+    )
     for i, word in enumerate(drawn):
         tokens[i, 1 : len(word) + 1] = torch.tensor(word, dtype=torch.long)
         mask[i, : len(word) + 1] = True

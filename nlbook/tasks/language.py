@@ -1,4 +1,5 @@
-"""A language whose entropy is known: facts that never change, facts of one document, and facts that change under way."""
+"""A language whose entropy is known: facts that never change, facts of one document, and facts that change under way.
+"""
 from __future__ import annotations
 
 import math
@@ -15,12 +16,13 @@ from nlbook.tasks.sequences import Sequences, sizes
 class TimescaleLanguage:
     """Documents of pairs, key value key value ...; keys are uniform, values follow the fact that belongs to the key.
 
-    A static key has one value in the whole language (what pre-training can know). A document key gets a fresh value in every
-    document and keeps it (what must be learned in context). A fast key changes its value with probability `hazard` before
-    each use (what must be relearned). The value written is the fact with probability 1 - noise, else uniform.
+    A static key has one value in the whole language (what pre-training can know). A document key gets a fresh value in
+    every document and keeps it (what must be learned in context). A fast key changes its value with probability
+    `hazard` before each use (what must be relearned). The value written is the fact with probability 1 - noise, else
+    uniform.
 
-    The ideal predictor is a Bayes filter for each key, so the optimum is exact: `sample` returns what it pays for each value.
-    `seed` draws the static facts: it is part of the language.
+    The ideal predictor is a Bayes filter for each key, so the optimum is exact: `sample` returns what it pays for each
+    value. `seed` draws the static facts: it is part of the language.
 
     >>> TimescaleLanguage().vocabulary
     30
@@ -85,8 +87,8 @@ class TimescaleLanguage:
         return Sequences(tokens, on_values, optimum, spread, ("static", "document", "fast"))
 
     def update(self, belief: Tensor, seen: Tensor, is_fast: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the ideal reader: belief (n, values) about a key before its use, the value seen there (n,), whether the
-        key is fast (n,). Returns the belief after it and the nats paid for `seen`.
+        """One step of the ideal reader: belief (n, values) about a key before its use, the value seen there (n,),
+        whether the key is fast (n,). Returns the belief after it and the nats paid for `seen`.
         """
         drift = self.hazard * is_fast.double()[:, None]
         prior = (1 - drift) * belief + drift / self.values

@@ -12,10 +12,11 @@ from nlbook.tasks.sequences import Sequences, sizes
 
 @dataclass(frozen=True)
 class Needle:
-    """`[mark key value]` somewhere in a hay of random words, and `[ask key value]` at the end; the last token is graded.
+    """`[mark key value]` somewhere in a hay of random words, and `[ask key value]` at the end; the last token is
+    graded.
 
-    With several needles the question is about one of them, at random; their keys differ. Hay words are not keys, values or
-    marks, unless `decoys` > 0: that many pairs [key value] with other keys lie in the hay *without* a mark.
+    With several needles the question is about one of them, at random; their keys differ. Hay words are not keys, values
+    or marks, unless `decoys` > 0: that many pairs [key value] with other keys lie in the hay *without* a mark.
     Tokens: hay words, then keys, then values, then mark and ask.
     """
 
@@ -49,8 +50,8 @@ class Needle:
         return math.log(self.values)
 
     def sample(self, batch: int, length: int, seed: int, depth: float | None = None) -> Sequences:
-        """`batch` sequences of `length` tokens. depth in [0, 1]: where the needle that is asked for lies, 0 the beginning of
-        the text, 1 its end; None: anywhere.
+        """`batch` sequences of `length` tokens. depth in [0, 1]: where the needle that is asked for lies, 0 the
+        beginning of the text, 1 its end; None: anywhere.
         """
         things = self.needles + self.decoys
         sizes(batch=batch, length=length)
@@ -79,7 +80,9 @@ class Needle:
                 tokens[b, at : at + 3] = torch.tensor(head + pair)
             if depth is None:
                 which = int(torch.randint(self.needles, (1,), generator=g))
-            tokens[b, -3:] = torch.tensor([self.ask, self.hay + int(key[which]), self.hay + self.keys + int(value[which])])
+            tokens[b, -3:] = torch.tensor(
+                [self.ask, self.hay + int(key[which]), self.hay + self.keys + int(value[which])]
+            )
         graded = torch.zeros_like(tokens, dtype=torch.bool)
         graded[:, -1] = True
         kind = torch.where(graded, 0, -1)

@@ -1,4 +1,6 @@
-"""Associative recall with overwriting, as a language model meets it: pairs, some of them again with another value; then questions."""
+"""Associative recall with overwriting, as a language model meets it: pairs, some of them again with another value; then
+questions.
+"""
 from __future__ import annotations
 
 import math
@@ -12,9 +14,11 @@ from nlbook.tasks.sequences import Sequences, sizes
 
 @dataclass(frozen=True)
 class RecallLM:
-    """`pairs` pairs (key, value) over `keys` keys, a mark, then `questions` keys, each followed by the value written last.
+    """`pairs` pairs (key, value) over `keys` keys, a mark, then `questions` keys, each followed by the value written
+    last.
 
-    Keys are drawn uniformly, so with pairs > keys many are written again; the question asks only for keys that were written.
+    Keys are drawn uniformly, so with pairs > keys many are written again; the question asks only for keys that were
+    written.
     Kinds: "once" and "rewritten". The optimum is 0 nats at an answer; a guess costs log(values).
     Tokens: keys, then values, then the mark.
     """
@@ -59,7 +63,8 @@ class RecallLM:
 
 
 def shuffled(data: Sequences, seed: int = 0) -> Sequences:
-    """The negative control: answers of another sequence of the batch. Nobody can do better than chance in the long run."""
+    """The negative control: answers of another sequence of the batch. Nobody can do better than chance in the long run.
+    """
     need(len(data.tokens) >= 2, "data", f"{len(data.tokens)} sequence", "at least 2 sequences")
     shift = int(torch.randint(1, len(data.tokens), (1,), generator=generator(seed)))
     tokens = torch.where(data.graded, data.tokens.roll(shift, 0), data.tokens)

@@ -43,7 +43,9 @@ class Sequences:
         """Nats above the optimum per graded token: "all", and for each kind. 0 is perfect in expectation."""
         over = self.nats(logits).double() - self.optimum.double()
         out = {"all": float(over[self.graded].mean())}
-        return out | {name: float(over[self.kind == i].mean()) for i, name in enumerate(self.kinds) if (self.kind == i).any()}
+        return out | {
+            name: float(over[self.kind == i].mean()) for i, name in enumerate(self.kinds) if (self.kind == i).any()
+        }
 
     def accuracy(self, logits: Tensor) -> float:
         """Share of graded tokens that are the model's first choice."""

@@ -2,18 +2,20 @@
 
 Inside a chunk the inputs a_t and errors e_t are frozen, so each weight matrix is a linear recurrence,
 
-    S_t = mu_t S_{t-1} - eta_t e_t a_t^T                                                     (momentum; S_t = the last term without)
+    S_t = mu_t S_{t-1} - eta_t e_t a_t^T                                  (momentum; without it only the last term)
     W_t = alpha_t W_{t-1} + (1 - alpha_t) W_init - eta_t (W_{t-1} n_t) n_t^T + S_t,
 
-and W_t is the decayed beginning plus rank-one terms. With b_t = alpha_1 ... alpha_t, m_t = mu_1 ... mu_t, u_t = eta_t W_{t-1} n_t,
+and W_t is the decayed beginning plus rank-one terms. With b_t = alpha_1 ... alpha_t, m_t = mu_1 ... mu_t and
+u_t = eta_t W_{t-1} n_t,
 
     W_t = b_t W + (1 - b_t) W_init + f_t S - sum_{j<=t} (b_t/b_j) u_j n_j^T - sum_{j<=t} G_tj eta_j e_j a_j^T
-    f_t = sum_{i<=t} (b_t/b_i) m_i,    G_tj = sum_{j<=i<=t} (b_t/b_i) (m_i/m_j)              (G_tj = b_t/b_j without momentum)
+    f_t = sum_{i<=t} (b_t/b_i) m_i,    G_tj = sum_{j<=i<=t} (b_t/b_i) (m_i/m_j)       (G_tj = b_t/b_j without momentum)
 
-so that the u_t follow from reading the state before token t with n_t: a unit lower triangular system (the UT transform of the
-delta rule, here with frozen errors, momentum and a retention target). A query inside the chunk is one more such read. Ratios
-are differences of logarithms, never quotients, and the system is solved by forward substitution: powers of it overflow in
-float32 when keys repeat.
+so that the u_t follow from reading the state before token t with n_t: a unit lower triangular system (the UT transform
+of the delta rule, here with frozen errors, momentum and a retention target). A query inside the chunk is one more such
+read. Ratios
+are differences of logarithms, never quotients, and the system is solved by forward substitution: powers of it overflow
+in float32 when keys repeat.
 """
 from __future__ import annotations
 
@@ -57,18 +59,30 @@ class Decays:
 class Piece:
     """One weight matrix W (..., out, in) over C tokens of one chunk. Eq. 88, 90 and 92-93 in closed form.
 
-    a (..., C, in), e (..., C, out): frozen inputs and errors of its gradient. init: the retention target, or None for zero.
+    a (..., C, in), e (..., C, out): frozen inputs and errors of its gradient. init: the retention target, or None for
+    zero.
     momentum: S before the first token. `read` answers with the running state, `end` is the state after the last token.
     """
 
-    def __init__(self, W: Tensor, a: Tensor, e: Tensor, decays: Decays, factor: str | None, *, init: Tensor | None = None,
-                 momentum: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        W: Tensor,
+        a: Tensor,
+        e: Tensor,
+        decays: Decays,
+        factor: str | None,
+        *,
+        init: Tensor | None = None,
+        momentum: Tensor | None = None,
+    ) -> None:
         self.W, self.a, self.decays, self.init, self.momentum = W, a, decays, init, momentum
         d = decays
         self.step = d.eta * e                                              # eta_t e_t
         self.n, self.u = factor_rows(a, factor), None
         if self.n is not None:
-            system = torch.eye(a.shape[-2], dtype=a.dtype, device=a.device) + d.eta * (d.D["before"] * (self.n @ self.n.mT))
+            system = torch.eye(a.shape[-2], dtype=a.dtype, device=a.device) + d.eta * (
+                d.D["before"] * (self.n @ self.n.mT)
+            )
             drive = d.eta * self.read(self.n, "before")
             self.u = torch.linalg.solve_triangular(system, drive, upper=False, unitriangular=True)
 

@@ -1,4 +1,6 @@
-"""A group of boxes of equal shape that learn side by side: its write over a run of tokens, and the reads inside that run."""
+"""A group of boxes of equal shape that learn side by side: its write over a run of tokens, and the reads inside that
+run.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,7 +14,6 @@ from torch import Tensor
 from nlbook.errors import need, need_shape
 from nlbook.titans.chunked import Decays, Piece
 from nlbook.titans.rules import Rule, Signals, Weights, read, token_write
-
 
 
 @dataclass
@@ -32,8 +33,16 @@ class Gates:
         return Gates(torch.log1p(rate * torch.expm1(self.log_keep)), rate * self.eta, self.log_mu)
 
 
-def write(now: Weights, io: Signals, gates: Gates, rule: Rule, *, init: Weights | None = None, momentum: Weights | None = None,
-          moves: Tensor | None = None) -> tuple[Weights, Weights, Callable[[str, str, Tensor], Tensor]]:
+def write(
+    now: Weights,
+    io: Signals,
+    gates: Gates,
+    rule: Rule,
+    *,
+    init: Weights | None = None,
+    momentum: Weights | None = None,
+    moves: Tensor | None = None,
+) -> tuple[Weights, Weights, Callable[[str, str, Tensor], Tensor]]:
     """Write a run of tokens whose inputs and errors are frozen (eq. 88, 90). `init` is given for retention="initial".
 
     moves: (box, 1, 1) bool, boxes that learn at all; None: all. Returns the new weights, the new momentum, and
@@ -48,8 +57,17 @@ def write(now: Weights, io: Signals, gates: Gates, rule: Rule, *, init: Weights 
         factor = rule.factor_of(name)
         if single:                                                         # one token needs no system
             mu = None if gates.log_mu is None else gates.log_mu.exp()[..., None]
-            W, S = token_write(now[name], a, e, gates.log_keep.exp()[..., None], gates.eta[..., None], factor, init=target,
-                               momentum=S, mu=mu)
+            W, S = token_write(
+                now[name],
+                a,
+                e,
+                gates.log_keep.exp()[..., None],
+                gates.eta[..., None],
+                factor,
+                init=target,
+                momentum=S,
+                mu=mu,
+            )
         else:
             pieces[name] = Piece(now[name], a, e, gates.decays, factor, init=target, momentum=S)
             W, S = pieces[name].end()
@@ -64,8 +82,12 @@ def write(now: Weights, io: Signals, gates: Gates, rule: Rule, *, init: Weights 
     return new, pushed, inside
 
 
-def answer(start: Weights, q: Tensor, residual: bool, when: str, inside: Callable[[str, str, Tensor], Tensor]) -> Tensor:
-    """y_t = M(q_t) with the state that `when` names: "start" of the chunk, or the running one "before" or "after" token t."""
+def answer(
+    start: Weights, q: Tensor, residual: bool, when: str, inside: Callable[[str, str, Tensor], Tensor]
+) -> Tensor:
+    """y_t = M(q_t) with the state that `when` names: "start" of the chunk, or the running one "before" or "after" token
+    t.
+    """
     if when == "start":
         return read(start, q, residual)
     if "W" in start:
@@ -77,8 +99,8 @@ def answer(start: Weights, q: Tensor, residual: bool, when: str, inside: Callabl
 def causal_conv(x: Tensor, taps: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     """Depthwise causal convolution with its past carried along.
 
-    x (..., length, dim), taps (..., width, dim), the last one for the present token; tail (..., width - 1, dim): the raw rows
-    before x. Returns the filtered rows and the new tail.
+    x (..., length, dim), taps (..., width, dim), the last one for the present token; tail (..., width - 1, dim): the
+    raw rows before x. Returns the filtered rows and the new tail.
     """
     width = taps.shape[-2]
     need_shape("tail", tail, width - 1, x.shape[-1])
@@ -90,7 +112,9 @@ def causal_conv(x: Tensor, taps: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def identity_taps(*shape: int, width: int, noise: float, g: torch.Generator) -> Tensor:
-    """Taps (*shape[:-1], width, dim) that pass the present token through; `noise` adds uniform numbers in [-noise, noise]."""
+    """Taps (*shape[:-1], width, dim) that pass the present token through; `noise` adds uniform numbers in [-noise,
+    noise].
+    """
     need(width >= 1, "conv", width, "an int >= 1 (taps)")
     taps = noise * (2 * torch.rand(*shape[:-1], width, shape[-1], generator=g) - 1)
     taps[..., -1, :] += 1

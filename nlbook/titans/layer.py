@@ -26,11 +26,11 @@ class Group:
 
 
 class FastLayer(Writes, nn.Module):
-    """A layer whose weights move while it reads. Subclasses fill `groups` and `initial`, and say what a run of tokens does.
+    """A layer whose weights move while it reads. Subclasses fill `groups`, `initial`, and say what a run of tokens is.
 
-    The outer gradient runs through every write to the initial states. checkpoint=True keeps only the states at run borders
-    and recomputes the rest. first_order=True is an approximation: states are constants at chunk boundaries, and what
-    arrives there is handed to the initial states as if nothing had been written.
+    The outer gradient runs through every write to the initial states. checkpoint=True keeps only the states at run
+    borders and recomputes the rest. first_order=True is an approximation: states are constants at chunk boundaries, and
+    what arrives there is handed to the initial states as if nothing had been written.
     """
 
     nested_initial_states: ClassVar[tuple[str, ...]] = ("initial",)
@@ -63,7 +63,9 @@ class FastLayer(Writes, nn.Module):
             return
         W2 = torch.randn(*shape, self.hidden, self.width, generator=g) / self.width**0.5
         self.initial[f"{group}_W2"] = nn.Parameter(W2)
-        self.initial[f"{group}_W1"] = nn.Parameter(scale * torch.randn(*shape, out, self.hidden, generator=g) / self.hidden**0.5)
+        self.initial[f"{group}_W1"] = nn.Parameter(
+            scale * torch.randn(*shape, out, self.hidden, generator=g) / self.hidden**0.5
+        )
 
     # ------------------------------------------------------------------ state
     def initial_weights(self, group: str) -> Weights:
@@ -74,7 +76,9 @@ class FastLayer(Writes, nn.Module):
     def initial_state(self, batch: int) -> TitansState:
         """The state before the first token of `batch` sequences."""
         now = {g: {n: w.expand(batch, *w.shape) for n, w in self.initial_weights(g).items()} for g in self.groups}
-        momentum = {g: {n: torch.zeros_like(w) for n, w in ws.items()} for g, ws in now.items()} if self.has_momentum else {}
+        momentum = (
+            {g: {n: torch.zeros_like(w) for n, w in ws.items()} for g, ws in now.items()} if self.has_momentum else {}
+        )
         return TitansState(now, now, momentum, self._tails(batch))
 
     @property
@@ -85,8 +89,10 @@ class FastLayer(Writes, nn.Module):
         raise NotImplementedError
 
     # ------------------------------------------------------------------ the walk
-    def forward(self, x: Tensor, state: TitansState | None = None, *, impl: str = "chunked") -> tuple[Tensor, TitansState]:
-        """Read x (batch, length, dim), write while reading. Returns y (batch, length, dim) and the state after the last token.
+    def forward(
+        self, x: Tensor, state: TitansState | None = None, *, impl: str = "chunked"
+    ) -> tuple[Tensor, TitansState]:
+        """Read x (batch, length, dim), write while reading; returns y (batch, length, dim) and the state after that.
 
         impl: "chunked" (pieces of up to `block` tokens) or "tokens" (one token at a time: the same numbers, slower).
         """
@@ -94,7 +100,7 @@ class FastLayer(Writes, nn.Module):
         need_shape("x", x, "batch", "length", self.dim)
         need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
         need(impl in ("chunked", "tokens"), "impl", repr(impl), "'chunked' or 'tokens'")
-        with torch.autocast(x.device.type, enabled=False):  # small recurrent products: kept in the parameters' precision
+        with torch.autocast(x.device.type, enabled=False):  # small products of a recurrence: parameters' dtype
             out, x = x.dtype, x.to(next(self.parameters()).dtype) if torch.is_autocast_enabled(x.device.type) else x
             need_same("the parameters", next(self.parameters()), "x", x)
             state = self.initial_state(x.shape[0]) if state is None else state
@@ -126,7 +132,9 @@ class FastLayer(Writes, nn.Module):
             i += n
 
     def _prepare(self, x: Tensor, state: TitansState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What does not depend on fast weights, for all tokens: name -> (..., length, size); and its last convolution tails."""
+        """What does not depend on fast weights, for all tokens: name -> (..., length, size); and its last convolution
+        tails.
+        """
         raise NotImplementedError
 
     def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
@@ -172,4 +180,5 @@ class FastLayer(Writes, nn.Module):
 
     def extra_repr(self) -> str:
         chunks: Any = {b: g.chunk for g in self.groups.values() for b in g.boxes}
-        return f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, chunks={chunks}, rule={self.rule}"
+        return (f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, chunks={chunks}, "
+                f"rule={self.rule}")

@@ -20,18 +20,39 @@ class NeuralMemory(FastLayer):
         M_t = alpha_t M_{t-1} + S_t                                descent on the objective           (eq. 77)
         y_t = M_t(q_t)                                                                                (eq. 78)
 
-    Gradients are taken at the last chunk boundary. alpha is what is kept here (Titans' paper writes 1 - alpha). Arguments as
-    in `SelfModifyingTitans`; `factor="raw"` adds the DGD factor, `momentum=False` drops S.
+    Gradients are taken at the last chunk boundary. alpha is what is kept here (Titans' paper writes 1 - alpha).
+    Arguments as in `SelfModifyingTitans`; `factor="raw"` adds the DGD factor, `momentum=False` drops S.
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
     """
 
-    def __init__(self, dim: int, *, heads: int = 1, hidden: int | None = None, memory: str = "mlp", chunk: int = 16,
-                 objective: str = "l2", factor: str | None = None, read: str = "after", retention: str = "zero",
-                 eta: float = 0.1, eta_max: float = 1.0, horizon: float = 512.0, decay: bool = True, momentum: bool = True,
-                 conv: int = 4, conv_noise: float = 0.0, activation: str = "silu", normalise_v: bool = True,
-                 mem_std: float = 0.1, block: int = 64, checkpoint: bool = False, first_order: bool = False,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 1,
+        hidden: int | None = None,
+        memory: str = "mlp",
+        chunk: int = 16,
+        objective: str = "l2",
+        factor: str | None = None,
+        read: str = "after",
+        retention: str = "zero",
+        eta: float = 0.1,
+        eta_max: float = 1.0,
+        horizon: float = 512.0,
+        decay: bool = True,
+        momentum: bool = True,
+        conv: int = 4,
+        conv_noise: float = 0.0,
+        activation: str = "silu",
+        normalise_v: bool = True,
+        mem_std: float = 0.1,
+        block: int = 64,
+        checkpoint: bool = False,
+        first_order: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__(dim, heads, hidden, memory, Rule(objective, factor, read, retention), eta_max=eta_max, eta=eta,
                          horizon=horizon, decay=decay, block=block, checkpoint=checkpoint, first_order=first_order)
         need(isinstance(chunk, int) and chunk >= 1, "chunk", chunk, "an int >= 1 (tokens)")
@@ -43,8 +64,10 @@ class NeuralMemory(FastLayer):
         self.W_qkv = nn.Parameter(torch.randn(3, dim, dim, generator=g) / dim**0.5)
         if conv:
             self.taps = nn.Parameter(identity_taps(heads, 3, d, width=conv, noise=conv_noise, g=g))
-        self.w_gate = nn.Parameter(torch.zeros(3, heads, dim))             # eta, alpha, mu
-        self.b_gate = nn.Parameter(torch.tensor([self._bias["eta"], self._bias["alpha"], 0.0])[:, None].repeat(1, heads))
+        self.w_gate = nn.Parameter(torch.zeros(3, heads, dim))  # eta, alpha, mu
+        self.b_gate = nn.Parameter(
+            torch.tensor([self._bias["eta"], self._bias["alpha"], 0.0])[:, None].repeat(1, heads)
+        )
 
     @property
     def has_momentum(self) -> bool:
@@ -71,6 +94,10 @@ class NeuralMemory(FastLayer):
                       F.logsigmoid(mu) if self._momentum else None)
         init = self.initial_weights("mem") if self.rule.retention == "initial" else None
         io = layer_io(S, k, v, self.rule.objective, group.residual)
-        now, pushed, inside = write(state.now["mem"], io, gates, self.rule, init=init, momentum=state.momentum.get("mem"))
+        now, pushed, inside = write(
+            state.now["mem"], io, gates, self.rule, init=init, momentum=state.momentum.get("mem")
+        )
         y = answer(S, q, group.residual, self.rule.read, inside)
-        return y[:, :, 0], TitansState({"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position)
+        return y[:, :, 0], TitansState(
+            {"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position
+        )

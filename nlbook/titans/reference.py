@@ -29,9 +29,21 @@ def _filter(rows: list[Tensor], taps: Tensor) -> Tensor:
     return sum((taps[width - 1 - j] * rows[-1 - j] for j in range(min(width, len(rows)))), torch.zeros_like(rows[-1]))
 
 
-def _write(W_t: Weights, start: Weights, first: Weights, S_t: Weights | None, k: Tensor, value: Tensor, alpha: Tensor, eta: Tensor,
-           mu: Tensor | None, rule: Rule) -> tuple[Weights, Weights | None]:
-    """Eq. 88 and 90 for one memory: the gradient at `start`, the rest at the running state. `value` is not differentiated."""
+def _write(
+    W_t: Weights,
+    start: Weights,
+    first: Weights,
+    S_t: Weights | None,
+    k: Tensor,
+    value: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    mu: Tensor | None,
+    rule: Rule,
+) -> tuple[Weights, Weights | None]:
+    """Eq. 88 and 90 for one memory: the gradient at `start`, the rest at the running state. `value` is not
+    differentiated.
+    """
     own = {n: w * 1.0 for n, w in start.items()}
     out = _apply(own, k)
     loss = 0.5 * ((out - value) ** 2).sum() if rule.objective == "l2" else -(out @ value)
@@ -65,7 +77,10 @@ def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Ten
     for h in range(layer.heads):
         first = _boxes(layer, h)
         now, start = dict(first), dict(first)
-        S = {b: {n: torch.zeros_like(w) for n, w in ws.items()} if layer.has_momentum else None for b, ws in first.items()}
+        S = {
+            b: {n: torch.zeros_like(w) for n, w in ws.items()} if layer.has_momentum else None
+            for b, ws in first.items()
+        }
         raw: dict[str, list[Tensor]] = {"q": [], "k": [], "v": []}
         out = []
         for t in range(x.shape[0]):
@@ -82,14 +97,18 @@ def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Ten
             q, k = _unit(z["q"]), _unit(z["k"])
             v = _unit(z["v"]) if layer.normalise_v else z["v"]
             eta = layer.eta_max * torch.sigmoid(_apply(start["eta"], xt)[0] + layer.b_eta[h])
-            alpha = torch.sigmoid(_apply(start["alpha"], xt)[0] + layer.b_alpha[h]) if layer.decay else torch.ones_like(eta)
+            alpha = (
+                torch.sigmoid(_apply(start["alpha"], xt)[0] + layer.b_alpha[h]) if layer.decay else torch.ones_like(eta)
+            )
             mu = torch.sigmoid(layer.w_mu[h] @ x[t] + layer.b_mu[h]) if layer.has_momentum else None
             new = {}
             for b, W in now.items():
                 r = layer.log_other_rate.exp() if layer.other_rate is not None and b != "mem" else torch.ones_like(eta)
                 own = layer.self_values or b in ("eta", "alpha")
-                value = _apply(start[b], v) if own else v                   # eq. 84, 87
-                new[b], pushed = _write(W, start[b], first[b], S[b], k, value, 1 - r * (1 - alpha), r * eta, mu, layer.rule)
+                value = _apply(start[b], v) if own else v  # eq. 84, 87
+                new[b], pushed = _write(
+                    W, start[b], first[b], S[b], k, value, 1 - r * (1 - alpha), r * eta, mu, layer.rule
+                )
                 if b in layer.adaptive:
                     S[b] = pushed
                 else:
@@ -124,7 +143,9 @@ def neural_memory_reference(layer: NeuralMemory, x: Tensor) -> tuple[Tensor, lis
             q, k, v = z
             eta, alpha, mu = (layer.w_gate[j, h] @ x[t] + layer.b_gate[j, h] for j in range(3))
             alpha = torch.sigmoid(alpha) if layer.decay else torch.ones_like(alpha)
-            new, S = _write(now, start, first, S, k, v, alpha, layer.eta_max * torch.sigmoid(eta), torch.sigmoid(mu), layer.rule)
+            new, S = _write(
+                now, start, first, S, k, v, alpha, layer.eta_max * torch.sigmoid(eta), torch.sigmoid(mu), layer.rule
+            )
             out.append(_apply({"start": start, "before": now, "after": new}[layer.rule.read], q))
             now = new
         ys.append(torch.stack(out))

@@ -14,9 +14,14 @@ from torch import Tensor
 from nlbook.errors import need
 
 Weights = dict[str, Tensor]
-Signals = dict[str, tuple[Tensor, Tensor]]  # weight -> (its inputs a (..., length, in), its errors e (..., length, out))
+Signals = dict[str, tuple[Tensor, Tensor]]  # weight -> its inputs a (..., length, in), its errors e (..., length, out)
 
-OBJECTIVES, FACTORS, READS, RETENTIONS = ("l2", "dot"), ("raw", "first", "unit", None), ("start", "before", "after"), ("zero", "initial")
+OBJECTIVES, FACTORS, READS, RETENTIONS = (
+    ("l2", "dot"),
+    ("raw", "first", "unit", None),
+    ("start", "before", "after"),
+    ("zero", "initial"),
+)
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,11 @@ class Rule:
 
     objective: "l2": 1/2 |M(k) - v|^2 (eq. 93); "dot": -<M(k), v> (eq. 92, the sign that descends).
     factor: the n of the DGD factor alpha I - eta n n^T of each weight matrix: "raw": n is that layer's input (the
-        derivation of eq. 57 per layer); "first": only the matrix that reads the key has one; "unit": the input at length
-        1 (collapses a two-layer memory; for study); None: plain gradient descent.
-    read: which state a query meets. "start": the state at the start of the chunk (eq. 90). "before", "after": the running
-        state without or with this token's own write; keys, values, gates and gradients still come from the start.
+        derivation of eq. 57 per layer); "first": only the matrix that reads the key has one; "unit": the input at
+        length 1 (collapses a two-layer memory; for study); None: plain gradient descent.
+    read: which state a query meets. "start": the state at the start of the chunk (eq. 90). "before", "after": the
+        running state without or with this token's own write; keys, values, gates and gradients still come from the
+        start.
     retention: what alpha < 1 decays towards: "zero" (as printed) or the "initial" state.
     """
 
@@ -38,7 +44,12 @@ class Rule:
     retention: str = "zero"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("objective", OBJECTIVES), ("factor", FACTORS), ("read", READS), ("retention", RETENTIONS)):
+        for name, allowed in (
+            ("objective", OBJECTIVES),
+            ("factor", FACTORS),
+            ("read", READS),
+            ("retention", RETENTIONS),
+        ):
             value = getattr(self, name)
             need(value in allowed, name, repr(value), f"one of {', '.join(map(repr, allowed))}")
 
@@ -55,7 +66,8 @@ def unit(x: Tensor) -> Tensor:
 
 
 def read(S: Weights, x: Tensor, residual: bool) -> Tensor:
-    """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual: it would broadcast silently."""
+    """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual: it would broadcast silently.
+    """
     if "W" in S:
         return x @ S["W"].mT
     o = F.silu(x @ S["W2"].mT) @ S["W1"].mT
@@ -83,12 +95,22 @@ def factor_rows(a: Tensor, factor: str | None) -> Tensor | None:
     return None if factor is None else unit(a) if factor == "unit" else a
 
 
-def token_write(W: Tensor, a: Tensor, e: Tensor, keep: Tensor, eta: Tensor, factor: str | None, *,
-                init: Tensor | None = None, momentum: Tensor | None = None, mu: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def token_write(
+    W: Tensor,
+    a: Tensor,
+    e: Tensor,
+    keep: Tensor,
+    eta: Tensor,
+    factor: str | None,
+    *,
+    init: Tensor | None = None,
+    momentum: Tensor | None = None,
+    mu: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """One token of eq. 88: W <- W (alpha I - eta n n^T) - eta e a^T, with the retention target and momentum as options.
 
-    a (..., 1, in), e (..., 1, out): one row each; keep, eta, mu (..., 1, 1). With momentum S <- mu S - eta e a^T is added
-    instead of - eta e a^T (Titans). Returns W and S.
+    a (..., 1, in), e (..., 1, out): one row each; keep, eta, mu (..., 1, 1). With momentum S <- mu S - eta e a^T is
+    added instead of - eta e a^T (Titans). Returns W and S.
     """
     new = keep * W if init is None else keep * W + (1 - keep) * init
     push = -eta * e.mT @ a

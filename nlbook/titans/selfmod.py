@@ -17,55 +17,100 @@ BOXES = ("mem", "k", "v", "eta", "alpha")
 
 
 class SelfModifyingTitans(FastLayer):
-    """Eq. 83-91: five memories that make k, v, eta, alpha and the answer, all written at once with values of their own making.
+    """Eq. 83-91: five memories make k, v, eta, alpha and the answer; all are written at once, with values of their own.
 
-        y_t = M_mem(q_t)   k_t = M_k(x_t)   v_t = M_v(x_t)   eta_t = M_eta(x_t)   alpha_t = M_alpha(x_t)     (eq. 86, 94)
-        v^_t = M(v_t)  for each memory                                                                       (eq. 87, 95)
-        M <- M (alpha_t I - eta_t k_t k_t^T) - eta_t grad 1/2 |M(k_t) - v^_t|^2                              (eq. 88, 96)
+        y_t = M_mem(q_t)   k_t = M_k(x_t)   v_t = M_v(x_t)   eta_t = M_eta(x_t)   alpha_t = M_alpha(x_t)   (eq. 86, 94)
+        v^_t = M(v_t)  for each memory                                                                     (eq. 87, 95)
+        M <- M (alpha_t I - eta_t k_t k_t^T) - eta_t grad 1/2 |M(k_t) - v^_t|^2                            (eq. 88, 96)
 
-    All right-hand sides are taken at the state of the last chunk boundary (eq. 90, index C floor((t-1)/C)); the factor in
-    brackets acts on the running state. chunk = other_chunk = 1 is the token-wise rule. All initial states are learned
-    outside. The value v^ is constant for the inner derivative only; the outer gradient runs through it.
+    All right-hand sides are taken at the state of the last chunk boundary (eq. 90, index C floor((t-1)/C)); the factor
+    in brackets acts on the running state. chunk = other_chunk = 1 is the token-wise rule. All initial states are
+    learned outside. The value v^ is constant for the inner derivative only; the outer gradient runs through it.
 
     Args:
         dim, heads: width of x; each head has memories of its own for its dim / heads features.
         memory: "mlp" (residual, two layers, eq. 89) with `hidden` units (default: the head's width), or "linear".
         chunk, other_chunk: tokens per chunk of M_mem, and of the other memories.
         objective, factor, read, retention: see `nlbook.titans.rules.Rule`.
-        eta, eta_max: rates are eta_max sigmoid(M_eta(x) + b) and start at eta. With the squared objective the state along a key
-            shrinks by alpha - 2 eta: eta_max = 0.5 keeps it in [alpha - 1, alpha], 1.0 allows -1 (needed to count parity).
+        eta, eta_max: rates are eta_max sigmoid(M_eta(x) + b) and start at eta. With the squared objective the state
+            along a key shrinks by alpha - 2 eta: eta_max = 0.5 keeps it in [alpha - 1, alpha], 1.0 allows -1 (needed to
+            count parity).
         horizon: alpha starts at 1 - 1/horizon, in tokens. decay=False fixes alpha at 1.
-        other_rate: the memories other than M_mem learn and forget at this learned fraction of the pace; None: at the same.
+        other_rate: the memories other than M_mem learn and forget at this learned fraction of the pace; None: at the
+            same.
         adaptive: the boxes that move inside a sequence; the rest stay at their learned start (ablations).
         adaptive_q: q_t = M_q(x_t) with a sixth memory instead of a fixed projection.
         self_values: v^ = M(v) as above; False: v itself (the gate memories keep theirs: a scalar cannot be v).
         momentum: S_t = mu_t S_{t-1} - eta_t grad, mu_t = sigmoid(x_t w + b), as in Titans.
-        conv: taps of the causal depthwise convolution after the projections of q, k, v; 0: none. conv_noise: uniform noise
-            on the taps at the start, 0 is the identity. activation: after it, "silu" or "none".
+        conv: taps of the causal depthwise convolution after the projections of q, k, v; 0: none. conv_noise: uniform
+            noise on the taps at the start, 0 is the identity. activation: after it, "silu" or "none".
         normalise_v: v at length 1, as k and q always are. Without it self-generated values feed back and explode.
-        mem_std, proj_std, gate_std: scale of W1 at the start. M_k and M_v must differ, or k = v and nothing is ever learned.
+        mem_std, proj_std, gate_std: scale of W1 at the start. M_k and M_v must differ, or k = v and nothing is ever
+            learned.
         block: tokens in one parallel piece: speed only. checkpoint, first_order: see FastLayer.
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
     """
 
-    def __init__(self, dim: int, *, heads: int = 1, hidden: int | None = None, memory: str = "mlp", chunk: int = 64,
-                 other_chunk: int = 16, objective: str = "l2", factor: str | None = "raw", read: str = "start",
-                 retention: str = "zero", eta: float = 0.1, eta_max: float = 0.5, horizon: float = 512.0, decay: bool = True,
-                 other_rate: float | None = None, adaptive: tuple[str, ...] | list[str] = BOXES, adaptive_q: bool = False,
-                 self_values: bool = True, momentum: bool = False, conv: int = 4, conv_noise: float = 0.0,
-                 activation: str = "silu", normalise_v: bool = True, mem_std: float = 0.02, proj_std: float = 2.0,
-                 gate_std: float = 0.0, block: int = 64, checkpoint: bool = False, first_order: bool = False,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 1,
+        hidden: int | None = None,
+        memory: str = "mlp",
+        chunk: int = 64,
+        other_chunk: int = 16,
+        objective: str = "l2",
+        factor: str | None = "raw",
+        read: str = "start",
+        retention: str = "zero",
+        eta: float = 0.1,
+        eta_max: float = 0.5,
+        horizon: float = 512.0,
+        decay: bool = True,
+        other_rate: float | None = None,
+        adaptive: tuple[str, ...] | list[str] = BOXES,
+        adaptive_q: bool = False,
+        self_values: bool = True,
+        momentum: bool = False,
+        conv: int = 4,
+        conv_noise: float = 0.0,
+        activation: str = "silu",
+        normalise_v: bool = True,
+        mem_std: float = 0.02,
+        proj_std: float = 2.0,
+        gate_std: float = 0.0,
+        block: int = 64,
+        checkpoint: bool = False,
+        first_order: bool = False,
+        seed: int = 0,
+    ) -> None:
         rule = Rule(objective, factor, read, retention)
-        super().__init__(dim, heads, hidden, memory, rule, eta_max=eta_max, eta=eta, horizon=horizon, decay=decay, block=block,
-                         checkpoint=checkpoint, first_order=first_order)
+        super().__init__(
+            dim,
+            heads,
+            hidden,
+            memory,
+            rule,
+            eta_max=eta_max,
+            eta=eta,
+            horizon=horizon,
+            decay=decay,
+            block=block,
+            checkpoint=checkpoint,
+            first_order=first_order,
+        )
         need(set(adaptive) <= {*BOXES}, "adaptive", adaptive, f"boxes out of {BOXES} (and adaptive_q for q)")
         need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
         need(other_rate is None or 0 < other_rate <= 1, "other_rate", other_rate, "a number in (0, 1], or None")
         for name, c in (("chunk", chunk), ("other_chunk", other_chunk)):
             need(isinstance(c, int) and c >= 1, name, c, "an int >= 1 (tokens)")
-        self.adaptive, self.adaptive_q, self.self_values = tuple(adaptive) + ("q",) * adaptive_q, adaptive_q, self_values
+        self.adaptive, self.adaptive_q, self.self_values = (
+            tuple(adaptive) + ("q",) * adaptive_q,
+            adaptive_q,
+            self_values,
+        )
         self.activation, self.normalise_v, self.conv = activation, normalise_v, conv
         own = memory == "mlp"
         proj = ("q", "k", "v") if adaptive_q else ("k", "v")  # in the order of the taps

@@ -19,9 +19,9 @@ _PARTS = ("now", "start", "momentum")
 class TitansState:
     """Fast weights of every sequence, per group of boxes; each tensor is (batch, head, box, out, in).
 
-    now: after the last token. start: at the last chunk boundary: keys, values, gates and gradients are taken there until the
-    next one. Together they make the stream exact wherever it is cut. momentum: S, if the rule has one. tails: the last
-    width - 1 raw rows of each convolution. position: tokens read since the beginning of the sequence.
+    now: after the last token. start: at the last chunk boundary: keys, values, gates and gradients are taken there
+    until the next one. Together they make the stream exact wherever it is cut. momentum: S, if the rule has one. tails:
+    the last width - 1 raw rows of each convolution. position: tokens read since the beginning of the sequence.
     """
 
     now: dict[str, Weights]
@@ -32,7 +32,9 @@ class TitansState:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> TitansState:
         """The same state with `fn` applied to each tensor."""
-        now, start, momentum = ({g: {n: fn(w) for n, w in ws.items()} for g, ws in getattr(self, p).items()} for p in _PARTS)
+        now, start, momentum = (
+            {g: {n: fn(w) for n, w in ws.items()} for g, ws in getattr(self, p).items()} for p in _PARTS
+        )
         return TitansState(now, start, momentum, {k: fn(t) for k, t in self.tails.items()}, self.position)
 
     def detach(self) -> TitansState:
@@ -82,5 +84,7 @@ class TitansState:
         with safe_open(str(path), framework="pt") as f:
             meta = (f.metadata() or {}).get("nlbook.titans")
             if meta is None:
-                raise NLBookError(f"path: got {path}, which holds no titans state, expected a file that TitansState.save wrote")
+                raise NLBookError(
+                    f"path: got {path}, which holds no titans state, expected a file that TitansState.save wrote"
+                )
             return cls._from({k: f.get_tensor(k) for k in f.keys()}, json.loads(meta)["position"])  # noqa: SIM118
