@@ -1,0 +1,74 @@
+"""Hope: the chunk-parallel form against the token loop, and against public memory modules where they are installed."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlbook.bench.core import Report, compare
+from nlbook.hope import MIXERS, Hope, HopeConfig
+from nlbook.titans import NeuralMemory, SelfModifyingTitans
+
+LOOP_AIM = 0.1  # the parallel form is to need at most a tenth of the token loop's time
+
+
+def both_ways(layer: nn.Module, x: Tensor, **options: Any) -> Callable[[], object]:
+    """One forward and backward pass."""
+    def run() -> object:
+        layer.zero_grad(set_to_none=True)
+        y = layer(x, **options)
+        (y[0] if isinstance(y, tuple) else y).square().mean().backward()
+        return None
+    return run
+
+
+def forms(length: int, dim: int = 64, batch: int = 2, rounds: int = 3) -> list[Report]:
+    """Token loop and chunk-parallel form of both layers, the same numbers out, forward and backward."""
+    x = torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(0))
+    out = []
+    layers = {"self-modifying Titans": SelfModifyingTitans(dim), "Titans' memory": NeuralMemory(dim, chunk=64)}
+    for name, layer in layers.items():
+        out.append(compare({"token loop": both_ways(layer, x, impl="tokens"), "chunk-parallel": both_ways(layer, x)},
+                           "token loop", title=f"{name}, forward + backward, batch {batch}, length {length}, dim {dim}",
+                           rounds=rounds, warmup=1, aims={"chunk-parallel": LOOP_AIM}))
+    return out
+
+
+def peers(length: int, dim: int = 64, batch: int = 2, rounds: int = 3) -> Report:
+    """The same width, batch and length, chunk 64, against public modules; those that are not installed are named."""
+    x = torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(0))
+    contestants = {"nlbook": both_ways(NeuralMemory(dim, chunk=64), x)}
+    note = ""
+    if find_spec("titans_pytorch"):
+        from titans_pytorch import NeuralMemory as Peer
+        contestants["titans-pytorch"] = both_ways(Peer(dim=dim, chunk_size=64), x)
+    else:
+        note = "titans-pytorch is not installed: not measured"
+    title = f"Titans' memory, forward + backward, batch {batch}, length {length}, dim {dim}"
+    return compare(contestants, "nlbook", title=title, rounds=rounds, warmup=1, note=note)
+
+
+def models(length: int = 256, dim: int = 32, batch: int = 8, rounds: int = 3) -> Report:
+    """One training step of Hope and of its baselines, equal in parameters and code path."""
+    base = HopeConfig(vocabulary=64, dim=dim, layers=2, hidden=dim, options={"read": "after", "chunk": 64})
+    tokens = torch.randint(64, (batch, length), generator=torch.Generator().manual_seed(0))
+
+    def step(config: HopeConfig) -> Callable[[], object]:
+        model = Hope(config)
+
+        def run() -> object:
+            model.zero_grad(set_to_none=True)
+            return model.loss(tokens).backward()
+        return run
+    runs = {"Hope": step(base), **{m: step(base.baseline(m)) for m in MIXERS}}
+    title = f"one training step, batch {batch}, length {length}, dim {dim}, 2 blocks, equal parameter counts"
+    return compare(runs, "attention", title=title, rounds=rounds, warmup=1)
+
+
+def suite(quick: bool = True) -> list[Report]:
+    """quick: one measured round at length 1024; else five, and wider models."""
+    rounds = 1 if quick else 5
+    return [*forms(1024, rounds=rounds), peers(1024, rounds=rounds), models(128 if quick else 512, rounds=3)]
