@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_the_dial_runs_from_a_dictionary_over_a_matrix_to_the_mean():
         hebbian = frontier.identified(memory.make("hebbian"), recall.pairs(64, 32, batch=5, seed=seed))
         assert mean(plain[0.0]) == 1 and mean(plain[0.3]) > 0.99
         assert mean(plain[1.0]) < 0.2
-        assert mean(plain[32**0.5]) < 0.05 and mean(plain[math.inf]) <= 1 / 64 + 1e-12    # the Transformer's choice: chance
+        assert mean(plain[32**0.5]) < 0.05 and mean(plain[math.inf]) <= 1 / 64 + 1e-12  # the Transformer's: chance
         assert abs(mean(centred[1000.0]) - mean(hebbian)) < 0.02                          # "with the same recall"
         assert mean(centred[32**0.5]) > mean(hebbian)
         if seed == 0:
@@ -88,7 +89,7 @@ def test_four_times_the_features_halve_the_error(seed):
     for D in (64, 256, 1024, 4096):
         phi = frontier.fourier_features(32, D, 0.1, seed=seed)
         errors.append(float((phi(k) @ phi(k).mT - exact).square().mean().sqrt()))
-    for big, small in zip(errors, errors[1:]):
+    for big, small in pairwise(errors):
         assert 1.7 < big / small < 2.3
 
 
@@ -185,7 +186,8 @@ def test_v5_the_ends_of_the_dial():
 
 def test_v5_too_cold_repeats_the_noise_and_too_hot_wipes_out_the_step():
     v5 = viz.find("v5")
-    error = {tau: sum(v5.facts(v5.state(seed=s, temperature=tau))["error"] for s in range(10)) for tau in (0.0, 0.001, 1.0)}
+    error = {tau: sum(v5.facts(v5.state(seed=s, temperature=tau))["error"] for s in range(10))
+             for tau in (0.0, 0.001, 1.0)}
     assert error[0.001] < error[0.0] and error[0.001] < error[1.0] / 3
 
 
@@ -197,7 +199,8 @@ def test_v5_the_cache_grows_and_the_linear_memory_blurs():
         for name, D in (("64 bumps", 64), ("16 bumps", 16), ("4 bumps", 4), ("elu+1", 2)):
             assert v5.facts(v5.state(tokens=tokens, feature=name))["floats"] == 2 * D
     for seed in range(10):
-        blur = [v5.facts(v5.state(seed=seed, feature=f))["blur"] for f in ("softmax", "64 bumps", "16 bumps", "4 bumps")]
+        blur = [v5.facts(v5.state(seed=seed, feature=f))["blur"]
+                for f in ("softmax", "64 bumps", "16 bumps", "4 bumps")]
         assert blur[0] == 0 and blur[1] < 0.02 and blur == sorted(blur) and blur[3] > 0.3
 
 

@@ -100,7 +100,7 @@ def sizes(name: str, n: int, d: int) -> list[int]:
 
 def frontier(n: int, d: int = 32, *, worlds: int = 5, seed: int = 0,
              members: Sequence[str] = tuple(MEMBERS)) -> dict[str, list[Point]]:
-    """Recall of n random pairs of width d against floats of state: member -> one Point a size, each with its control."""
+    """Recall of n random pairs of width d against floats of state: member -> a Point a size, with its control."""
     data = task.pairs(n, d, batch=worlds, seed=seed)
     unknown = task.keys(n, d, batch=worlds, seed=seed + 5_000_003)
     found: dict[str, list[Point]] = {}

@@ -97,7 +97,7 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     left, right = fig.subplots(1, 2, sharey=True)
     for ax, found in ((left, rewriting), (right, overlapping)):
         for name, by_x in found.items():
-            under = {"lw": 5, "alpha": 0.55} if name in ("delta", "rls") else {"zorder": 4}  # they hide others otherwise
+            under = {"lw": 5, "alpha": 0.55} if name in ("delta", "rls") else {"zorder": 4}  # else they hide others
             style = STYLE[name] | {"marker": ".", "ms": 6} | under
             curve(ax, list(by_x), list(by_x.values()), label=LABELS[name], **style)
     left.set_xscale("log", base=2)
@@ -109,12 +109,13 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     right.set_title("one value each, similar keys", **TITLE)
     left.set(xlabel="times that each of 8 keys was written", ylabel="share identified", ylim=(0, 1.06))
     right.set(xlabel="overlap of the 32 keys")
-    both = dict(zip(*reversed(right.get_legend_handles_labels()))) | dict(zip(*reversed(left.get_legend_handles_labels())))
-    fig.legend(list(both.values()), list(both), loc="outside right center", fontsize=9, frameon=False)
+    drawn = {str(line.get_label()): line for ax in (right, left) for line in ax.get_lines() if line.get_marker() == "."}
+    fig.legend(list(drawn.values()), list(drawn), loc="outside right center", fontsize=9, frameon=False)
     return fig
 
 
-def changes_alt(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[str, Mapping[float, Tensor]]) -> str:
+def changes_alt(rewriting: Mapping[str, Mapping[int, Tensor]],
+                overlapping: Mapping[str, Mapping[float, Tensor]]) -> str:
     most = max(rewriting["delta"])
     again = ", ".join(f"{LABELS[m]} {float(by[most].mean()):.2f}" for m, by in rewriting.items())
     rho = 0.6

@@ -150,8 +150,8 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
         if most < LONGEST:
             end_label(ax, LONGEST, 3 * most, f"window {most}", COLORS["memory"])
     ax.plot([state.tokens], [chosen], "o", color=COLORS["memory"], ms=8, mec="white", mew=1.5)
-    ax.set(xlim=(0, LONGEST), ylim=(0, 3.15 * LONGEST), xticks=[0, 128, 256], yticks=[0, 384, 768], xlabel="tokens seen",
-           title=f"floats kept: {chosen}")
+    ax.set(xlim=(0, LONGEST), ylim=(0, 3.15 * LONGEST), xticks=[0, 128, 256], yticks=[0, 384, 768],
+           xlabel="tokens seen", title=f"floats kept: {chosen}")
 
 
 @view(
@@ -159,11 +159,11 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
     task="Predict the answer at temperature 0 and at temperature inf, then turn the dial to both ends. Then set the "
          "temperature back to 0.01, change softmax for 64, 16 and 4 bumps, and raise the number of tokens: what stays, "
          "and what is lost?",
-    answer="At temperature 0 one pair answers, the nearest key's; at infinity all pairs speak alike and every query gets "
-           "the mean. In between the temperature is a trade: too cold repeats the noise, too hot wipes out the step. "
-           "The cache grows by 3 floats a token, up to the window if there is one; a linear memory keeps the same floats "
-           "for ever, and no temperature makes it sharper than its features: 64 bumps follow exact attention, 4 blur "
-           "the step away.",
+    answer="At temperature 0 one pair answers, the nearest key's; at infinity all pairs speak alike and every query "
+           "gets the mean. In between the temperature is a trade: too cold repeats the noise, too hot wipes out the "
+           "step. The cache grows by 3 floats a token, up to the window if there is one; a linear memory keeps the "
+           "same floats for ever, and no temperature makes it sharper than its features: 64 bumps "
+           "follow exact attention, 4 blur the step away.",
     params=[Choice("temperature", 0.01, [0.0, 0.001, 0.01, 0.03, 0.1, 1.0, 10.0, inf], slider=True),
             Choice("window", "all", WINDOWS), Choice("feature", "softmax", list(FEATURES), label="feature map"),
             Float("query", 0.5, -1.0, 1.0, step=0.05), Choice("tokens", 64, [4, 16, 64, 128, 256], slider=True),
