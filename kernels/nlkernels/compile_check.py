@@ -30,7 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-OPERATORS = ("linear_memory", "newton_schulz", "selfref_memory", "titans_memory")
+OPERATORS = ("linear_memory", "newton_schulz", "selfref_memory", "titans_memory", "mlp_memory")
 SHARED_LIMIT = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}       # KiB that a block may opt in to
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -1,0 +1,55 @@
+"""The residual two-layer memory, one chunk at a time.
+
+Errors are frozen at the chunk's start, so inside a chunk each weight matrix is a linear memory
+(linear_memory/chunked.py) of its
+own: W2 with keys k and values -e2, W1 with keys a = silu(W2 k) and values -e1, both with erase = write = eta. That is
+    two
+triangular solves, with Gram matrices K K^T and A A^T. A read inside the chunk goes through both: first the hidden
+layer as W2 stands at the token, then the output as W1 stands there (the dual form of TTT, with DGD's factor).
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, silu
+
+from nlkernels.linear_memory.chunked import decay
+from nlkernels.mlp_memory.reference import silu_slope
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tensor, W2: Tensor, *, chunk: int,
+            objective: str,
+            read: str, erase: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes as in `mlp_memory`; one floating-point dtype. Returns (y, last W1, last W2).  eq. 89-91"""
+    S1, S2 = W1.mT, W2.mT                                                # (h, d), (d, h)
+    ys = []
+    for Q, K, V, la, h in zip(*(x.split(chunk, 2) for x in (q, k, v, alpha.log(), eta)), strict=True):
+        C = K.shape[2]
+        t = torch.arange(C, device=q.device)
+        g = la.cumsum(-1)
+        before, end = pad(g, (1, -1)), g[..., -1:]
+        D, eye = decay(before, g, t[:, None] > t), torch.eye(C, dtype=q.dtype, device=q.device)
+        z = K @ S2
+        A = silu(z)
+        AS = A @ S1
+        e1 = (K + AS if objective == "l2" else 0) - V
+        e2 = (e1 @ S1.mT) * silu_slope(z)
+        E1, E2 = -h[..., None] * e1, -h[..., None] * e2
+        if erase:
+            s = (h * before.exp())[..., None]
+            E1 = torch.linalg.solve_triangular(eye + h[..., None] * D * (A @ A.mT), E1 - s * AS, upper=False,
+                                               unitriangular=True)
+            E2 = torch.linalg.solve_triangular(eye + h[..., None] * D * (K @ K.mT), E2 - s * z, upper=False,
+                                               unitriangular=True)
+        if read == "start":
+            ys.append(Q + silu(Q @ S2) @ S1)
+        else:
+            to = before
+            if read == "after":                                          # one step further, and 1 at i = t
+                to, D = g, la.exp()[..., None] * D + eye
+            lam = to.exp()[..., None]
+            hidden = silu(lam * (Q @ S2) + (D * (Q @ K.mT)) @ E2)
+            ys.append(Q + lam * (hidden @ S1) + (D * (hidden @ A.mT)) @ E1)
+        w, shrink = (end - g).exp()[..., None], end.exp()[..., None]
+        S1, S2 = shrink * S1 + (w * A).mT @ E1, shrink * S2 + (w * K).mT @ E2
+    return torch.cat(ys, 2), S1.mT, S2.mT
