@@ -190,3 +190,22 @@ def test_errors_and_figures():
     rows = {"none": torch.tensor([[1.0, 0.8]]), "meta": torch.tensor([[0.5, 0.4]])}
     assert ch06.curves(rows, 2.0).axes and "zero start 1.00" in ch06.curves_alt(rows, 1)
     assert len(ch06.panels({"a": rows, "b": rows}).axes) == 2 and "2 worlds" in ch06.panels_alt({"a": rows, "b": rows})
+
+
+@pytest.mark.parametrize("id", ["01-half", "05-levels", "06-cut"])
+def test_a_bug_as_the_notebook_compiles_it_is_shown_but_not_named(id):
+    """A cell does not import torch in the same breath, so Python compiles other bytes than the module's."""
+    from nlbook.check import registry
+    from nlbook.check.define import FixTheBug
+    from nlbook.check.judge import judge
+    item = registry.find(id, FixTheBug)
+    assert isinstance(item, FixTheBug)
+
+    def cell(source: str):
+        made: dict = {"torch": torch, "Tensor": torch.Tensor}
+        exec(compile(source, "<cell>", "exec", dont_inherit=True), made)
+        return made[item.solution.__name__]
+    shown = judge(item, cell(item.stub_source()))
+    assert shown.status == "not tried" and "Unchanged" in shown.message
+    touched = judge(item, cell(item.stub_source().replace("    return ", "    wrong = 1\n    return ")))
+    assert touched.status == "failed"
