@@ -29,6 +29,7 @@ def _groups(model: nn.Module) -> list[dict]:
 
 # Everything but the rate is at each optimizer's usual value. M3's AdamW part has the tuned rate too, except with
 # second="grad", whose rate means something else: there it has AdamW's usual 3e-3 (a schedule scales both).
+# "M3 fast only" is the control: the same optimizer without the slow memory.
 OPTIMIZERS: dict[str, Build] = {
     "SGD momentum": lambda m, lr: torch.optim.SGD(m.parameters(), lr=lr, momentum=0.9, nesterov=True),
     "AdamW": lambda m, lr: torch.optim.AdamW(m.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01),
@@ -37,6 +38,7 @@ OPTIMIZERS: dict[str, Build] = {
     "M3 grad": lambda m, lr: M3(_groups(m), lr, second="grad", weight_decay=0.01, adamw_betas=(0.9, 0.99),
                                 adamw_lr_ratio=3e-3 / lr),
     "M3 none": lambda m, lr: M3(_groups(m), lr, second="none", weight_decay=0.01, adamw_betas=(0.9, 0.99)),
+    "M3 fast only": lambda m, lr: M3(_groups(m), lr, alpha=0, weight_decay=0.01, adamw_betas=(0.9, 0.99)),
 }
 RATES: dict[str, tuple[float, ...]] = {  # five each, a factor of 3 apart; of 10 where nothing tells the size
     "SGD momentum": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
@@ -45,6 +47,7 @@ RATES: dict[str, tuple[float, ...]] = {  # five each, a factor of 3 apart; of 10
     "M3 update": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "M3 grad": (1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
     "M3 none": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "M3 fast only": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
 }
 
 

@@ -236,7 +236,7 @@ class SlowMomentum:
 
 
 def remembered(keep: float = 0.9, *, period: int = 0, slow_keep: float = 0.9, after: int = 200, before: int = 600,
-               d: int = 32, r: int = 8, seeds: Iterable[int] = range(5)) -> Tensor:
+               d: int = 32, r: int = 8, shuffle: bool = False, seeds: Iterable[int] = range(5)) -> Tensor:
     """How much of a momentum still lies in the *old* task's subspace, k = 0 .. after steps after a switch of tasks.
 
     Two orthogonal subspaces, gradients of a constant mean plus noise in each (so nothing but the memory itself
@@ -245,6 +245,7 @@ def remembered(keep: float = 0.9, *, period: int = 0, slow_keep: float = 0.9, af
 
     Args:
         period: 0 for plain momentum, else the slow momentum's.
+        shuffle: the control: the same gradients of both tasks, in random order. There is no switch left to forget.
 
     Returns:
         (seeds, after + 1) float64.
@@ -254,9 +255,15 @@ def remembered(keep: float = 0.9, *, period: int = 0, slow_keep: float = 0.9, af
         (U, V), g = two_tasks(d, r, 0.0, seed).bases, generator(seed + 1000)
         means = [torch.randn(r, generator=g, dtype=torch.float64) for _ in range(2)]
         memory, share = SlowMomentum(d, keep, slow_keep, period), []
+        order: list[int] = list(range(before + after))
+        if shuffle:
+            order = torch.randperm(before + after, generator=generator(seed + 2000)).tolist()
+        stream = []
         for t in range(before + after):
             B, mean = (U, means[0]) if t < before else (V, means[1])
-            m = memory.write(B @ (mean + 0.5 * torch.randn(r, generator=g, dtype=torch.float64)))
+            stream.append(B @ (mean + 0.5 * torch.randn(r, generator=g, dtype=torch.float64)))
+        for t, i in enumerate(order):
+            m = memory.write(stream[i])
             if t >= before - 1:
                 share.append(float((U.mT @ m).square().sum() / m.square().sum()))
         shares.append(share)
