@@ -539,3 +539,16 @@ def test_bad_input_is_named():
         layer(torch.zeros(2, 3, 4), impl="fast")
     assert layer(torch.zeros(2, 0, 4))[0].shape == (2, 0, 4)
     assert Rule().factor_of("W1") == "raw" and Rule(factor="first").factor_of("W1") is None
+
+
+def test_how_much_one_write_counts():
+    """The lever of a deep memory's write is |silu(W2 k)|^2: mem_gain raises it, and with it what one write recalls."""
+    def recalled(gain: float) -> float:
+        layer = SelfModifyingTitans(32, mem_gain=gain).double()
+        S = {n: w[0, 0].detach() for n, w in layer.initial_weights("mem").items()}
+        k, v, one = unit(rand(1, 32)), unit(rand(1, 32, seed=1)), torch.ones(1, 1, dtype=torch.float64)
+        io = layer_io(S, k, v, "l2", True)
+        new = {n: token_write(S[n], *io[n], one, 0.5 * one, "raw")[0] for n in S}
+        return float((read(new, k, True) - read(S, k, True)) @ (v - k).mT) / float((v - k).square().sum())
+    small, large = recalled(1.0), recalled(2.5)
+    assert small < 0.2 < 0.4 < large

@@ -116,6 +116,11 @@ class AttentionState:
     begin: Tensor
     position: int = 0
 
+    def restart(self, rows: Tensor) -> AttentionState:
+        """New documents in these rows: what lies before is hidden, not erased."""
+        begin = torch.where(rows, self.position, self.begin)
+        return replace(self, begin=begin, tail=self.tail.masked_fill(rows[:, None, None, None, None], 0))
+
 
 def rotate(x: Tensor, first: int, base: float = 10_000.0) -> Tensor:
     """Rotary positions (RoPE) for tokens first, first + 1, ...: x (..., length, width), width even."""

@@ -146,7 +146,7 @@ class Hope(nn.Module):
         for first, last in _documents(reset, length):
             if reset is not None and first < length and (rows := reset[:, first]).any():
                 fresh = self.initial_state(batch)
-                state = fresh if rows.all() else self._restart(rows, state, fresh)
+                state = fresh if rows.all() else restart_rows(rows, state, fresh)
             logits, state = self._read(tokens[:, first:last], state)
             parts.append(logits)
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
@@ -158,15 +158,6 @@ class Hope(nn.Module):
             x, s = block(x, s)
             blocks.append(s)
         return F.linear(rms(x), self.embedding), HopeState(blocks, state.position + tokens.shape[1])
-
-    @staticmethod
-    def _restart(rows: Tensor, state: HopeState, fresh: HopeState) -> HopeState:
-        state = restart_rows(
-            rows,
-            replace(state, blocks=[_same_cache(s, rows) for s in state.blocks]),
-            replace(fresh, blocks=[_same_cache(f, None, s) for f, s in zip(fresh.blocks, state.blocks)]),
-        )
-        return state
 
     def loss(self, tokens: Tensor, graded: Tensor | None = None, state: HopeState | None = None) -> Tensor:
         """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is
@@ -249,16 +240,3 @@ def _documents(reset: Tensor | None, length: int) -> Iterator[tuple[int, int]]:
     starts = [] if reset is None else [i for i in torch.nonzero(reset.any(0)).flatten().tolist() if i > 0]
     edges = [0, *starts, length]
     yield from pairwise(edges)
-
-
-def _same_cache(block: tuple[Any, Any], rows: Tensor | None, like: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
-    """Attention keeps its cache and hides what lies before a document's beginning; other states are left as they are.
-    """
-    from nlbook.hope.mixers import AttentionState
-    mine, theirs = block[0], (like or block)[0]
-    if not isinstance(theirs, AttentionState):
-        return block
-    if rows is None:  # the fresh state: same cache, documents begin now
-        now = torch.full_like(theirs.begin, theirs.position)
-        return replace(theirs, begin=now, tail=mine.tail), block[1]
-    return block

@@ -35,7 +35,10 @@ def restart_rows(rows: Tensor, s: Any, fresh: Any) -> Any:
     """`s` with the sequences where `rows` (batch,) is true taken from `fresh`. Clocks are shared and run on.
 
     A tensor that `fresh` does not have yet (a gradient buffer) restarts at zero; one without rows (a step count) stays.
+    A state with a `restart(rows)` of its own is asked for it.
     """
+    if hasattr(s, "restart"):
+        return s.restart(rows)
     if isinstance(s, Tensor):
         if s.ndim == 0 or s.shape[0] != len(rows):
             return s

@@ -53,15 +53,16 @@ class FastLayer(Writes, nn.Module):
         self.initial = nn.ParameterDict()
         self._bias = {"eta": math.log(eta / (eta_max - eta)), "alpha": math.log(horizon - 1)}
 
-    def _add(self, group: str, out: int, stds: list[float], g: torch.Generator, identity: bool = False) -> None:
-        """Initial states of a group, one W1 (or W) scale a box: (head, box, out, in)."""
+    def _add(self, group: str, out: int, stds: list[float], g: torch.Generator, identity: bool = False,
+             gain: float = 1.0) -> None:
+        """Initial states of a group, one W1 (or W) scale a box: (head, box, out, in). gain: factor on W2."""
         shape = (self.heads, len(stds))
         scale = torch.tensor(stds)[:, None, None]
         if self.memory == "linear":
             W = scale * torch.randn(*shape, out, self.width, generator=g) / self.width**0.5
             self.initial[f"{group}_W"] = nn.Parameter(W + torch.eye(self.width) if identity else W)
             return
-        W2 = torch.randn(*shape, self.hidden, self.width, generator=g) / self.width**0.5
+        W2 = gain * torch.randn(*shape, self.hidden, self.width, generator=g) / self.width**0.5
         self.initial[f"{group}_W2"] = nn.Parameter(W2)
         self.initial[f"{group}_W1"] = nn.Parameter(
             scale * torch.randn(*shape, out, self.hidden, generator=g) / self.hidden**0.5

@@ -47,6 +47,8 @@ class SelfModifyingTitans(FastLayer):
         normalise_v: v at length 1, as k and q always are. Without it self-generated values feed back and explode.
         mem_std, proj_std, gate_std: scale of W1 at the start. M_k and M_v must differ, or k = v and nothing is ever
             learned.
+        mem_gain: factor on W2 of M_mem at the start. A write moves the answer by eta |silu(W2 k)|^2 of its error; with
+            unit keys and W2 of std dim^-1/2 that square is small (0.3 at 32 units), and 2 to 3 makes one write count.
         block: tokens in one parallel piece: speed only. checkpoint, first_order: see FastLayer.
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
@@ -81,6 +83,7 @@ class SelfModifyingTitans(FastLayer):
         mem_std: float = 0.02,
         proj_std: float = 2.0,
         gate_std: float = 0.0,
+        mem_gain: float = 1.0,
         block: int = 64,
         checkpoint: bool = False,
         first_order: bool = False,
@@ -117,7 +120,7 @@ class SelfModifyingTitans(FastLayer):
         self.groups = {"mem": Group(("mem",), chunk, own), "proj": Group(proj, other_chunk, own),
                        "gate": Group(("eta", "alpha"), other_chunk, False)}
         g, d = generator(seed), self.width
-        self._add("mem", d, [mem_std], g, identity=True)
+        self._add("mem", d, [mem_std], g, identity=True, gain=mem_gain)
         self._add("proj", d, [proj_std if own else 1.0] * len(proj), g)
         self._add("gate", 1, [gate_std] * 2, g)
         if not adaptive_q:

@@ -53,13 +53,6 @@ class TitansState:
         """Numbers that must be kept to go on: the same after a hundred tokens and after a million."""
         return sum(t.numel() for t in self.tensors().values())
 
-    def where(self, rows: Tensor, other: TitansState) -> TitansState:
-        """This state for sequences where `rows` (batch,) is true, `other` for the rest; the clock stays."""
-        theirs = other.tensors()
-        mine = self.tensors()
-        chosen = {k: torch.where(rows.reshape(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in mine.items()}
-        return self._from(chosen, other.position)
-
     @classmethod
     def _from(cls, flat: dict[str, Tensor], position: int) -> TitansState:
         s = cls({}, {}, position=position)
