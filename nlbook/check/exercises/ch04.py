@@ -173,7 +173,7 @@ ITEMS = [
         solution=causal_attention, broken=peeking_attention, draw=draw_qkv, time_dim=0,
         properties=[Property("the future is hidden", the_future_is_hidden)],
         near_misses=[
-            NearMiss("still peeks", peeking_attention, "Every token still sees one token of its future: the very one that it should predict."),
+            NearMiss("still peeks", peeking_attention, "Some answers know too much. Write the mask out for three tokens: which columns does the first one see?"),
             NearMiss("strict", strict, "Now a token does not see itself either. That is read before write: here token t may use its own pair."),
             NearMiss("masked after the softmax", mask_after,
                      "The future is hidden, but it still takes its share: the weights of a row no longer sum to 1. Mask before the softmax."),
