@@ -5,7 +5,9 @@ One program per (batch, head) walks the chunks; the algebra is that of chunked.p
 transposed (a barrier orders the program's threads), since Triton 3.4-3.7.0 miscompiles a transposed register tile
 there on Hopper.
 
-The backward is not fused: it recomputes through the chunked form in PyTorch.
+The backward is not fused: it recomputes through the chunked form in PyTorch. What the compiler says (d = h = 64, C
+    32, bf16):
+28 bytes spilled a thread on sm_90, but 3 KB on sm_80, where it will be slow.
 """
 from __future__ import annotations
 
