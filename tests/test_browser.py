@@ -34,6 +34,8 @@ def draw(state):
 viz.load("fragile")
 """, """
 viz.load("v1")
+""", """
+viz.load("v8")
 """]
 
 
@@ -134,6 +136,32 @@ def test_an_error_in_draw_is_shown_and_goes_away(lab: browser.Page) -> None:
     lab.shot("4_error")
     lab.keyboard.press("ArrowLeft")
     box.locator("pre.nlbook-error").wait_for(state="detached", timeout=20_000)
+
+
+def test_the_detective_takes_mouse_and_keyboard(lab: browser.Page) -> None:
+    box = lab.locator(".nlbook-detective")
+    box.scroll_into_view_if_needed()
+    shown = lab.locator(".nlbook-picture", has=box).locator(".nlbook-state code")
+
+    def move(name: str, lane: int, says: str) -> None:
+        part = box.locator(f".part[data-name='{name}']")
+        part.drag_to(box.locator(f".lane[data-lane='{lane}'] .label"))
+        browser.wait_text(lab, shown, says)
+
+    box.locator(".part[data-name='W_k']").focus()
+    for lanes in ("lanes=1,0,0,0,0,0,0", "lanes=2,0,0,0,0,0,0"):
+        lab.keyboard.press("ArrowUp")
+        browser.wait_text(lab, shown, lanes)  # the part keeps the focus when the board is drawn again
+    move("m_t", 1, "lanes=2,0,1,0,0,0,0")
+    browser.wait_text(lab, box.locator("li").first, "m_t > W_k is violated")
+    assert box.locator("svg path").count() == 1 and box.locator(".part.trouble").count() == 2
+    lab.shot("5_detective_broken")
+    for name, lane, lanes in (("m_t", 3, "2,0,3,0,0,0,0"), ("v_t", 3, "2,0,3,3,0,0,0"), ("M_t", 4, "2,4,3,3,0,0,0"),
+                              ("attention", 5, "2,4,3,3,5,0,0"), ("MLP", 2, "2,4,3,3,5,2,0"),
+                              ("W_init", 2, "2,4,3,3,5,2,2")):
+        move(name, lane, f"lanes={lanes}")
+    browser.wait_text(lab, box.locator(".verdict"), "Solved: 4 levels")
+    lab.shot("6_detective_solved")
 
 
 def test_the_score_plays_smoothly_and_steps_by_keyboard(lab: browser.Page) -> None:

@@ -9,6 +9,7 @@ function render({ model, el }) {
   make("span", "", scale, "fast ↑");
   const unit = make("span", "", scale);
   const board = make("div", "board", el);
+  make("div", "scale", el, "slow ↓");
   const clue = make("div", "clue", el), verdict = make("div", "verdict", el), list = make("ul", "", el);
   verdict.setAttribute("role", "status");
   let focus = "", held = "", moves = 0;
@@ -67,7 +68,7 @@ function render({ model, el }) {
     board.replaceChildren();
     unit.textContent = `unit of time: one ${model.get("unit")}`;
     for (let i = labels.length; i >= 1; i--) lane(i, labels[i - 1], parts);
-    lane(0, "tray (↓ slow above)", parts);
+    lane(0, "tray", parts);
     verdict.textContent = model.get("verdict");
     verdict.className = "verdict " + (model.get("solved") ? "solved" : bad.length ? "broken" : "");
     list.replaceChildren(...bad.map((m) => { const li = document.createElement("li"); li.textContent = m; return li; }));
