@@ -126,7 +126,7 @@ def solution(name: str) -> tuple[int, ...]:
 
 def often(c: Component, unit: str) -> str:
     assert c.frequency is not None
-    short = "sequence" if unit == SEQUENCE else unit
+    short = "sequence" if unit == SEQUENCE else unit.removeprefix("optimizer ")
     if c.frequency == INF:
         return "no state"
     if c.frequency == 0:
