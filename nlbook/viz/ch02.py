@@ -50,7 +50,8 @@ def divergence_curves(d: Divergence) -> Figure:
     ax = fig.subplots()
     for shade, dy, (lr, gaps) in zip((0.45, 0.7, 1.0), (0, -3, 3), d.frozen.items()):
         mean = gaps.mean(0)
-        ax.fill_between(d.checkpoints, gaps.amin(0).numpy(), gaps.amax(0).numpy(), color=COLORS["error"], alpha=0.12, lw=0)
+        low, high = gaps.amin(0).numpy(), gaps.amax(0).numpy()
+        ax.fill_between(d.checkpoints, low, high, color=COLORS["error"], alpha=0.12, lw=0)
         ax.plot(d.checkpoints, mean, color=COLORS["error"], alpha=shade, marker=".")
         end_label(ax, d.checkpoints[-1], float(mean[-1]), f"frozen, rate {lr:g}", COLORS["error"], dy=dy)
     exact = max(float(g.max()) for g in d.dual.values())
