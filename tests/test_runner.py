@@ -21,6 +21,12 @@ from nlbook.notebooks.run import PICTURE_ERROR, Failure, NotebookFailed, run
 SAMPLE = Path(__file__).parent / "data" / "98_sample_note.md"
 
 
+@pytest.fixture(autouse=True)
+def the_budgets_as_written(monkeypatch):
+    """NLBOOK_PATIENCE stretches every budget; these tests count on the written ones."""
+    monkeypatch.delenv("NLBOOK_PATIENCE", raising=False)
+
+
 @pytest.fixture
 def notebook(tmp_path):
     """Write a runnable note of these code cells: notebook("x = 1", seconds=5) -> its path."""
