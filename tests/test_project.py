@@ -142,7 +142,7 @@ RANKS = [
     ("hope",), ("train",), ("viz", "check"), ("notebooks", "bench", "doctor", "ledger"), ("commands",), ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
-# Data makers stand at the bottom. These files of tasks/ are experiments: they run the rooms, so they rank with training.
+# Data makers stand at the bottom. These files of tasks/ are experiments: they run whole rooms and rank with training.
 EXPERIMENTS = {"ablation", "chunking", "continual_methods", "diagrams", "meta", "optim_race", "rates", "stage"}
 
 
