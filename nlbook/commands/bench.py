@@ -18,7 +18,7 @@ def suites() -> list[str]:
 @click.argument("suite", nargs=-1)
 @click.option("--full", is_flag=True, help="Larger sizes and more rounds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--threads", default=1, show_default=True, help="Threads of torch. CPU time counts idle spinning of more.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch; CPU time counts idle ones too.")
 def command(suite: tuple[str, ...], full: bool, as_json: bool, threads: int) -> None:
     """Measure SUITE (all of them by default) and print ratios of things timed in one run."""
     import torch
