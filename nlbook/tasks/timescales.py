@@ -96,17 +96,23 @@ def two_tasks(periods: Sequence[int] = (1, 16, 256), steps: Sequence[float] | No
     times, a, b = [], [], []
     learned = 0.0
     share: tuple[float, ...] = ()
+    total = torch.zeros_like(w[0])
     for t in range(1, long + short + 1):
         x = torch.randn(seeds, d, 1, generator=g, dtype=torch.float64)
         x = x / x.norm(dim=1, keepdim=True)
         target = goal[0] if t <= long else goal[1]
-        waiting += ((w.sum(0) - target) @ x) @ x.mT
+        gradient = ((total - target) @ x) @ x.mT
         if keep < 1:
             w[0] *= keep
         for i, c in enumerate(periods):
+            if c == 1:
+                w[i] -= steps[i] * gradient
+                continue
+            waiting[i] += gradient
             if t % c == 0:  # eq. 71: the sum over the level's own chunk
                 w[i] -= steps[i] * waiting[i]
                 waiting[i].zero_()
+        total = w.sum(0)
         if t % every == 0 or t in (long, long + short):
             times.append(t)
             a.append(error(0, w))
