@@ -332,7 +332,7 @@ def counting_model(seed: int) -> Hope:
                 "read": "after",
                 "eta": 0.5,
                 "eta_max": 1.0,
-                "horizon": 150.0,
+                "decay": False,
             },
         )
     )
@@ -350,7 +350,7 @@ def learn(language: str, seed: int, steps: int = 400) -> tuple[Hope, int]:
         seed=seed,
         every=50,
         enough=1.0,
-        patience=2,
+        patience=4,
         check=lambda m: (d := words(language, 2, 20, 64, 77)).accuracy(m(d.tokens)[0]),
     )
     return model, history.steps

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -73,3 +74,12 @@ def test_a_broken_text_is_an_error_not_a_traceback(book, jobs):
     assert "99_broken.md cannot be read" in said.output and "quote texts" in said.output and "TEXT" in said.output
     (book / "notebooks" / "99_broken.ipynb").write_text(sync.dumps(sync.read_text(SAMPLE)))
     assert "99_broken.md cannot be read" in nlbook("notebooks", "check", "99").output
+
+
+def test_a_chapter_can_be_named_by_its_number():
+    from nlbook.commands.run import chapter
+
+    assert chapter(Path("00")).name == "00_start_here.ipynb"
+    assert chapter(Path("elsewhere/note.ipynb")) == Path("elsewhere/note.ipynb")
+    with pytest.raises(click.UsageError, match="expected a path or the start of one chapter"):
+        chapter(Path("0"))

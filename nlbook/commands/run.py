@@ -64,6 +64,17 @@ def shown(outcomes: Iterable) -> int:
     return len(failed)
 
 
+def chapter(name: Path) -> Path:
+    """A notebook's path: as given if it is one, else the chapter of the book whose file starts with `name`."""
+    if name.exists() or name.suffix or len(name.parts) > 1:
+        return name
+    found = sorted((book() / "notebooks").glob(f"{name}*.ipynb"))
+    if len(found) != 1:
+        raise click.UsageError(f"NOTEBOOK: got {str(name)!r}, expected a path or the start of one chapter's name; "
+                               f"it fits {[p.stem for p in found] or 'none'}")
+    return found[0]
+
+
 @click.command()
 @click.argument("notebook", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--full", is_flag=True, help="The notebooks' full parameters and budgets instead of the quick ones.")
@@ -77,7 +88,9 @@ def shown(outcomes: Iterable) -> int:
     "--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write the outcomes to this JUnit file."
 )
 def command(notebook: tuple[Path, ...], full: bool, jobs: int, out: Path | None, junit: Path | None) -> None:
-    """Run each NOTEBOOK (all of notebooks/ by default) with papermill, with no network, in a kernel of this Python.
+    """Run each NOTEBOOK (a path, or a chapter such as 01; all of notebooks/ by default) with papermill.
+
+    It runs with no network, in a kernel of this Python.
 
     Parameters and budgets are the notebook's own (metadata nlbook.run.quick and .full). Exit code 1 if one failed.
     On a slow machine NLBOOK_PATIENCE=2 doubles every time budget.
@@ -85,7 +98,7 @@ def command(notebook: tuple[Path, ...], full: bool, jobs: int, out: Path | None,
     from nlbook.notebooks import book_root
     from nlbook.notebooks.pool import Job, write_junit
 
-    paths = list(notebook) or sorted((book() / "notebooks").glob("*.ipynb"))
+    paths = [chapter(p) for p in notebook] or sorted((book() / "notebooks").glob("*.ipynb"))
     if not paths:
         raise click.UsageError("notebooks/ holds no notebook yet: run `nlbook notebooks build`")
     names = [p.name for p in paths]
