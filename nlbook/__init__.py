@@ -7,6 +7,8 @@ One room holds one idea, and a chapter maps to a room:
     optim       optimizers as memories of gradients                                chapter 03
     levels      update frequency, the faster-than order, traces                    chapters 05 06
     cms         the continuum memory system                                        chapters 07 08
+    titans      neural memories and self-modifying Titans
+    hope        Hope, Hope-Attention and their baselines; train: one training loop
     paper       the index of the paper's 121 equations, with errata                all chapters
     viz, check  pictures; predictions and exercises                                all chapters
 
@@ -18,7 +20,8 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["attention", "bench", "check", "cms", "errors", "levels", "memory", "optim", "paper", "tasks", "viz"]
+__all__ = ["attention", "bench", "check", "cms", "errors", "hope", "levels", "memory", "optim", "paper", "tasks", "titans",
+           "train", "viz"]
 
 
 def __getattr__(name: str) -> Any:
