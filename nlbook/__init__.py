@@ -20,8 +20,8 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["attention", "bench", "check", "cms", "errors", "hope", "levels", "memory", "optim", "paper", "tasks", "titans",
-           "train", "viz"]
+__all__ = ["attention", "bench", "check", "cms", "errors", "hope", "levels", "memory", "optim", "paper", "tasks",
+           "titans", "train", "viz"]
 
 
 def __getattr__(name: str) -> Any:
