@@ -78,6 +78,7 @@ def agree(layer: nn.Module, length: int, cut: int, tol: float = 1e-10) -> None:
 CASES = [
     {"chunk": 1, "other_chunk": 1},
     {"chunk": 4, "other_chunk": 2},
+    {"chunk": 4, "other_chunk": 1, "rate": "implicit", "read": "after", "mem_gain": 3.0},
     {"chunk": 3, "other_chunk": 5, "heads": 2, "memory": "linear"},
     {"chunk": 50, "other_chunk": 7, "momentum": True, "factor": "first", "read": "after"},
     {"chunk": 8, "other_chunk": 4, "objective": "dot", "factor": "unit", "read": "before", "retention": "initial"},

@@ -4,7 +4,7 @@ run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nlbook.errors import need, need_shape
 from nlbook.titans.chunked import Decays, Piece
-from nlbook.titans.rules import Rule, Signals, Weights, read, token_write
+from nlbook.titans.rules import Rule, Signals, Weights, implicit_rate, read, token_write
 
 
 @dataclass
@@ -52,7 +52,9 @@ def write(
     pushed: Weights = {}
     pieces: dict[str, Piece] = {}
     single = gates.eta.shape[-1] == 1
+    shared = gates
     for name, (a, e) in io.items():
+        gates = shared if rule.rate == "explicit" else replace(shared, eta=implicit_rate(shared.eta, a))
         target, S = None if init is None else init[name], None if momentum is None else momentum[name]
         factor = rule.factor_of(name)
         if single:                                                         # one token needs no system

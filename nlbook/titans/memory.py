@@ -38,6 +38,7 @@ class NeuralMemory(FastLayer):
         factor: str | None = None,
         read: str = "after",
         retention: str = "zero",
+        rate: str = "explicit",
         eta: float = 0.1,
         eta_max: float = 1.0,
         horizon: float = 512.0,
@@ -53,7 +54,8 @@ class NeuralMemory(FastLayer):
         first_order: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, heads, hidden, memory, Rule(objective, factor, read, retention), eta_max=eta_max, eta=eta,
+        rule = Rule(objective, factor, read, retention, rate)
+        super().__init__(dim, heads, hidden, memory, rule, eta_max=eta_max, eta=eta,
                          horizon=horizon, decay=decay, block=block, checkpoint=checkpoint, first_order=first_order)
         need(isinstance(chunk, int) and chunk >= 1, "chunk", chunk, "an int >= 1 (tokens)")
         need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")

@@ -52,11 +52,12 @@ def _write(
     push: Weights = {}
     for n, W in W_t.items():
         a = F.silu(start["W2"] @ k) if n == "W1" else k
+        pace = eta if rule.rate == "explicit" else eta / (1 + eta * (a @ a))
         kind = rule.factor if rule.factor != "first" else (None if n == "W1" else "raw")
         row = torch.zeros_like(a) if kind is None else _unit(a) if kind == "unit" else a
-        A = alpha * torch.eye(len(a), dtype=a.dtype) - eta * torch.outer(row, row)
+        A = alpha * torch.eye(len(a), dtype=a.dtype) - pace * torch.outer(row, row)
         kept = W @ A + ((1 - alpha) * first[n] if rule.retention == "initial" else 0)
-        push[n] = -eta * grads[n] if S_t is None or mu is None else mu * S_t[n] - eta * grads[n]
+        push[n] = -pace * grads[n] if S_t is None or mu is None else mu * S_t[n] - pace * grads[n]
         new[n] = kept + push[n]
     return new, None if S_t is None else push
 

@@ -22,6 +22,7 @@ OBJECTIVES, FACTORS, READS, RETENTIONS = (
     ("start", "before", "after"),
     ("zero", "initial"),
 )
+RATES = ("explicit", "implicit")
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,16 @@ class Rule:
         running state without or with this token's own write; keys, values, gates and gradients still come from the
         start.
     retention: what alpha < 1 decays towards: "zero" (as printed) or the "initial" state.
+    rate: "explicit": eta for every weight matrix; stable while eta |n|^2 < 1 + alpha, which the input of the second
+        layer can break. "implicit": eta / (1 + eta |a|^2) with each matrix's own input a, the exact rate of eq. 57 for
+        inputs of any length (the printed one is for |a| = 1); no input is too long for it.
     """
 
     objective: str = "l2"
     factor: str | None = "raw"
     read: str = "start"
     retention: str = "zero"
+    rate: str = "explicit"
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -49,6 +54,7 @@ class Rule:
             ("factor", FACTORS),
             ("read", READS),
             ("retention", RETENTIONS),
+            ("rate", RATES),
         ):
             value = getattr(self, name)
             need(value in allowed, name, repr(value), f"one of {', '.join(map(repr, allowed))}")
@@ -88,6 +94,11 @@ def layer_io(S: Weights, k: Tensor, value: Tensor, objective: str, residual: boo
     if objective == "l2":
         e = a @ S["W1"].mT - value + (k if residual else 0)
     return {"W1": (a, e), "W2": (k, (e @ S["W1"]) * (s + a * (1 - s)))}
+
+
+def implicit_rate(eta: Tensor, a: Tensor) -> Tensor:
+    """eta / (1 + eta |a|^2): eta (..., length), a (..., length, in). Eq. 57, corrected for inputs of any length."""
+    return eta / (1 + eta * a.square().sum(-1))
 
 
 def factor_rows(a: Tensor, factor: str | None) -> Tensor | None:

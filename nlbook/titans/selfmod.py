@@ -31,7 +31,7 @@ class SelfModifyingTitans(FastLayer):
         dim, heads: width of x; each head has memories of its own for its dim / heads features.
         memory: "mlp" (residual, two layers, eq. 89) with `hidden` units (default: the head's width), or "linear".
         chunk, other_chunk: tokens per chunk of M_mem, and of the other memories.
-        objective, factor, read, retention: see `nlbook.titans.rules.Rule`.
+        objective, factor, read, retention, rate: see `nlbook.titans.rules.Rule`.
         eta, eta_max: rates are eta_max sigmoid(M_eta(x) + b) and start at eta. With the squared objective the state
             along a key shrinks by alpha - 2 eta: eta_max = 0.5 keeps it in [alpha - 1, alpha], 1.0 allows -1 (needed to
             count parity).
@@ -67,6 +67,7 @@ class SelfModifyingTitans(FastLayer):
         factor: str | None = "raw",
         read: str = "start",
         retention: str = "zero",
+        rate: str = "explicit",
         eta: float = 0.1,
         eta_max: float = 0.5,
         horizon: float = 512.0,
@@ -89,7 +90,7 @@ class SelfModifyingTitans(FastLayer):
         first_order: bool = False,
         seed: int = 0,
     ) -> None:
-        rule = Rule(objective, factor, read, retention)
+        rule = Rule(objective, factor, read, retention, rate)
         super().__init__(
             dim,
             heads,
