@@ -114,7 +114,7 @@ def grid(low: float, high: float, n: int) -> list[float]:
 
 def test_tuned_harder_the_lead_shrinks():
     hard = optim_toys.sweep(("heavy ball", "bounded"), rates=grid(-4, 0, 15), keeps=(0.0, 0.5, 0.8, 0.9, 0.95),
-                            erases=grid(-5, 0, 11), length=1000)
+                            erases=grid(-5, 0, 11), length=700)
     assert set(hard.settings.values()) == {825}
     assert 0.8 < hard.ratio("bounded") < 1 and 5 <= hard.faster("heavy ball", "bounded") <= 11
 

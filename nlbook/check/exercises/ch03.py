@@ -122,7 +122,7 @@ ITEMS = [
     Prediction(id="03-p4", objective="03.4", question="Muon takes five quintic Newton-Schulz steps. Where do singular values between 0.01 and 1 end?", options=(
         "at 1, to four digits", "somewhere in a band around 1", "in their old order, only closer together", "at 0.7")),
     Prediction(id="03-p5", objective="03.5", question="Handwritten digits, every optimizer tuned with the same five trials. Take M3's slow memory away. Its test loss becomes ...",
-               options=("clearly worse", "no worse, within the spread of seeds", "much better")),
+               options=("clearly worse", "about the same, or better", "it no longer learns")),
     Derive(
         id="03-inner", title="The gradient of momentum's own objective", objective="03.1", minutes=6, difficulty=2, points=2,
         prompt="Return the gradient with respect to m. One step of rate eta along it is the heavy ball, decay included.",
