@@ -22,7 +22,8 @@ class HopeConfig:
         uniform noise on them at the start, `activation` after it.
     mlp: "cms": MLP levels that learn in context, one for each of `periods` (tokens per update, fast to slow); "static":
         the same chain of MLPs without updates, as many as `periods` has entries. hidden: width of each.
-    cms: keyword arguments of nlbook.cms.CMS on top of objective="local".
+    cms: keyword arguments of nlbook.cms.CMS on top of objective="local", lr=0.01, learn_lr=True. Keys of a local
+        objective have length sqrt(dim), so a step counts dim times: at dim 32, lr = 0.1 blew the fast weights up.
     reset_token: a token that begins a new document: all fast states restart there (None: never).
     """
 

@@ -73,9 +73,8 @@ class HopeBlock(nn.Module):
         self.W_g = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         self.W_o = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         if c.mlp == "cms":
-            self.mlp: nn.Module = CMS(
-                c.dim, c.hidden, c.periods, **{"objective": "local", "learn_lr": True, "seed": seed + 2, **c.cms}
-            )
+            levels: dict[str, Any] = {"objective": "local", "lr": 0.01, "learn_lr": True, "seed": seed + 2, **c.cms}
+            self.mlp: nn.Module = CMS(c.dim, c.hidden, c.periods, **levels)
         else:
             self.mlp = StaticMLP(c.dim, c.hidden, len(c.periods), seed + 2)
 
