@@ -83,6 +83,7 @@ def test_the_saw_tooth_only_the_nested_variant_brings_a_back():
     assert nested["a_end"] < mlp["a_end"] and nested["b_end"] < mlp["b_end"]      # the price
     rises = nested["curve"].diff().topk(3).indices + 1
     assert all(int(i) * 8 % 64 < 16 for i in rises)                               # at the resets
+    assert (float(nested["curve"][-1]), float(nested["curve"][-2])) == pytest.approx((0.73, 0.54), abs=0.01)
     assert "CMS nested falls to" in ch08.sawtooth_alt(loop) and len(ch08.sawtooth(loop).axes) == 1
 
 
