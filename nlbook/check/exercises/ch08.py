@@ -163,6 +163,11 @@ ITEMS = [
         wrong("The same CMS with more seeds", "That asks whether the six points are real, not what made them."),
         right("The same step per token in each block, moved at every token", "Everything as in the CMS, except the period."),
         wrong("Replay of old examples", "A strong baseline; it says nothing about periods."))),
+    Question(id="08-q2", objective="08.3", text="'All periods 64' has the lowest forgetting of the table, 0.14. What does that say?", options=(
+        wrong("Being slow protects what was learned", "Look one column to the left: 0.55 right after learning. There was little to protect."),
+        right("Little by itself: it had learned little", "Forgetting is a difference. Who never rises cannot fall; always read it beside the accuracy after learning."),
+        wrong("It is the best method of the table", "It is the last of the table: 0.465 at the end."),
+        wrong("Its rate was badly tuned", "It had the same search as the others. With a larger rate the sums of 64 gradients overshoot."))),
     Question(id="08-r1", objective="08.2", text="A level sums C gradients of random keys, and C grows. Its largest stable step ...", options=(
         right("falls, in the end like 1/C", "lambda_max of the sum grows like C/d."), wrong("stays at 2", "Only for C = 1, or keys at right angles."),
         wrong("grows", "With the mean it does, up to 2d. Here the gradients are summed."), wrong("falls like 1/C²", "lambda_max grows only like C."))),
