@@ -212,11 +212,18 @@ class Derive(Implement):
 
 @dataclass(frozen=True, kw_only=True)
 class KernelPuzzle(Implement):
-    """Implement, and then beat `par`: `counter(answer)` returns counts such as {"loads": 12, "stores": 4}."""
+    """Implement, and then beat `par`: `counter(answer)` returns counts such as {"loads": 12, "stores": 4}.
+
+    launch   for an answer that must be launched (a GPU kernel): makes a function of the same arguments that runs it
+             and returns what it wrote; the near misses and the solution are then kernels too
+    package  a package without which nothing can be run: where it is missing, the exercise says so and stays untried
+    """
 
     kind: ClassVar[str] = "kernel puzzle"
     counter: Callable[[Callable[..., Any]], Mapping[str, int]]
     par: Mapping[str, int] = field(default_factory=dict)
+    launch: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    package: str = ""
 
     def problems(self) -> list[str]:
         return super().problems() + ([] if self.par else ["has no par to beat"])

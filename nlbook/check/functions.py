@@ -1,6 +1,7 @@
 """Judging an answer that is a function: it is run on every case, and what came is handed to the ladder."""
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import math
 import time
@@ -21,16 +22,34 @@ def judge_function(item: Implement, answer: Any) -> Verdict:
     """The whole ladder for an answer that is a function."""
     if untouched(answer):
         return UNTRIED
+    launch: Callable[[Callable[..., Any]], Callable[..., Any]] = _as_it_is
+    if isinstance(item, KernelPuzzle):
+        if item.package and not _installed(item.package):
+            return Verdict("not tried", message=f"This cannot be checked here: {item.package} is not installed. "
+                           "The hints and the solution can be read all the same.")
+        launch = item.launch or _as_it_is
     cases = item.all_cases()
     if (found := _signature(item, answer, cases[0])) is not None:
         return found
     # What is expected is worked out before any code of the learner runs.
-    expected = [snapshot(item.truth(*copy_args(c.args))) for c in cases]
-    misses = [Miss(m.message, [_tried(m.function, c.args) for c in cases]) for m in item.near_misses]
-    verdict = _run(item, answer, cases, expected, misses)
+    truth = item.truth if item.reference else launch(item.truth)
+    expected = [snapshot(truth(*copy_args(c.args))) for c in cases]
+    misses = [Miss(m.message, [_tried(launch(m.function), c.args) for c in cases]) for m in item.near_misses]
+    verdict = _run(item, launch(answer), cases, expected, misses)
     if verdict.status == "passed" and isinstance(item, KernelPuzzle):
         return _counts(item, answer)
     return verdict
+
+
+def _as_it_is(answer: Callable[..., Any]) -> Callable[..., Any]:
+    return answer
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _tried(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -38,9 +39,11 @@ def cut(text: str, instead: str) -> str:
 
 
 def compile_source(text: str, like: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a `def` in a copy of the globals of `like`."""
+    """Run a `def` in a copy of the globals of `like`. Its source can be asked for, as of a function in a file."""
     space = dict(like.__globals__)  # type: ignore[attr-defined]
-    exec(compile("from __future__ import annotations\n" + text, f"<{like.__name__}>", "exec"), space)
+    text, name = "from __future__ import annotations\n" + text, f"<{like.__name__}>"
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    exec(compile(text, name, "exec"), space)
     return space[like.__name__]
 
 
