@@ -8,7 +8,9 @@ JOBS ?= 2
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend $(TORCH)))
 
-.PHONY: help setup lab test test-full lint run book bench env-file lock clean
+INSTALL := $(BIN)/uv pip install -q -p $(BIN)/python $(BACKEND) -c constraints.txt
+
+.PHONY: help setup dev course lab test test-full lint run book bench env-file lock clean
 help:        ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -17,16 +19,26 @@ setup: .venv/.done  ## make the environment in .venv
 	$(PY) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nlbook needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PY=python3.12 ...")'
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install -q uv -c constraints.txt
-	$(BIN)/uv pip install -q -p $(BIN)/python $(BACKEND) -c constraints.txt --group test -e .
+	$(INSTALL) -e .
+	touch $@
+
+dev: .venv/.dev  ## the environment, and everything that tests and builds the book
+.venv/.dev: .venv/.done
+	$(INSTALL) --group test -e '.[course,hf,site,text]'
+	touch $@
+
+course: .venv/.course  ## the environment, and what a teacher needs: student sets, grading, the site
+.venv/.course: .venv/.done
+	$(INSTALL) -e '.[course,site]'
 	touch $@
 
 lab: setup  ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_start_here.ipynb
 
-test: setup lint  ## lint, types and every test, the notebooks through papermill among them
+test: dev lint  ## lint, types and every test, the notebooks through papermill among them
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-lint: setup  ## style and types
+lint: dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
@@ -36,7 +48,7 @@ test-full: setup  ## the notebooks with their full parameters (long)
 run: setup  ## every notebook once, with quick parameters
 	$(BIN)/nlbook run --jobs $(JOBS)
 
-book: setup  ## rebuild notebooks/*.ipynb from notebooks/src/*.md
+book: dev  ## rebuild notebooks/*.ipynb from notebooks/src/*.md
 	$(BIN)/nlbook notebooks build
 
 bench: setup  ## ratios, measured here
@@ -47,9 +59,9 @@ env-file: setup  ## environment.yml from pyproject.toml
 
 # The lock is a *constraints* file: it fixes versions but asks for nothing, so that a machine without a GPU
 # does not get the CUDA wheels that the lock names.
-lock: setup  ## constraints.txt from pyproject.toml
+lock: dev  ## constraints.txt from pyproject.toml
 	mkdir -p build && printf 'torch==2.13.0\ntriton==3.7.1\n' > build/pins.txt
-	UV_FIND_LINKS= $(BIN)/uv pip compile -q -U --universal --python-version 3.11 --group test --extra hf --no-annotate --no-header -c build/pins.txt pyproject.toml -o constraints.txt
+	UV_FIND_LINKS= $(BIN)/uv pip compile -q -U --universal --python-version 3.11 --group test --all-extras --no-annotate --no-header -c build/pins.txt pyproject.toml -o constraints.txt
 	echo 'uv==$(shell $(BIN)/uv --version | cut -d" " -f2)' >> constraints.txt
 
 clean:  ## remove the environment and every build product

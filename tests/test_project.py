@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DEPENDENCIES = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
 TEST_GROUP = [Requirement(r) for r in PROJECT["dependency-groups"]["test"]]
+EXTRAS = [Requirement(r) for extra in PROJECT["project"]["optional-dependencies"].values() for r in extra]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -65,7 +66,7 @@ def test_the_constraints_fix_every_dependency_inside_its_range():
             (specifier,) = requirement.specifier
             assert specifier.operator == "==", line
             fixed.setdefault(requirement.name.lower(), []).append(Version(specifier.version))
-    for r in [*DEPENDENCIES, *TEST_GROUP]:
+    for r in [*DEPENDENCIES, *TEST_GROUP, *EXTRAS]:
         assert r.name in fixed, f"{r.name} is not in constraints.txt: run `make lock`"
         assert all(r.specifier.contains(v) for v in fixed[r.name]), f"{r.name} {fixed[r.name]} is not {r.specifier}"
 
