@@ -259,7 +259,7 @@ def test_a_broken_front_matter_is_one_clear_error(tmp_path):
 
 def test_without_jupytext_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jupytext", None)
-    with pytest.raises(sync.SourceError, match="make setup"):
+    with pytest.raises(sync.SourceError, match="make dev"):
         sync.read_text(DATA / "98_sample_note.md")
 
 

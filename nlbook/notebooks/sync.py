@@ -285,7 +285,7 @@ def _jupytext() -> Any:
         import jupytext
     except ImportError:
         raise SourceError(
-            "text sources need jupytext, which is not installed: run `make setup`, or install the test group "
+            "text sources need jupytext, which is not installed: run `make dev`, or install the test group "
             "(`uv pip install --group test -e .`)"
         ) from None
     return jupytext
