@@ -41,7 +41,7 @@ def distance(W: Tensor, centre: Tensor, lr: float) -> Tensor:
 # ---- gradient descent ----
 
 def gd_step(W: Tensor, grad: Tensor, lr: float) -> Tensor:
-    """W - lr grad (eq. 1)."""
+    """W - lr grad (eq. 1, 32; the two differ in the index of the rate only)."""
     return W - lr * grad
 
 

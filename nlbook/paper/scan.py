@@ -112,11 +112,14 @@ def installed_code() -> Places:
 
 
 # ---- tests ---------------------------------------------------------------------------------------------------------
-def _marked(decorators: Iterable[ast.expr]) -> set[int]:
-    """The numbers of every `pytest.mark.eq(...)` in some decorators; `*range(a, b)` is understood."""
+MARKS = ("pytest.mark.eq", "mark.eq")
+
+
+def _marked(decorators: Iterable[ast.expr], names: Iterable[str] = MARKS) -> set[int]:
+    """The numbers of every `pytest.mark.eq(...)`, or of what `names` calls it; `*range(a, b)` is understood."""
     numbers: set[int] = set()
     for call in (c for d in decorators for c in ast.walk(d) if isinstance(c, ast.Call)):
-        if ast.unparse(call.func) not in ("pytest.mark.eq", "mark.eq"):
+        if ast.unparse(call.func) not in names:
             continue
         for arg in call.args:
             if isinstance(arg, ast.Constant) and isinstance(arg.value, int):
@@ -129,12 +132,13 @@ def _marked(decorators: Iterable[ast.expr]) -> set[int]:
 def marked_in(source: str) -> dict[str, set[int]]:
     """pytest name (`test_x`, `TestY::test_x`) -> the equations that its marks, its class's or its file's name."""
     tree = ast.parse(source)
-    whole = [a.value for a in tree.body if isinstance(a, ast.Assign) and ast.unparse(a.targets[0]) == "pytestmark"]
-    marks: dict[str, set[int]] = {"": _marked(whole)}
+    assigned = [(ast.unparse(a.targets[0]), a.value) for a in tree.body if isinstance(a, ast.Assign)]
+    names = (*MARKS, *(name for name, value in assigned if ast.unparse(value) in MARKS))  # `eq = pytest.mark.eq`
+    marks: dict[str, set[int]] = {"": _marked([value for name, value in assigned if name == "pytestmark"], names)}
     found = {}
     for name, node in _definitions(tree.body):
         outer, _, _ = name.rpartition(".")
-        marks[name] = marks.get(outer, set()) | _marked(node.decorator_list)
+        marks[name] = marks.get(outer, set()) | _marked(node.decorator_list, names)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test") and marks[name]:
             found[name.replace(".", "::")] = marks[name]
     return found
