@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nlbook import levels as lv
+from nlbook import optim
 from nlbook.errors import NLBookError
 from nlbook.levels import INF, Component, NestedSystem, OrderError, Trace, Writes, levels_of
 
@@ -127,6 +128,10 @@ def test_errors(make, match: str) -> None:
     (torch.optim.ASGD, {}, "{ax}  <  {weight}"),
     (torch.optim.Adagrad, {}, "{weight}  <  {sum}"),
     (torch.optim.RMSprop, {"momentum": 0.9, "centered": True}, "{weight}  <  {grad_avg, momentum_buffer, square_avg}"),
+    (optim.Muon, {}, "{weight}  <  {momentum}"),
+    (optim.M3, {"period": 8}, "{slow}  <  {weight}  <  {second}  <  {fast}"),  # V averages the update
+    (optim.M3, {"period": 8, "second": "grad"}, "{slow}  <  {weight}  <  {fast, second}"),  # as printed
+    (optim.M3, {"alpha": 0.0, "second": "none"}, "{weight}  <  {fast}"),
 ])
 def test_optimizers(cls, kw: dict, order: str) -> None:
     layer = nn.Linear(3, 3, bias=False)
@@ -135,6 +140,21 @@ def test_optimizers(cls, kw: dict, order: str) -> None:
     layer(torch.ones(2, 3)).sum().backward()
     opt.step()
     assert dry.order() == order and levels_of(layer, opt).order() == order and dry.unit == "optimizer step"
+
+
+def test_the_slow_momentum_of_m3_has_its_own_clock() -> None:
+    """Declared and measured; vectors of the same param group take AdamW and have no slow level."""
+    layer = nn.Linear(3, 3)
+    opt = optim.M3(layer.parameters(), lr=0.01, period=4)
+    system = levels_of(layer, opt)
+    assert system["slow"].period == 4 and system["slow"].size == layer.weight.numel()
+    assert system["bias"].needs == {"exp_avg", "exp_avg_sq"} and system["weight"].needs == {"fast", "second"}
+    with Trace(layer, opt, tokens_per_step=1) as trace:
+        for i in range(9):
+            opt.zero_grad()
+            layer(rnd(5, 3, seed=i).float()).square().sum().backward()
+            opt.step()
+    assert trace.updates["slow"] == [4, 8] and trace.updates["fast"] == list(range(1, 10))
 
 
 def test_transformer_has_only_the_two_ends() -> None:

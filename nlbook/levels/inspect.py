@@ -7,13 +7,13 @@ Where the components come from:
     statistics of batch norm (every step);
   * parameters: once per optimizer step if an optimizer moves them, else frozen;
   * optimizer state: what the optimizer keeps per parameter (`exp_avg`, `momentum_buffer`, ...), found in its state, or
-    by a dry run of a copy on a 2x2 parameter. An optimizer with `nested_components(group)` says it itself, periods in
-    steps, with one component named "weights".
+    by a dry run of a copy on a 2x2 parameter. An optimizer with `nested_components(group)` says it itself, for a group
+    of one parameter, periods in steps, with one component named "weights".
 """
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -192,11 +192,9 @@ def _bundles(model: nn.Module, opts: Sequence[Any], depth: int) -> list[_Bundle]
     for i, opt in enumerate(opts):
         for group in opt.param_groups:
             ids = [id(p) for p in group["params"] if id(p) in named and by_id[id(p)].requires_grad]
-            if not ids:
-                continue
-            comps = _state_components(opt, group)
-            key = (i, tuple(sorted((c.name, str(c.frequency), tuple(sorted(c.needs))) for c in comps)))
-            moving.setdefault(key, (opt, comps, []))[2].extend(ids)
+            for comps, mine in _by_structure(opt, group, ids, by_id):
+                key = (i, tuple(sorted((c.name, str(c.frequency), tuple(sorted(c.needs))) for c in comps)))
+                moving.setdefault(key, (opt, comps, []))[2].extend(mine)
             seen.update(ids)
     still = [i for i in named if i not in seen]
     parts = [*moving.values()] + ([(None, [Component("weights", 0)], still)] if still else [])
@@ -223,6 +221,15 @@ def _make_unique(bundles: list[_Bundle]) -> None:
             return n if count[n] == 1 else f"{n} [{'frozen' if b.optimizer is None else i}]"
         b.groups = {tag(n): t for n, t in b.groups.items()}
         b.names = {k: tag(n) for k, n in b.names.items()}
+
+
+def _by_structure(opt: Any, group: dict[str, Any], ids: list[int],
+                  params: Mapping[int, Tensor]) -> list[tuple[list[Component], list[int]]]:
+    """The group's parameters with their components: one set, or one a parameter where the optimizer declares them (Muon
+    and M3 treat matrices and vectors of one group differently)."""
+    if not hasattr(opt, "nested_components"):
+        return [(_state_components(opt, group), ids)] if ids else []
+    return [(_state_components(opt, {**group, "params": [params[i]]}), [i]) for i in ids]
 
 
 def _state_components(opt: Any, group: dict[str, Any]) -> list[Component]:
@@ -275,9 +282,11 @@ def _dry_run(opt: Any, group: dict[str, Any]) -> dict[str, Any]:
 
 def moved_by(
     model: nn.Module, opts: Sequence[Any], index: int, depth: int = 1
-) -> dict[str, Callable[[], Iterable[Tensor]]]:
-    """For the trace: component name -> function giving its present tensors, for what optimizer `index` moves."""
+) -> tuple[dict[str, Callable[[], Iterable[Tensor]]], frozenset[str]]:
+    """For the trace: component name -> function giving its present tensors, for what optimizer `index` moves; and the
+    names of those that do not move at every step."""
     out: dict[str, Callable[[], Iterable[Tensor]]] = {}
+    own_clock: set[str] = set()
     for b in _bundles(model, opts, depth):
         if b.optimizer is not opts[index]:
             continue
@@ -290,4 +299,5 @@ def moved_by(
                 return [t for v in held if v is not None for t in (v if isinstance(v, list | tuple) else [v])
                         if isinstance(t, Tensor)]
             out[name] = find
-    return out
+        own_clock |= {b.names[c.name] for c in b.components if c.name != "weights" and c.frequency != 1}
+    return out, frozenset(own_clock)

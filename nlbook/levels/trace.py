@@ -130,19 +130,22 @@ class Trace:
                 self._handles.append(module.register_write_hook(self._hook(path)))
         for i, opt in enumerate(self.optimizers):
             assert self.model is not None
-            watch = moved_by(self.model, self.optimizers, i, self.depth)
+            watch, own_clock = moved_by(self.model, self.optimizers, i, self.depth)
             before: dict[str, list[Tensor]] = {}
 
             def pre(_opt: Any, _args: Any, _kw: Any, watch: Any = watch, before: Any = before) -> None:
                 before.update({name: [t.detach().clone() for t in find()] for name, find in watch.items()})
 
-            def post(opt: Any, _args: Any, _kw: Any, i: int = i, watch: Any = watch, before: Any = before) -> None:
+            def post(opt: Any, _args: Any, _kw: Any, i: int = i, watch: Any = watch, before: Any = before,
+                     own_clock: frozenset[str] = own_clock) -> None:
                 if i == 0:
                     self._steps += 1
                 time = self._steps * (self.tokens_per_step or 1)
                 for name, find in watch.items():
                     after, old = [t.detach() for t in find()], before.get(name, [])
                     change = [a - b for a, b in zip(after, old)] if len(old) == len(after) else after  # a new buffer
+                    if name in own_clock and not any(c.any() for c in change):
+                        continue
                     self.note(name, time, after, change, f"optimizer step {self._steps}", absolute=True)
                 self.start = time if i == len(self.optimizers) - 1 else self.start
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlbook.levels.order import Component
 from nlbook.optim.base import Group, choice, count, decay_, number
-from nlbook.optim.muon import MatrixMemory, check_betas, orthogonalise, shape_scale
+from nlbook.optim.muon import KEPT, MatrixMemory, check_betas, orthogonalise, shape_scale
 
 
 def m3_reference(W: Tensor, gradient: Callable[[Tensor], Tensor], steps: int, *, lr: float,
@@ -105,6 +106,16 @@ class M3(MatrixMemory):
         count("period", group["period"])
         choice("second", group["second"], ("update", "grad", "none"))
         number("eps", group["eps"])
+
+    def _matrix_components(self, group: Group) -> list[Component]:
+        names = ["fast"] + ["second"] * (group["second"] != "none")
+        after = frozenset({"fast"} if group["second"] == "update" else ())  # V averages what M1 has just made
+        found = [Component("weights", 1, needs=frozenset(names)), Component("fast", 1, kind=KEPT)]
+        if "second" in names:
+            found.append(Component("second", 1, needs=after, kind=KEPT))
+        if group["alpha"] > 0:
+            found.append(Component("slow", period=group["period"], kind=KEPT))
+        return found
 
     def _matrix_update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         b1, b2, b3 = group["betas"]

@@ -14,6 +14,7 @@ from nlkernels import newton_schulz
 from torch import Tensor, nn
 
 from nlbook.errors import need
+from nlbook.levels.order import Component
 from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, choice, count, decay_, number
 
 POLYNOMIALS = ("quintic", "cubic")
@@ -96,6 +97,14 @@ def matrix_groups(model: nn.Module, adamw: Iterable[str] = (), **options: Any) -
     return [g for g in groups if g["params"]]
 
 
+KEPT = "optimizer state"
+
+
+def is_matrix(rule: str, p: Tensor) -> bool:
+    """Whether a parameter takes the matrix rule: "auto" asks for two dimensions or more."""
+    return rule == "matrix" or (rule == "auto" and p.ndim >= 2)
+
+
 class MatrixMemory(GradientMemory):
     """Base of `Muon` and `M3`: matrices take the rule of the class, the other parameters AdamW with the same lr.
 
@@ -120,11 +129,21 @@ class MatrixMemory(GradientMemory):
     def _matrix_update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
 
+    def _matrix_components(self, group: Group) -> list[Component]:
+        """What a matrix of this group has: its weights, and what is kept for them; periods in steps."""
+        raise NotImplementedError
+
+    def nested_components(self, group: Group) -> list[Component]:
+        """For `levels_of`: the weights and memories of this group's first parameter; periods in steps."""
+        if is_matrix(group["rule"], group["params"][0]):
+            return self._matrix_components(group)
+        return [Component("weights", 1, needs=frozenset({"exp_avg", "exp_avg_sq"})),
+                Component("exp_avg", 1, kind=KEPT), Component("exp_avg_sq", 1, kind=KEPT)]
+
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
-        rule = group["rule"]
-        is_matrix = [rule == "matrix" or (rule == "auto" and p.ndim >= 2) for p in params]
-        matrices = [i for i, m in enumerate(is_matrix) if m]
-        rest = [i for i, m in enumerate(is_matrix) if not m]
+        kinds = [is_matrix(group["rule"], p) for p in params]
+        matrices = [i for i, m in enumerate(kinds) if m]
+        rest = [i for i, m in enumerate(kinds) if not m]
         if matrices:
             self._matrix_update(group, [params[i] for i in matrices], [grads[i] for i in matrices])
         if rest:
@@ -183,6 +202,9 @@ class Muon(MatrixMemory):
         number("keep", group["keep"], 0, 1, open_high=True)
         choice("nesterov", group["nesterov"], (True, False))
         choice("scale", group["scale"], ("rms", "spectral", "none"))
+
+    def _matrix_components(self, group: Group) -> list[Component]:
+        return [Component("weights", 1, needs=frozenset({"momentum"})), Component("momentum", 1, kind=KEPT)]
 
     def _matrix_update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         (m,) = self._states(params, "momentum")
