@@ -24,7 +24,7 @@ Build = Callable[[nn.Module, float], torch.optim.Optimizer]
 
 
 def _groups(model: nn.Module) -> list[dict]:
-    return matrix_groups(model, adamw=("head",))
+    return matrix_groups(model, adamw=getattr(model, "beside", ("head",)))
 
 
 # Everything but the rate is at each optimizer's usual value. M3's AdamW part has the tuned rate too, except with
@@ -67,6 +67,43 @@ class DigitMLP(nn.Module):
         return self.head(F.relu(self.second(F.relu(self.first(x)))))
 
 
+class DigitViT(nn.Module):
+    """A vision Transformer in miniature: 16 patches of 2 x 2 pixels, `layers` pre-norm blocks, a mean, 10 classes."""
+
+    beside = ("patch", "place", "head")  # what AdamW takes beside Muon and M3: input, positions, output
+
+    def __init__(self, width: int = 32, seed: int = 0, layers: int = 2, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.patch, self.head = nn.Linear(4, width), nn.Linear(width, 10)
+        self.place = nn.Parameter(torch.zeros(16, width))
+        self.last = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(nn.ModuleDict({
+            "norm1": nn.LayerNorm(width), "qkv": nn.Linear(width, 3 * width), "out": nn.Linear(width, width),
+            "norm2": nn.LayerNorm(width), "up": nn.Linear(width, 2 * width), "down": nn.Linear(2 * width, width),
+        }) for _ in range(layers))
+        g = generator(seed)
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                if p.ndim == 2:
+                    bound = 0.02 if name == "place" else 1 / math.sqrt(p.shape[1])
+                    p.copy_((2 * torch.rand(p.shape, generator=g) - 1) * bound * math.sqrt(3))
+                elif name.endswith("bias"):
+                    p.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = x.view(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4)
+        h = self.patch(patches) + self.place
+        for layer in self.layers:
+            q, k, v = layer["qkv"](layer["norm1"](h)).view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            h = h + layer["out"](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+            h = h + layer["down"](F.gelu(layer["up"](layer["norm2"](h))))
+        return self.head(self.last(h).mean(1))
+
+
+MODELS: dict[str, Callable[[int, int], nn.Module]] = {"mlp": DigitMLP, "vit": DigitViT}
+
+
 @dataclass(frozen=True)
 class Entry:
     """One optimizer's result."""
@@ -99,27 +136,29 @@ class Race:
 
 
 def run(name: str, lr: float, *, seed: int = 0, steps: int = 200, batch: int = 64, width: int = 64,
-        validation: bool = False) -> tuple[Tensor, float, float, float]:
+        validation: bool = False, model: str = "mlp") -> tuple[Tensor, float, float, float]:
     """Train once. Returns (train losses (steps,), held-out loss, held-out accuracy, median CPU seconds a step).
 
     Args:
         seed: of weights and batches. The split of the data is always the same.
         validation: evaluate on 300 images kept from the training part instead of on the test part (to tune with).
+        model: "mlp", or "vit": a Transformer on patches of 2 x 2 pixels (`width` 32 is plenty for it).
     """
     need(name in OPTIMIZERS, "name", repr(name), f"one of {', '.join(map(repr, OPTIMIZERS))}")
+    need(model in MODELS, "model", repr(model), f"one of {', '.join(map(repr, MODELS))}")
     need(steps >= 1 and batch >= 1, "steps, batch", (steps, batch), "at least 1 each")
     digits = load_digits(seed=0)
     train_x, train_y = 2 * digits.x_train[300:] - 1, digits.y_train[300:]
     held_x, held_y = (digits.x_train[:300], digits.y_train[:300]) if validation else (digits.x_test, digits.y_test)
-    model, g = DigitMLP(width, seed), generator(seed + 1000)
-    optimizer = OPTIMIZERS[name](model, lr)
+    net, g = MODELS[model](width, seed), generator(seed + 1000)
+    optimizer = OPTIMIZERS[name](net, lr)
     warm = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min((t + 1) / warm, 1.0) * (1 - t / steps))
     losses, times = torch.full((steps,), math.inf), []
     for t in range(steps):
         i = torch.randint(len(train_x), (batch,), generator=g)
         start = time.process_time()
-        loss = F.cross_entropy(model(train_x[i]), train_y[i])
+        loss = F.cross_entropy(net(train_x[i]), train_y[i])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,7 +169,7 @@ def run(name: str, lr: float, *, seed: int = 0, steps: int = 200, batch: int = 6
             losses[t] = math.inf
             break
     with torch.no_grad():
-        out = model(2 * held_x - 1)
+        out = net(2 * held_x - 1)
         held = float(F.cross_entropy(out, held_y))
         right = float((out.argmax(-1) == held_y).float().mean())
     return losses, held if math.isfinite(held) else math.inf, right, sorted(times)[len(times) // 2]
