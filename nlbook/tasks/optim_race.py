@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class DigitViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         patches = x.view(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4)
         h = self.patch(patches) + self.place
-        for layer in self.layers:
+        for layer in cast("list[dict[str, nn.Module]]", self.layers):
             q, k, v = layer["qkv"](layer["norm1"](h)).view(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             h = h + layer["out"](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
             h = h + layer["down"](F.gelu(layer["up"](layer["norm2"](h))))

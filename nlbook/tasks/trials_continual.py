@@ -10,8 +10,8 @@ import torch
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
 from nlbook.tasks.continual import average_accuracy, forgetting, learning_accuracy
-from nlbook.tasks.continual_methods import train as learn
 from nlbook.tasks.continual_methods import named
+from nlbook.tasks.continual_methods import train as learn
 from nlbook.tasks.languages import TwoLanguages
 from nlbook.train import train
 
