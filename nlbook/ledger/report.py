@@ -192,6 +192,8 @@ def _method(cell: Entry) -> str:
 
 
 def our_table(row: Row, results: Results) -> str:
+    if row.table is not None:
+        return markdown_table(*row.table(results))
     names = sorted({m for g in results.values() for m in g})
     columns = row.columns or [(m, m, ".3f") for m in names]
     return markdown_table(("", *(h for _, h, _ in columns)), [

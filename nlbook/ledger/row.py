@@ -68,6 +68,7 @@ class Row:
         judge: (results of the cells) -> Verdict; a pure function of numbers.
         columns: (metric, heading, format) of the table of our numbers: mean and standard deviation over seeds; None:
             every metric.
+        table: (results) -> head and rows of our table, where `columns` would not do.
         limits: what this does not show. scale: what of the claim stays untested at the paper's size; "" where the
             claim has no size.
         figure: (results) -> (matplotlib Figure, alternative text).
@@ -89,6 +90,7 @@ class Row:
     columns: Sequence[tuple[str, str, str]] | None = None
     scale: str = ""
     figure: Callable[[Results], tuple[Any, str]] | None = None
+    table: Callable[[Results], tuple[Sequence[str], Sequence[Sequence[str]]]] | None = None
     chapters: Sequence[str] = ()
     evidence: Sequence[str] = field(default_factory=tuple)
 
