@@ -115,27 +115,44 @@ def write(entries: Sequence[Entry], rows: Sequence[Row], folder: Path, profile: 
             picture.savefig(path, dpi=100, metadata={"Software": None})
             held[row.id]["figure"] = {"file": path.relative_to(folder).as_posix(), "alt": alt}
             written.append(path)
-    text = json.dumps({"profile": profile, "rows": kept}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    file.write_text(text, encoding="utf-8")
+    file.write_text(_json({"profile": profile, "rows": kept}) + "\n", encoding="utf-8")
     page = file.with_suffix(".md")
     page.write_text(markdown(kept, rows, profile), encoding="utf-8")
     return [*written, page]
 
 
+def _json(x: Any, depth: int = 0) -> str:
+    """JSON that diffs well: a short thing on one line, a long one opened up; keys stay in their order."""
+    flat = json.dumps(x, ensure_ascii=False)
+    if len(flat) + depth <= 200 or not isinstance(x, dict | list) or not x:
+        return flat
+    inner, pad = depth + 1, " " * (depth + 1)
+    if isinstance(x, dict):
+        parts = [f"{pad}{json.dumps(k, ensure_ascii=False)}: {_json(v, inner)}" for k, v in x.items()]
+    else:
+        parts = [pad + _json(v, inner) for v in x]
+    a, b = "{}" if isinstance(x, dict) else "[]"
+    return a + "\n" + ",\n".join(parts) + "\n" + " " * depth + b
+
+
 def markdown(entries: Sequence[Entry], rows: Sequence[Row], profile: str) -> str:
     """The page: a summary, then a section for each row."""
     known = {r.id: r for r in rows}
-    head = [(f"[{e['source']}](#{anchor(e)})", e["title"], shown(e["verdict"]["word"])) for e in entries]
+    head = [(f"[{e['source']}](#{anchor(e)})", e["title"], shown(e["verdict"]["word"]),
+             known[e["id"]].scale.split(":")[0].rstrip(".")) for e in entries]
     count = {w: sum(e["verdict"]["word"] == w for e in entries) for w in SYMBOL}
-    total = sum(e["cpu_seconds"] for e in entries) / 60
+    runs = {c["hash"]: c["cpu_seconds"] for e in entries for c in [*e["tuning"], *e["cells"]]}  # rows share some
+    total = sum(runs.values()) / 60
     intro = [
         "# The ledger", "What the paper claims, what a small counterpart of it shows, and how that was decided. Each "
         "rule below was written, and committed, before the run that it judges. Nothing here is at the paper's scale.",
         f"This page is written by `nlbook ledger{'' if profile == 'quick' else ' --profile ' + profile}` (about "
-        f"{total:.0f} minutes of processor time); the numbers of every run are in "
+        f"{max(1, round(total))} minute{'s' if round(total) > 1 else ''} of processor time); the numbers of every run "
+        "are in "
         f"`{'ledger' if profile == 'quick' else 'ledger-' + profile}.json`.",
-        ", ".join(f"{n} {shown(w)}" for w, n in count.items() if n) + ".",
-        markdown_table(("source", "what", "verdict"), head)]
+        ", ".join(f"{shown(w)} {n}" for w, n in count.items() if n) + ". \"At the paper's size\" is a verdict of its "
+        "own: what a claim says of models and data that no test here can reach.",
+        markdown_table(("source", "what", "verdict of the small counterpart", "at the paper's size"), head)]
     return "\n\n".join([*intro, *(section(known[e["id"]], e) for e in entries)]) + "\n"
 
 
@@ -151,12 +168,12 @@ def shown(word: str) -> str:
 
 def section(row: Row, e: Entry) -> str:
     paper = row.paper if isinstance(row.paper, str) else row.paper.markdown()
-    scale = [f"**At the paper's scale:** {row.scale}"] if row.scale else []
+    scale = [f"**At the paper's size:** {row.scale}"] if row.scale else []
     look = [f"**Look at:** {', '.join(looked(x) for x in [*row.chapters, *row.evidence])}"] if (
         row.chapters or row.evidence) else []
     tuned = [f"**Chosen on the tuning seeds:** {choices(e)}"] if e["tuning"] else []
-    ours = [f"**Ours** ({e['profile']}; mean ± standard deviation over {seeds(e)}, {e['cpu_seconds'] / 60:.1f} minutes "
-            "of processor time)", our_table(row, e["results"])] if e["results"] else []
+    ours = [f"**Ours** ({e['profile']}; {seeds(e)}; {e['cpu_seconds'] / 60:.1f} minutes of processor time)",
+            our_table(row, e["results"])] if e["results"] else []
     figure = [f"![{e['figure']['alt']}]({e['figure']['file']})"] if "figure" in e else []
     broken = "; ".join(f"{k}: {v}" for k, v in sorted(e["failed"].items()))
     failed = [f"**Failed runs:** {broken}"] if broken else []
@@ -173,8 +190,9 @@ def looked(x: str) -> str:
 
 
 def seeds(e: Entry) -> str:
-    found = sorted({c["settings"]["seed"] for c in e["cells"] if "seed" in c["settings"]})
-    return f"{len(found)} seed{'s' if len(found) != 1 else ''}"
+    found = {c["settings"]["seed"] for c in e["cells"] if "seed" in c["settings"]}
+    many = f"mean ± standard deviation over {len(found)} seeds"
+    return many if len(found) > 1 else "one run: there is no chance in it"
 
 
 def choices(e: Entry) -> str:

@@ -13,7 +13,7 @@ from nlbook.tasks.mad import TASKS
 FUNCTION = "nlbook.tasks.trials:mad"
 METHODS = named(("Hope", *BASELINES))
 FREE = tuple(m for m in BASELINES if m != "Transformer")  # attention-free
-SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 120, "batch": 16}, "full": {"steps": 1000, "batch": 32}}
+SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 200, "batch": 16}, "full": {"steps": 1000, "batch": 32}}
 TUNED_ON = "recall"
 
 
@@ -57,7 +57,7 @@ def rows_of(tasks: tuple[str, ...]) -> Any:
     return table_of
 
 
-SETUP = ("Sequences of at most 48 tokens, 8 keys and 8 values, models of one block and width 32 trained for 120 steps of 16 fresh "
+SETUP = ("Sequences of at most 48 tokens, 8 keys and 8 values, models of one block and width 32 trained for 200 steps of 16 fresh "
          "sequences (full: 1000 of 32), learning rate chosen on the recall task.")
 
 ROWS = [
