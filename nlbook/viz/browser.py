@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HOME = "127.0.0.1"
 QUIET = {
@@ -124,14 +124,16 @@ def chrome(shots: Path) -> Iterator[Callable[..., Page]]:
         args = ["--disable-dev-shm-usage", "--disable-gpu", *["--no-sandbox"] * ROOT_USER]
         browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=args)
 
-        def new_page(width: int = 1280, height: int = 1000) -> Page:
-            context = browser.new_context(viewport={"width": width, "height": height},
+        def new_page(width: int = 1280, height: int = 1000, scheme: Literal["light", "dark"] = "light",
+                     scripts: bool = True) -> Page:
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme,
+                                          java_script_enabled=scripts,
                                           permissions=["clipboard-read", "clipboard-write"])
             made = Page(context.new_page(), shots)
 
             def gate(route: Any) -> None:
                 url = route.request.url
-                if url.startswith((f"http://{HOME}:", f"ws://{HOME}:", "data:", "blob:")):
+                if url.startswith((f"http://{HOME}:", f"ws://{HOME}:", "data:", "blob:", "file:")):
                     route.continue_()
                 else:
                     made.outside.append(url)

@@ -1,0 +1,132 @@
+"""Markdown -> HTML: headings get anchors, formulas become MathML, links to notebooks become links to pages."""
+from __future__ import annotations
+
+import html
+import posixpath
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nlbook.site.maths import mathml, plain
+
+
+@dataclass
+class Heading:
+    """One heading of a page: where it is and what stands below it, in plain words (for the search)."""
+
+    level: int
+    anchor: str
+    title: str
+    markup: str
+    words: list[str] = field(default_factory=list)
+
+
+def slug(text: str, taken: set[str]) -> str:
+    """An anchor that no other heading of the page has."""
+    base = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "section"
+    name, n = base, 1
+    while name in taken:
+        n += 1
+        name = f"{base}-{n}"
+    taken.add(name)
+    return name
+
+
+class Writer:
+    """Renders the Markdown of one page and keeps its headings.
+
+    resolve(href) -> the address on the site, or None where there is no such page (the link becomes plain words).
+    """
+
+    def __init__(self, resolve: Callable[[str], str | None]) -> None:
+        from markdown_it import MarkdownIt
+        from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+        self.resolve = resolve
+        self.headings: list[Heading] = []
+        self.taken: set[str] = {"main", "top"}
+        self.md = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+        self.md.use(dollarmath_plugin, allow_labels=False, double_inline=True)
+        rules = self.md.renderer.rules  # type: ignore[attr-defined]
+        rules["math_inline"] = lambda tokens, i, *_: mathml(tokens[i].content)
+        rules["math_inline_double"] = lambda tokens, i, *_: mathml(tokens[i].content, display=True)
+        rules["math_block"] = lambda tokens, i, *_: f'<div class="display">{mathml(tokens[i].content, True)}</div>\n'
+        rules["table_open"] = lambda *_: '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>\n'
+        rules["table_close"] = lambda *_: "</table></div>\n"
+        rules["fence"] = lambda tokens, i, *_: code(tokens[i].content, tokens[i].info.strip() or "text")
+
+    def render(self, source: str, shift: int = 0) -> str:
+        """HTML of a piece of the page; `shift` moves its headings down."""
+        tokens = self.md.parse(source)
+        for i, t in enumerate(tokens):
+            if t.type == "heading_open":
+                level = min(6, int(t.tag[1]) + shift)
+                t.tag = tokens[i + 2].tag = f"h{level}"
+                inner = self.md.renderer.render(self._links(tokens[i + 1].children or []), self.md.options, {})
+                h = Heading(level, slug(plain(inner), self.taken), plain(inner), inner)
+                self.headings.append(h)
+                t.attrSet("id", h.anchor)
+            elif t.type == "inline":
+                t.children = self._links(t.children or [])
+        return self._anchored(self.md.renderer.render(tokens, self.md.options, {}))
+
+    def _links(self, children: list[Any]) -> list[Any]:
+        """Links through `resolve`; one that leads nowhere is dropped, its words stay."""
+        kept, dropped = [], 0
+        for c in children:
+            if c.type == "link_open":
+                to = self.resolve(str(c.attrGet("href")))
+                if to is None:
+                    dropped += 1
+                    continue
+                c.attrSet("href", to)
+            elif c.type == "link_close" and dropped:
+                dropped -= 1
+                continue
+            elif c.type == "image":
+                c.attrSet("src", self.resolve(str(c.attrGet("src"))) or "")
+            kept.append(c)
+        return kept
+
+    @staticmethod
+    def _anchored(markup: str) -> str:
+        """A small link behind each heading below the title."""
+        return re.sub(r'<h([2-6]) id="([^"]+)">(.*?)</h\1>',
+                      r'<h\1 id="\2">\3<a class="anchor" href="#\2" aria-label="Link to this section">#</a></h\1>', markup,
+                      flags=re.S)
+
+
+def code(source: str, language: str = "python") -> str:
+    """Highlighted source; colours come from the style sheet, so that both themes have theirs."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import TextLexer, get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    try:
+        lexer = get_lexer_by_name(language.split()[0], stripnl=False)
+    except ClassNotFound:
+        lexer = TextLexer(stripnl=False)
+    inner = highlight(source.rstrip("\n"), lexer, HtmlFormatter(nowrap=True)).rstrip("\n")
+    return f'<div class="code"><pre tabindex="0"><code>{inner}</code></pre></div>\n'
+
+
+def preformatted(text: str, label: str = "Output") -> str:
+    return f'<pre class="out" tabindex="0" role="region" aria-label="{html.escape(label)}">{html.escape(text)}</pre>\n'
+
+
+def page_of(href: str, here: str, pages: set[str], extra: set[str]) -> str | None:
+    """Where a link in the source `here` (a path below notebooks/) leads on the site; None if to no page of it.
+
+    pages: the sources that become pages (`01_a.ipynb`, `teaching/x.md`); extra: files that are copied as they are.
+    """
+    if re.match(r"[a-z]+:", href) or href.startswith("#"):
+        return href
+    path, _, fragment = href.partition("#")
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
+    if target in extra:
+        return href
+    if target not in pages:
+        return None
+    return re.sub(r"\.(ipynb|md)$", ".html", path) + (f"#{fragment}" if fragment else "")
