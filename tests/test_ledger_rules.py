@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from nlbook.ledger.rows import formal, language, needles, recall
+from nlbook.ledger.rows import formal, language, needles, recall, theory
+from nlbook.tasks import identities
 from nlbook.tasks.mad import TASKS
 
 YES, PARTLY, NO = "reproduced at toy scale", "partly", "not reproduced"
@@ -138,6 +139,49 @@ def test_fig9(short, far, rival, word):
     r = {m: {"6 in 48": seeds(short), "6 in 96": seeds(x), "6 in 768": seeds(x)} for m, x in {"Hope": far, "Titans": rival}.items()}
     assert needles.lengths(r) == [48, 96, 768]
     assert needles.judge_fig9(r).word == word
+
+
+# ---- theory ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("holds", "printed", "word"), [(1e-10, 1e-10, "proved"), (1e-10, 1e-8, PARTLY), (1e-8, 1e-10, NO)])
+def test_identities(holds, printed, word):
+    r = {"float64": {"holds": [1e-16, holds], "printed": [1e-16, printed], "control": [0.5, 0.002]}}
+    assert theory.judge_identity(r).word == word
+    assert theory.judge_control("control")(r).word == word
+    r["float64"]["control"] = [0.5, 0.0005]
+    assert theory.judge_control("control")(r).word == NO, "a control that does not differ"
+
+
+@pytest.mark.parametrize(("six", "many", "word"), [(0.5, 0.99, "proved"), (0.49, 0.99, PARTLY), (0.5, 0.98, PARTLY)])
+def test_horizon(six, many, word):
+    r = {"momentum 0.9": {"last 6": [six], "last 7": [0.52], "last 43": [many], "last 44": [0.991]}}
+    assert theory.judge_horizon(r).word == word
+    r["momentum 0.9"]["last 44"] = [0.98]
+    assert theory.judge_horizon(r).word == ("proved" if word == "proved" else NO)
+
+
+@pytest.mark.parametrize(("slip", "formless", "untested", "word"), [(0, 0, 0, "proved"), (3, 0, 0, PARTLY), (3, 1, 0, NO), (0, 0, 1, NO)])
+def test_equations(slip, formless, untested, word):
+    r = {"all": {"equations": [121.0], "ok": [100.0], "conv": [10.0], "open": [5.0], "text": [3.0], "slip": [float(slip)],
+                 "without a corrected form": [float(formless)], "without a test": [float(untested)]}}
+    assert theory.judge_equations(r).word == word
+
+
+@pytest.mark.parametrize("row", [r for r in theory.ROWS if r.cells("quick", {})[0].group == "float64"], ids=lambda r: r.id)
+def test_identities_hold(row):
+    """The cells themselves take no time: they run here, and the row is judged."""
+    from nlbook.ledger.engine import do
+    from nlbook.ledger.row import gather
+    cells = row.cells("quick", {})
+    found = {c.name: do(c) for c in cells}
+    assert not [o.error for o in found.values() if o.error]
+    assert row.judge(gather(cells, {k: o.numbers for k, o in found.items()})).word in ("proved", PARTLY)
+
+
+def test_every_equation_has_its_test_and_its_form():
+    n = identities.equations()
+    assert n["equations"] == 121 == sum(n[s] for s in ("ok", "conv", "open", "text", "slip"))
+    assert n["without a test"] == n["without a corrected form"] == 0
+    assert identities.horizon()["last 44"] > 0.99 > identities.horizon()["last 43"]
 
 
 def test_pictures_draw_what_they_are_given():

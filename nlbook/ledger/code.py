@@ -1,6 +1,7 @@
 """The code that a run depends on: its module and every module of this project that it imports, directly or not.
 
-Comments, layout and docstrings do not count; anything that is executed does.
+Comments, layout and docstrings do not count; anything that is executed does. Data files do not count either: a task
+that reads some says what they are in its settings or checks their checksum.
 """
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -161,6 +162,14 @@ def _until_broken(cells: Sequence[Cell], waiting: list[int], jobs: int,
 
 def _quietly() -> None:
     os.environ["NLBOOK_QUIET"] = "1"  # the bar over cells is enough
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """End this process soon after its parent was killed: it would wait for work forever."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 class Bar:
