@@ -104,6 +104,7 @@ def write(entries: Sequence[Entry], rows: Sequence[Row], folder: Path, profile: 
     """Write the ledger: new entries replace those of the same id, other rows keep theirs. Returns what was written."""
     file = ledger_file(folder, profile)
     held = load(file) | {e["id"]: e for e in entries}
+    held |= {r.id: held[r.id] | words(r) for r in rows if r.id in held}
     kept = [held[r.id] for r in rows if r.id in held]
     folder.mkdir(parents=True, exist_ok=True)
     written = [file]
@@ -133,6 +134,11 @@ def _json(x: Any, depth: int = 0) -> str:
         parts = [pad + _json(v, inner) for v in x]
     a, b = "{}" if isinstance(x, dict) else "[]"
     return a + "\n" + ",\n".join(parts) + "\n" + " " * depth + b
+
+
+def words(row: Row) -> Entry:
+    """What a row says in words, as it is now: so that the file can be read without this package."""
+    return {"claim": row.claim, "limits": row.limits, "scale": row.scale, "look": [*row.chapters, *row.evidence]}
 
 
 def markdown(entries: Sequence[Entry], rows: Sequence[Row], profile: str) -> str:
