@@ -7,6 +7,7 @@
     check.solution("01-delta")                    a solution that runs
     check.choice("01-q1", "b")                    a question; every choice has its explanation
     check.recall("01-r1", "a")                    the same, about an earlier chapter
+    check.card(my_card)                           the capstone: is the card of my claim complete and consistent?
     check.progress(), check.predictions()         how far, and how well calibrated
 
 Chapters define their items in nlbook/check/exercises; see the README there.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.check import registry, store
+from nlbook.check.capstone import CardReview, blank_card, card
 from nlbook.check.define import Exercise, Question
 from nlbook.check.forecast import Predict, Revealed, predict, predictions, reveal
 from nlbook.check.judge import judge
@@ -23,8 +25,8 @@ from nlbook.check.result import Answered, Result, Solution, Stub, chosen
 from nlbook.check.show import Note, Table
 from nlbook.errors import need
 
-__all__ = ["Answered", "Predict", "Result", "Revealed", "choice", "exercise", "forget", "hint", "predict",
-           "predictions", "progress", "recall", "reveal", "solution", "stub"]
+__all__ = ["Answered", "CardReview", "Predict", "Result", "Revealed", "blank_card", "card", "choice", "exercise",
+           "forget", "hint", "predict", "predictions", "progress", "recall", "reveal", "solution", "stub"]
 
 FILE = "progress"
 

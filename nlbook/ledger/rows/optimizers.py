@@ -132,7 +132,8 @@ ROWS = [
         tuning=fig11_tuning, cells=fig11_cells, judge=judge_fig11,
         columns=[("held", "test loss", ".3f"), ("train", "training loss", ".3f"), ("accuracy", "accuracy", ".3f")],
         limits="Digits are small and stationary; what a slow memory may give where data drift is not tested. M3 here has "
-               "its slips mended (eq. 75), so it is not the printed one. Equal steps, not equal time.",
+               "its slips mended (eq. 75), so it is not the printed one. Only learning rates were searched: the weight, the "
+               "period and the retentions of its slow memory are our defaults, which the paper does not give. Equal steps, not equal time.",
         scale="out of reach: ViTs of 24M and 86M parameters on 11 million images.", chapters=("03",),
         evidence=("tests/test_errata.py::test_eq_75",)),
     Row(
