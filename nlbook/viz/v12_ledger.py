@@ -4,6 +4,7 @@ Drawn from the committed notebooks/ledger.json; nothing is run, and nothing is w
 """
 from __future__ import annotations
 
+import re
 import textwrap
 from functools import lru_cache
 from typing import Any
@@ -72,7 +73,7 @@ def card(row: Judged | None) -> list[tuple[str, str]]:
         return [("", "No row has this verdict.")]
     parts = [("The paper says", row.claim), ("Ours", row.because), ("Rule, written before", row.rule),
              ("Does not show", row.limits), ("Look at", ", ".join(row.look)), ("Again", row.command)]
-    return [(name, text) for name, text in parts if text]
+    return [(name, re.sub(r"\*\*?(\w[^*]*\w|\w)\*\*?", r"\1", text)) for name, text in parts if text]  # *so*, not (aa)*
 
 
 def wrapped(row: Judged | None, width: int = 112) -> list[tuple[str, list[str]]]:
