@@ -218,7 +218,7 @@ ITEMS = [
             (STEPS[1], STEPS[0], "The verdict follows from the numbers."))),
     Estimate(
         id="12-seeds", title="How many seeds?", objective="12.4", minutes=5, difficulty=2, unit="seeds", within=0.06,
-        prompt="Single runs scatter by 0.03. You believe in a true gap of 0.02. From how many seeds *of each method* is that gap two standard errors of the difference?",
+        prompt="Single runs scatter by 0.03. You believe in a true gap of 0.02. From how many seeds of each method is that gap two standard errors of the difference?",
         hints=("The standard error of one mean of n runs is sd / sqrt(n).", "Of a difference of two such means it is sd sqrt(2 / n).",
                "2 * 0.03 * sqrt(2 / n) = 0.02, solved for n."),
         solution=seeds_for_a_small_gap,
