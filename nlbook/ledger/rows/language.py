@@ -3,23 +3,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from nlbook.ledger.plan import BASELINES, RATES, SAME, SEEDS, TUNING_SEEDS, named
+from nlbook.ledger import plan
+from nlbook.ledger.plan import BASELINES, ONE_RATE, SAME, SEEDS
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import BEST_RULE, SURE, best_of_all
-from nlbook.ledger.tables import chosen, evaluation_cells, gap, mean, spread, tuning_cells, values
+from nlbook.ledger.tables import gap, mean, spread, values
 from nlbook.paper import table
 
 FUNCTION = "nlbook.tasks.trials:language"
-METHODS = named(("Hope", *BASELINES))
-SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 200}, "full": {"steps": 1500}}
+METHODS = ("Hope", *BASELINES)
+PAIRS = {"quick": 24, "full": 64}
 
 
 def tuning(profile: str) -> list[Cell]:
-    return tuning_cells(FUNCTION, METHODS, RATES[profile], TUNING_SEEDS[profile], **SIZE[profile])
+    return plan.tuning(METHODS, profile)
 
 
 def cells(profile: str, tuned: Results) -> list[Cell]:
-    return evaluation_cells(FUNCTION, METHODS, RATES[profile], SEEDS[profile], tuned, "excess", **SIZE[profile])
+    return plan.trials(FUNCTION, METHODS, profile, tuned, pairs=PAIRS[profile])
 
 
 def judge_table2(r: Results) -> Verdict:
@@ -61,8 +62,8 @@ PARTS = {"DGD": "w/o DGD", "momentum": "with momentum", "weight decay": "w/o wei
 
 
 def cells_table6(profile: str, tuned: Results) -> list[Cell]:
-    rate = chosen(tuned, "Hope", RATES[profile], "excess")
-    return [Cell(m, FUNCTION, {**SIZE[profile], "method": m, **rate, "seed": seed})
+    rate = plan.rate(tuned, "Hope", profile)
+    return [Cell(m, FUNCTION, {**plan.SIZE[profile], "pairs": PAIRS[profile], "method": m, **rate, "seed": seed})
             for m in ("Hope", *PARTS.values()) for seed in SEEDS[profile]]
 
 
@@ -87,10 +88,10 @@ def judge_table6(r: Results) -> Verdict:
     return Verdict("partly" if helps >= 3 and helps > hurts else "not reproduced", words)
 
 
-SETUP = ("Documents of 48 pairs (key, value): 4 keys have one value in the whole language, 4 a fresh one in each document, 2 one "
+SETUP = ("Documents of 24 pairs (key, value): 4 keys have one value in the whole language, 4 a fresh one in each document, 2 one "
          "that changes under way, 8 values, 5% noise (`TimescaleLanguage`); the ideal reader's loss is known exactly. Models of one "
-         "block, width 32, trained on fresh documents (quick: 200 steps of 16 documents; full: 1500). Hope has matrix memories in "
-         "chunks of 32 tokens and two MLP levels of periods 16 and 48.")
+         "block, width 32, trained on fresh documents (200 steps of 16 documents; full: 64 pairs, 1000 steps of 32). Hope has matrix "
+         "memories in chunks of 32 tokens and two MLP levels of periods 16 and 48. " + ONE_RATE)
 COLUMNS = [("excess", "nats above the optimum", ".3f"), ("excess static", "static facts", ".3f"),
            ("excess document", "the document's facts", ".3f"), ("excess fast", "facts that change", ".3f"),
            ("parameters", "parameters", ".0f")]
@@ -115,7 +116,7 @@ ROWS = [
              "lower than in the last quarter read alone; partly if that holds for Hope but not for all; else not reproduced.",
         columns=[(f"nats {i}", f"quarter {i}", ".3f") for i in (1, 2, 3, 4)] + [("cut 4", "quarter 4 alone", ".3f")],
         figure=figure10, chapters=("10",),
-        limits="Documents of 96 tokens; that the loss falls shows that context is used, not how much a longer one would give.",
+        limits="Documents of 48 tokens; that the loss falls shows that context is used, not how much a longer one would give.",
         scale="out of reach: contexts of thousands of tokens of text."),
     Row(
         id="table6", title="ablations of Hope", source="Table 6",

@@ -3,27 +3,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from nlbook.ledger.plan import RATES, SAME, SEEDS, TUNING_SEEDS, named
+from nlbook.ledger import plan
+from nlbook.ledger.plan import ONE_RATE, SAME, SEEDS
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import SURE, against_best, best_of_all, spreads
-from nlbook.ledger.tables import chosen, evaluation_cells, gap, mean, tuning_cells, values
+from nlbook.ledger.tables import gap, mean, values
 from nlbook.paper import table
 
 FUNCTION = "nlbook.tasks.trials:facts"
-METHODS = named(("Transformer", "Hope-Attention", "gated delta", "Titans", "Hope"))
+METHODS = ("Transformer", "Hope-Attention", "gated delta", "Titans", "Hope")
 FREE = ("gated delta", "Titans")
-SIZE: dict[str, dict[str, Any]] = {
-    "quick": {"steps": 150, "counts": [1, 4], "length": 48, "tests": [48, 96, 192]},
-    "full": {"steps": 1500, "counts": [1, 4, 8], "length": 128, "tests": [128, 256, 512, 1024]},
+TEXTS: dict[str, dict[str, Any]] = {
+    "quick": {"counts": [1, 4], "length": 48, "tests": [48, 96, 192]},
+    "full": {"counts": [1, 4, 8], "length": 128, "tests": [128, 256, 512, 1024]},
 }
 
 
 def tuning(profile: str) -> list[Cell]:
-    return tuning_cells(FUNCTION, METHODS, RATES[profile], TUNING_SEEDS[profile], **SIZE[profile])
+    return plan.tuning(METHODS, profile)
 
 
 def cells(profile: str, tuned: Results) -> list[Cell]:
-    return evaluation_cells(FUNCTION, METHODS, RATES[profile], SEEDS[profile], tuned, "mean", higher=True, **SIZE[profile])
+    return plan.trials(FUNCTION, METHODS, profile, tuned, **TEXTS[profile])
 
 
 def judge_table1(r: Results) -> Verdict:
@@ -42,14 +43,14 @@ UNITS = 48  # hidden units in all levels together
 
 
 def cells_fig7(profile: str, tuned: Results) -> list[Cell]:
-    rate = chosen(tuned, "Hope-Attention", RATES[profile], "mean", higher=True)
+    rate = plan.rate(tuned, "Hope-Attention", profile)
     out = []
     for name, periods in LEVELS.items():
         own: dict[str, Any] = {"periods": periods or [1], "hidden": UNITS // max(1, len(periods))}
         if not periods:
             own["mlp"] = "static"
-        out += [Cell(name, FUNCTION, {**SIZE[profile], "counts": [4], "method": "Hope-Attention, as given", **own, **rate, "seed": seed})
-                for seed in SEEDS[profile]]
+        out += [Cell(name, FUNCTION, {**plan.SIZE[profile], **TEXTS[profile], "counts": [4], "method": "Hope-Attention, as given", **own, **rate,
+                                      "seed": seed}) for seed in SEEDS[profile]]
     return out
 
 
@@ -65,19 +66,19 @@ def judge_fig7(r: Results) -> Verdict:
 
 
 # ---------------------------------------------------------------------- Fig. 9
-NEWS = named(("Transformer", "gated delta", "Titans", "Hope"))
+NEWS = ("Transformer", "gated delta", "Titans", "Hope")
 LONG: dict[str, dict[str, Any]] = {
-    "quick": {"steps": 150, "counts": [6], "keys": 3, "length": 48, "tests": [48, 96, 192, 384, 768], "news": True},
-    "full": {"steps": 1500, "counts": [6], "keys": 3, "length": 64, "tests": [64, 256, 1024, 4096], "news": True},
+    "quick": {"counts": [6], "keys": 3, "length": 48, "tests": [48, 96, 192, 384, 768], "news": True},
+    "full": {"counts": [6], "keys": 3, "length": 64, "tests": [64, 256, 1024, 4096], "news": True},
 }
 
 
 def tuning_fig9(profile: str) -> list[Cell]:
-    return tuning_cells(FUNCTION, NEWS, RATES[profile], TUNING_SEEDS[profile], **LONG[profile])
+    return plan.tuning(NEWS, profile)
 
 
 def cells_fig9(profile: str, tuned: Results) -> list[Cell]:
-    return evaluation_cells(FUNCTION, NEWS, RATES[profile], SEEDS[profile], tuned, "mean", higher=True, **LONG[profile])
+    return plan.trials(FUNCTION, NEWS, profile, tuned, **LONG[profile])
 
 
 def lengths(r: Results) -> list[int]:
@@ -113,8 +114,8 @@ ROWS = [
         claim="Hope is the best attention-free model at single and multiple needles at all lengths, and Hope-Attention is at least as good as "
               "a Transformer.",
         paper=table(1),
-        setup="Texts of 12 hay words with one or four marked facts (8 keys, 8 values), asked for at the end; training on 48 tokens (150 steps "
-              "of 32 texts; full: 128 tokens, 1500 steps), tests at 48, 96 and 192 tokens (full: 128 to 1024).",
+        setup="Texts of 12 hay words with one or four marked facts (8 keys, 8 values), asked for at the end; training on 48 tokens (200 steps "
+              "of 16 texts; full: 128 tokens, 1000 steps of 32), tests at 48, 96 and 192 tokens (full: 128 to 1024). " + ONE_RATE,
         baselines=SAME.replace("linear attention, ", ""), tuning=tuning, cells=cells, judge=judge_table1,
         rule="On the mean accuracy over counts and lengths, differences under one point or two standard errors are level. Reproduced if Hope is "
              "better than gated delta and Titans, and Hope-Attention no worse than the Transformer; partly if Hope is level with the best of "
@@ -139,7 +140,7 @@ ROWS = [
         paper="A picture without printed numbers: accuracy against context length; large models fail around 128K to 256K tokens, Titans and ARMT "
               "hold to 1M, Hope to 10M.",
         setup="Six facts about three keys are told in a haystack; a later fact replaces an earlier one; asked for is the last. Training on 48 "
-              "tokens (150 steps of 32 texts; full: 64, 1500), tests at up to 16 times that (full: 64 times).",
+              "tokens (200 steps of 16 texts; full: 64, 1000 of 32), tests at up to 16 times that (full: 64 times). " + ONE_RATE,
         baselines=SAME.replace("linear attention, ", ""), tuning=tuning_fig9, cells=cells_fig9, judge=judge_fig9, figure=figure9,
         rule="Reproduced if at the longest text Hope has at least 90% of its accuracy at the length of training and is better than every baseline "
              "by more than one point and two standard errors; partly if one of the two holds; not reproduced otherwise, or if Hope has less "

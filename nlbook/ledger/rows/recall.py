@@ -1,29 +1,28 @@
 """Tables 3 and 4: in-context recall and the MAD tasks."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from nlbook.ledger.plan import BASELINES, RATES, SAME, SEEDS, TUNING_SEEDS, named
+from nlbook.ledger import plan
+from nlbook.ledger.plan import BASELINES, ONE_RATE, SAME
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import against_best, best_of_all
-from nlbook.ledger.tables import chosen, mean, tuning_cells
+from nlbook.ledger.tables import mean
 from nlbook.paper import table
 from nlbook.tasks.mad import TASKS
 
 FUNCTION = "nlbook.tasks.trials:mad"
-METHODS = named(("Hope", *BASELINES))
+METHODS = ("Hope", *BASELINES)
 FREE = tuple(m for m in BASELINES if m != "Transformer")  # attention-free
-SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 200, "batch": 16}, "full": {"steps": 1000, "batch": 32}}
-TUNED_ON = "recall"
 
 
 def tuning(profile: str) -> list[Cell]:
-    return tuning_cells(FUNCTION, METHODS, RATES[profile], TUNING_SEEDS[profile], task=TUNED_ON, **SIZE[profile])
+    return plan.tuning(METHODS, profile)
 
 
 def cells_of(tasks: tuple[str, ...], profile: str, tuned: Results) -> list[Cell]:
-    return [Cell(f"{m}: {task}", FUNCTION, {**SIZE[profile], **own, **chosen(tuned, m, RATES[profile], "nats"), "task": task, "seed": seed})
-            for m, own in METHODS.items() for task in tasks for seed in SEEDS[profile]]
+    return [replace(c, group=f"{c.group}: {task}") for task in tasks for c in plan.trials(FUNCTION, METHODS, profile, tuned, task=task)]
 
 
 def of_task(r: Results, task: str) -> Results:
@@ -57,8 +56,9 @@ def rows_of(tasks: tuple[str, ...]) -> Any:
     return table_of
 
 
-SETUP = ("Sequences of at most 48 tokens, 8 keys and 8 values, models of one block and width 32 trained for 200 steps of 16 fresh "
-         "sequences (full: 1000 of 32), learning rate chosen on the recall task.")
+SETUP = ("Sequences of at most 48 tokens, 8 keys and 8 values, models of one block and width 32 trained for 200 steps of 16 fresh sequences "
+         "(full: 1000 of 32). " + ONE_RATE)
+
 
 ROWS = [
     Row(
