@@ -9,6 +9,7 @@
     check.recall("01-r1", "a")                    the same, about an earlier chapter
     check.card(my_card)                           the capstone: is the card of my claim complete and consistent?
     check.progress(), check.predictions()         how far, and how well calibrated
+    check.in_class()                              a set for a class: solutions are not shown
 
 Chapters define their items in nlbook/check/exercises; see the README there.
 """
@@ -21,12 +22,14 @@ from nlbook.check.capstone import CardReview, blank_card, card
 from nlbook.check.define import Exercise, Question
 from nlbook.check.forecast import Predict, Revealed, predict, predictions, reveal
 from nlbook.check.judge import judge
-from nlbook.check.result import Answered, Result, Solution, Stub, chosen
+from nlbook.check.result import Answered, Result, Solution, Stub, chosen, in_class
+from nlbook.check.sealed import sealed
 from nlbook.check.show import Note, Table
 from nlbook.errors import need
 
 __all__ = ["Answered", "CardReview", "Predict", "Result", "Revealed", "blank_card", "card", "choice", "exercise",
-           "forget", "hint", "predict", "predictions", "progress", "recall", "reveal", "solution", "stub"]
+           "forget", "hint", "in_class", "predict", "predictions", "progress", "recall", "reveal", "sealed",
+           "solution", "stub"]
 
 FILE = "progress"
 

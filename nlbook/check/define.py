@@ -107,6 +107,7 @@ class Implement(Exercise):
     time_dim       the dimension of the output that runs over tokens: "one step late" is then recognised
     differentiable the gradient through the answer must equal finite differences of the reference
     in_place       the arguments named here may be changed in place
+    first_seed     the drawn cases have the seeds first_seed, first_seed + 1, ...; a course draws its own
     """
 
     kind: ClassVar[str] = "implement"
@@ -120,6 +121,7 @@ class Implement(Exercise):
     differentiable: bool = False
     in_place: tuple[str, ...] = ()
     samples: int = 20
+    first_seed: int = 0
     rtol: float = 1e-9
     atol: float = 1e-10
     seconds: float = 10.0
@@ -136,8 +138,9 @@ class Implement(Exercise):
 
     def all_cases(self) -> list[Case]:
         """Fixed cases first, then the drawn ones; made afresh each time, so nobody can spoil them."""
+        first = self.first_seed
         drawn = [] if self.draw is None else [
-            Case(tuple(self.draw(Draw(seed, (seed + 1) / self.samples)))) for seed in range(self.samples)]
+            Case(tuple(self.draw(Draw(first + i, (i + 1) / self.samples)))) for i in range(self.samples)]
         return [*self.cases, *drawn]
 
     def stub(self) -> Callable[..., Any]:

@@ -182,7 +182,7 @@ def central_differences(function: Callable[..., Any], args: tuple[Any, ...], at:
 def _properties(item: Implement, answer: Any, end: float) -> Finding | None:
     for law in item.properties:
         for seed in range(min(8, item.samples)):
-            came = call(lambda f, s=seed, p=law: p.law(f, Draw(s, (s + 1) / 8)), (answer,),  # type: ignore[misc]
+            came = call(lambda f, s=seed, p=law: p.law(f, Draw(item.first_seed + s, (s + 1) / 8)), (answer,),  # type: ignore[misc]
                         max(0.05, end - time.monotonic()), seed)
             if came.fault:
                 return Finding("property", f"While the law “{law.name}” was tried, your code {came.told}.")

@@ -31,6 +31,14 @@ class OutOfTime(BaseException):
     A loop around a bare `except:` swallows it, as it swallows Ctrl-C: nothing inside the process can stop that."""
 
 
+class Told(Exception):
+    """An answer that runs elsewhere failed there: `fault` as in Call, the text as its message."""
+
+    def __init__(self, fault: str, text: str) -> None:
+        super().__init__(text)
+        self.fault = fault
+
+
 @dataclass(frozen=True)
 class Call:
     """What came of one call. `fault` is "", "untried", "raised" or "time"."""
@@ -56,6 +64,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], seconds: float, se
         return Call(value, printed=out.getvalue()[:1000])
     except KeyboardInterrupt:
         raise
+    except Told as told:
+        return Call(fault=told.fault, message=str(told), printed=out.getvalue()[:1000])
     except OutOfTime as stop:
         place = str(stop.args[0]) if stop.args else where(function, stop.__traceback__)
         return Call(fault="time", printed=out.getvalue()[:1000], message=(

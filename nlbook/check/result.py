@@ -11,6 +11,16 @@ from nlbook.check.verdict import Verdict
 
 COLORS = {"passed": GREEN, "failed": ORANGE, "not tried": GREY}
 WORDS = {"passed": "Passed", "failed": "Not yet", "not tried": "Not tried yet"}
+KEPT = "Your teacher keeps the solutions of this set."
+_course = {"in_class": False}
+
+
+def in_class(yes: bool = True) -> None:
+    """In a set for a class: checks and hints as ever, but solutions and the answers of questions are not shown.
+
+    A switch for the eye only: this book's solutions are public.
+    """
+    _course["in_class"] = bool(yes)
 
 
 class Result(Shown):
@@ -60,7 +70,7 @@ class Result(Shown):
         elif v.rows:
             told += rows_html(v.rows)
         hints = "".join(fold(f"Hint {n}", prose(h)) for n, h in enumerate(item.hints, 1))
-        answer = fold("Solution", f"<pre>{escape(item.solution_source())}</pre>")
+        answer = "" if _course["in_class"] else fold("Solution", f"<pre>{escape(item.solution_source())}</pre>")
         return box(COLORS[v.status], head + told + hints + answer, f"Exercise {item.id}")
 
 
@@ -69,18 +79,21 @@ class Solution(Note):
 
     def __init__(self, item: Exercise) -> None:
         self.item = item
-        self.source = item.solution_source()
-        code = item.kind != "explain"
+        kept = _course["in_class"]
+        self.source = KEPT if kept else item.solution_source()
+        code = item.kind != "explain" and not kept
         super().__init__(f"{item.id} {item.title}: a solution", self.source, code)
 
     @property
     def marked(self) -> str:
         """Only the lines between the two markers."""
-        return self.item.solution_source(body_only=True)
+        return KEPT if _course["in_class"] else self.item.solution_source(body_only=True)
 
     @property
     def function(self) -> Callable[..., Any]:
-        found = getattr(self.item, "solution", None)
+        found = None if _course["in_class"] else getattr(self.item, "solution", None)
+        if _course["in_class"]:
+            raise TypeError(KEPT)
         if found is None:
             raise TypeError(f"{self.item.id} is of kind {self.item.kind!r}: its solution is no function")
         return found
@@ -141,7 +154,7 @@ class Answered(Shown):
         body = f'<ol type="a">{choices}</ol>'
         if self.chosen is not None or self.fault:
             body += prose(self.message)
-        if not self.passed:
+        if not self.passed and not _course["in_class"]:
             why = "".join(f"<li>{escape(o.text)} — <em>{'right' if o.right else 'not quite'}:</em> {escape(o.why)}</li>"
                           for o in self.item.options)
             body += fold("Answer", f'<ol type="a">{why}</ol>')

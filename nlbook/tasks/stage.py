@@ -138,9 +138,20 @@ class Puzzle:
             return after.tensors[list(inspect.signature(plain(kernel)).parameters)[self.names.index(self.out)]]
         return run
 
-    def counter(self, *args: Any) -> Callable[[Kernel], dict[str, int]]:
+    def counter(self, *args: Any) -> Counter:
         """Elements loaded and stored with these arguments."""
-        return lambda kernel: self.record(kernel, *args).counts
+        return Counter(self, args)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Counts what a kernel loads and stores with these arguments: `counter(kernel)["loads"]`."""
+
+    puzzle: Puzzle
+    args: tuple[Any, ...]
+
+    def __call__(self, kernel: Kernel) -> dict[str, int]:
+        return self.puzzle.record(kernel, *self.args).counts
 
 
 def blank(*shape: int) -> Tensor:
