@@ -141,7 +141,7 @@ def test_nlkernels_stands_without_nlbook_and_without_triton():
 RANKS = [
     ("errors", "data", "progress", "paper"), ("tasks", "memory", "attention"), ("levels", "optim", "cms", "titans"),
     ("hope",), ("train",), ("viz", "check"), ("notebooks", "bench", "doctor", "ledger", "site"),
-    ("commands",), ("cli",),
+    ("course",), ("commands",), ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # Data makers stand at the bottom. These files of tasks/ are experiments: they run whole rooms and rank with training.
