@@ -30,7 +30,7 @@ def verdict(ours: list[float], rival: list[float]) -> str:
     # BEGIN SOLUTION
     a, b = (torch.tensor(x, dtype=torch.float64) for x in (ours, rival))
     gap = float(a.mean() - b.mean())
-    error = math.sqrt(float(a.var() / len(a) + b.var() / len(b)))
+    error = float(a.var() / len(a) + b.var() / len(b)) ** 0.5
     return "level" if abs(gap) <= 2 * error else "better" if gap < 0 else "worse"
     # END SOLUTION
 
