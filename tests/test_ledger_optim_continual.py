@@ -122,6 +122,17 @@ def test_words_of_a_row_name_its_thresholds(id):
         assert len(text_.split()) > 5, name
 
 
+@pytest.mark.parametrize("id", ["fig4", "fig6", "fig8", "fig11", "cms-forgetting", "table2-text"])
+def test_the_picture_of_a_row_shows_its_groups(id):
+    row, metric = find(id), {"fig4": "faster", "fig8": "A", "fig11": "held", "table2-text": "bits"}
+    groups = {c.group for c in row.cells("quick", {})}
+    values = {g: {metric.get(id, "average"): near(float(i)), "other": [1.0]} for i, g in enumerate(sorted(groups))}
+    picture, alt = row.figure(values)
+    labels = {t.get_text() for t in picture.axes[0].get_yticklabels()}
+    assert labels == groups and all(g in alt for g in groups) and len(picture.axes[0].lines) == 2 * len(groups)
+    assert row.figure({"only": {"other": [1.0]}} | values)[1] == alt  # a group without the metric is left out
+
+
 # ---- the trials ------------------------------------------------------------------------------------------------------
 def test_valleys_start_where_the_figure_does_and_near_it():
     a, b = (trials_optim.valleys(rule="clipped", seed=s, length=300) for s in (0, 1))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
@@ -33,3 +33,30 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[Sequence[float]]], x
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return picture
+
+
+def dots(values: Mapping[str, Sequence[float]], xlabel: str, title: str, ours: Sequence[str] = ()) -> Figure:
+    """A line for each name: a dot a seed, a bar at the mean. `ours` stand out."""
+    with book_style():
+        picture = Figure(figsize=(6.4, 0.3 * len(values) + 1.0), layout="constrained")
+        axes = picture.subplots()
+        for y, (name, seeds) in enumerate(list(values.items())[::-1]):
+            color = COLORS["memory"] if name in ours else COLORS["baseline"]
+            axes.plot(seeds, [y] * len(seeds), "o", color=color, markersize=5, alpha=0.5, markeredgewidth=0)
+            axes.plot([statistics.fmean(seeds)] * 2, [y - 0.32, y + 0.32], color=color, linewidth=3)
+        axes.set(xlabel=xlabel, title=title, yticks=range(len(values)), ylim=(-0.6, len(values) - 0.4))
+        axes.set_yticklabels(list(values)[::-1])
+        for label, name in zip(axes.get_yticklabels(), list(values)[::-1], strict=True):
+            label.set_color(COLORS["memory"] if name in ours else "#333333")
+    return picture
+
+
+def dotted(metric: str, xlabel: str, title: str, ours: Sequence[str], form: str = ".3g",
+           ) -> Callable[[Mapping[str, Mapping[str, Sequence[float]]]], tuple[Figure, str]]:
+    """A row's `figure`: `dots` of one metric of every group that has it."""
+    def figure(results: Mapping[str, Mapping[str, Sequence[float]]]) -> tuple[Figure, str]:
+        values = {g: m[metric] for g, m in results.items() if metric in m}
+        said = ", ".join(f"{g} {statistics.fmean(v):{form}}" for g, v in values.items())
+        alt = f"{title}: a dot a seed, a bar at the mean of {xlabel}. Means: {said}."
+        return dots(values, xlabel, title, ours), alt
+    return figure

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nlbook.ledger.pictures import dotted
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import against_best, spreads
 from nlbook.ledger.tables import evaluation_cells, mean, spread, tuning_cells
@@ -139,6 +140,7 @@ ROWS = [
              "and more than one point: reproduced if the CMS is better than the best of one MLP and EWC *and* than the "
              "same steps without periods; partly if it is better than those two, or than one MLP, only; else not reproduced.",
         tuning=fig6_tuning, cells=fig6_cells, judge=judge_fig6, columns=ACCURACY,
+        figure=dotted("average", "accuracy on all classes at the end, %", "Class-incremental digits", (OURS,), ".1f"),
         limits="Small networks from scratch on images, where the paper changes a pre-trained language model with a context "
                "window; InCA and in-context learning have no counterpart here.",
         scale="out of reach: Llama 3B and 8B, 15 billion tokens of continual pre-training.", chapters=("08",), evidence=EVIDENCE),
@@ -153,6 +155,8 @@ ROWS = [
              "more than one point: reproduced if on both streams the CMS is better than one MLP *and* than the same steps "
              "without periods; partly if it is better than one MLP on a stream and worse on none; else not reproduced.",
         tuning=forgetting_tuning, cells=forgetting_cells, judge=judge_forgetting, columns=ACCURACY,
+        figure=dotted("average", "accuracy on all tasks at the end, %", "Two streams of digits",
+                      tuple(f"{OURS}, {kind}" for kind in KINDS), ".1f"),
         limits="A task stream of digits with SGD. Sums instead of means, other periods, Adam and the side-by-side variant are "
                "in chapter 08.",
         chapters=("07", "08"), evidence=EVIDENCE),
@@ -172,6 +176,7 @@ ROWS = [
              "its control static-3, and than Hope-1; partly if Hope-3 is better than ICL only or lacks one of these; else "
              "not reproduced.",
         tuning=fig8_tuning, cells=fig8_cells, judge=judge_fig8,
+        figure=dotted("A", "right in language A after B, %", "Two invented languages", ("Hope-1", "Hope-2", "Hope-3"), ".1f"),
         columns=[("single", "one language alone, %", ".1f"), ("A", "A after B, %", ".1f"), ("B", "B, %", ".1f"),
                  ("lost", "lost of A, points", ".1f"), ("parameters", "parameters", ".0f")],
         limits="Attention can look back at the whole lesson, so nothing is lost for want of memory: what is measured is how well "

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nlbook.ledger.pictures import dotted
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import against_best
 from nlbook.ledger.tables import chosen, mean, sd, spread, try_group, values
@@ -109,6 +110,8 @@ ROWS = [
         rule="A rule wins if, at every start, it needs fewer steps than the heavy ball on at least 14 of the 27 valleys. "
              "Reproduced if eq. 49 as printed wins; partly if only a mended or stabilised form wins; else not reproduced.",
         cells=fig4_cells, judge=judge_fig4,
+        figure=dotted("faster", "valleys of 27 on which it is faster than the heavy ball", "Delta momentum, by the form of its brake",
+                      (PRINTED, *MENDED), ".1f"),
         columns=[("arrives", "valleys solved (of 27)", ".1f"), ("faster", "faster than the heavy ball", ".1f"),
                  ("ratio", "median ratio of steps", ".2f")],
         limits="A plane with one curved valley says little about networks. Against a heavy ball whose rate and decay are "
@@ -130,6 +133,7 @@ ROWS = [
              "0.01: reproduced if M3 is better than the best of AdamW and Muon *and* better than itself without the slow "
              "memory; partly if it is better than AdamW or than both but not than its control; else not reproduced.",
         tuning=fig11_tuning, cells=fig11_cells, judge=judge_fig11,
+        figure=dotted("held", "test loss", "A small ViT on digits", (OURS,), ".3f"),
         columns=[("held", "test loss", ".3f"), ("train", "training loss", ".3f"), ("accuracy", "accuracy", ".3f")],
         limits="Digits are small and stationary; what a slow memory may give where data drift is not tested. M3 here has "
                "its slips mended (eq. 75), so it is not the printed one. Only learning rates were searched: the weight, the "

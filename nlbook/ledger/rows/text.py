@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nlbook.ledger.pictures import dotted
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import BEST_RULE, best_of_all
 from nlbook.ledger.tables import evaluation_cells, mean, tuning_cells
@@ -49,6 +50,7 @@ ROWS = [
                   "what a number of bits is worth.",
         rule="On bits per byte of held-out files: " + BEST_RULE.format(ours="Hope", near="the gated delta rule") + ".",
         tuning=tuning, cells=cells, judge=judge,
+        figure=dotted("bits", "bits per byte of held-out files", "The text of Python's standard library", ("Hope",), ".3f"),
         columns=[("bits", "bits per byte", ".3f"), *((f"bits {i}", f"quarter {i} of 512 bytes", ".3f") for i in range(1, 5)),
                  ("parameters", "parameters", ".0f")],
         limits="200 kB of reading is the first minute of a training run: this ranks how fast models begin to learn. The text, and "
