@@ -5,17 +5,16 @@ Inside a chunk the inputs a_t and errors e_t are frozen, so each weight matrix i
     S_t = mu_t S_{t-1} - eta_t e_t a_t^T                                  (momentum; without it only the last term)
     W_t = alpha_t W_{t-1} + (1 - alpha_t) W_init - eta_t (W_{t-1} n_t) n_t^T + S_t,
 
-and W_t is the decayed beginning plus rank-one terms. With b_t = alpha_1 ... alpha_t, m_t = mu_1 ... mu_t and
-u_t = eta_t W_{t-1} n_t,
+and W_t is the decayed beginning plus rank-one terms. With b_t = alpha_1 ... alpha_t and m_t = mu_1 ... mu_t,
 
     W_t = b_t W + (1 - b_t) W_init + f_t S - sum_{j<=t} (b_t/b_j) u_j n_j^T - sum_{j<=t} G_tj eta_j e_j a_j^T
-    f_t = sum_{i<=t} (b_t/b_i) m_i,    G_tj = sum_{j<=i<=t} (b_t/b_i) (m_i/m_j)       (G_tj = b_t/b_j without momentum)
+    f_t = sum_{i<=t} (b_t/b_i) m_i,    G_tj = sum_{j<=i<=t} (b_t/b_i) (m_i/m_j)
 
-so that the u_t follow from reading the state before token t with n_t: a unit lower triangular system (the UT transform
-of the delta rule, here with frozen errors, momentum and a retention target). A query inside the chunk is one more such
-read. Ratios
-are differences of logarithms, never quotients, and the system is solved by forward substitution: powers of it overflow
-in float32 when keys repeat.
+where u_t = eta_t W_{t-1} n_t: the u_t follow from reading the state before token t with n_t, a unit lower triangular
+system (the UT transform of the delta rule, here with frozen errors, momentum and a retention target). Without momentum
+G_tj = b_t/b_j, and since a_t points along n_t both sums are one, with the whole write u_t + eta_t e_t as its unknown: one
+product fewer for each read. A query inside the chunk is one more such read. Ratios are differences of logarithms, never
+quotients, and the system is solved by forward substitution: powers of it overflow in float32 when keys repeat.
 """
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nlbook.titans.rules import factor_rows
+from nlbook.titans.rules import unit
 
 
 def _ratios(log_total: Tensor) -> Tensor:
@@ -48,6 +47,7 @@ class Decays:
         self.eta = eta[..., None]                                          # (..., C, 1)
         b, D = total.exp()[..., None], _ratios(total)                      # (..., C, 1), (..., C, C)
         self.b, self.D = {"after": b, "before": _shift(b, 1.0)}, {"after": D, "before": _shift(D)}
+        self.paced = self.eta * self.D["before"]
         self.f, self.G, self.m, self.N = None, self.D, None, None
         if log_mu is not None:
             mass = log_mu.cumsum(-1)
@@ -60,8 +60,8 @@ class Piece:
     """One weight matrix W (..., out, in) over C tokens of one chunk. Eq. 88, 90 and 92-93 in closed form.
 
     a (..., C, in), e (..., C, out): frozen inputs and errors of its gradient. init: the retention target, or None for
-    zero.
-    momentum: S before the first token. `read` answers with the running state, `end` is the state after the last token.
+    zero. momentum: S before the first token. `read` answers with the running state, `end` is the state after the last
+    token.
     """
 
     def __init__(
@@ -75,16 +75,30 @@ class Piece:
         init: Tensor | None = None,
         momentum: Tensor | None = None,
     ) -> None:
-        self.W, self.a, self.decays, self.init, self.momentum = W, a, decays, init, momentum
+        self.W, self.decays, self.init, self.momentum = W, decays, init, momentum
+        self.rows: list[tuple[Tensor, Tensor, str]] = []                   # minus sum_j weight_tj c_j r_j^T: (r, c, weight)
         d = decays
-        self.step = d.eta * e                                              # eta_t e_t
-        self.n, self.u = factor_rows(a, factor), None
-        if self.n is not None:
-            system = torch.eye(a.shape[-2], dtype=a.dtype, device=a.device) + d.eta * (
-                d.D["before"] * (self.n @ self.n.mT)
-            )
-            drive = d.eta * self.read(self.n, "before")
-            self.u = torch.linalg.solve_triangular(system, drive, upper=False, unitriangular=True)
+        if momentum is None:
+            if factor == "unit":                                           # e a^T = (|a| e) n^T
+                e = e * (a.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+                a = unit(a)
+            write = self._solve(a, e) if factor else d.eta * e
+            self.rows = [(a, write, "D")]
+        else:
+            self.step = d.eta * e
+            self.rows = [(a, self.step, "G")]
+            if factor:
+                n = unit(a) if factor == "unit" else a
+                self.rows.append((n, self._solve(n), "D"))
+
+    def _solve(self, n: Tensor, e: Tensor | None = None) -> Tensor:
+        """u_t = eta_t (W_{t-1} n_t [+ e_t]), where the state before t contains the u_j of earlier tokens."""
+        d = self.decays
+        known = self.read(n, "before")
+        size = torch.eye(n.shape[-2], dtype=n.dtype, device=n.device)
+        system = torch.addcmul(size, d.paced, n @ n.mT)
+        return torch.linalg.solve_triangular(system, d.eta * (known if e is None else known + e), upper=False,
+                                             unitriangular=True)
 
     def read(self, rows: Tensor, when: str) -> Tensor:
         """W_t r_t ("after") or W_{t-1} r_t ("before") for rows r (..., C, in) -> (..., C, out)."""
@@ -95,8 +109,9 @@ class Piece:
             y = y + (1 - b) * (rows @ self.init.mT)
         if self.momentum is not None and d.f is not None:
             y = y + d.f[when] * (rows @ self.momentum.mT)
-        y = y - (d.G[when] * (rows @ self.a.mT)) @ self.step
-        return y if self.u is None or self.n is None else y - (d.D[when] * (rows @ self.n.mT)) @ self.u
+        for r, c, weight in self.rows:
+            y = y - (getattr(d, weight)[when] * (rows @ r.mT)) @ c
+        return y
 
     def end(self) -> tuple[Tensor, Tensor | None]:
         """W and S after the last token."""
@@ -109,10 +124,8 @@ class Piece:
         if self.momentum is not None:
             assert d.f is not None and d.m is not None and d.N is not None
             W = W + d.f["after"][..., -1:, :] * self.momentum
-            S = d.m[..., -1:, :] * self.momentum - (d.N[..., -1, :, None] * self.step).mT @ self.a
-        G = d.G["after"][..., -1, :, None]
-        if self.u is None or self.n is None:
-            return W - (G * self.step).mT @ self.a, S
-        if self.n is self.a and self.momentum is None:                     # same rows, same decay: one product
-            return W - (G * (self.u + self.step)).mT @ self.a, S
-        return W - (G * self.step).mT @ self.a - (d.D["after"][..., -1, :, None] * self.u).mT @ self.n, S
+            a = self.rows[0][0]
+            S = d.m[..., -1:, :] * self.momentum - (d.N[..., -1, :, None] * self.step).mT @ a
+        for r, c, weight in self.rows:
+            W = W - (getattr(d, weight)["after"][..., -1, :, None] * c).mT @ r
+        return W, S
