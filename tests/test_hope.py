@@ -198,6 +198,27 @@ def test_autocast_keeps_memories_in_full_precision():
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hope", "attention", "gated_delta", "titans"])
+def test_a_whole_model_compiles_into_one_graph(name):
+    """torch.compile with no graph break: the same logits, state and outer gradients (traced; no code is generated)."""
+    short = {"periods": (4,), "options": {"chunk": 4, "other_chunk": 4}} if name == "hope" else {}
+    model, x = stirred(replace(KINDS[name], layers=1, **short)), tokens(2, 6)
+    want, state = model(x)
+    want.square().sum().backward()
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    torch.compiler.reset()
+    got, again = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    for a, b in zip(tree_tensors(again), tree_tensors(state), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    got.square().sum().backward()
+    for n, p in model.named_parameters():
+        if n in grads:
+            torch.testing.assert_close(p.grad, grads[n], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.eq(94, 95, 96, 97)
 def test_a_block_is_titans_then_the_chain():
     """Eq. 94-97 with the parts named one by one: norm, memory, gated read-out, residual, MLP levels fast to slow."""

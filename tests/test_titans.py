@@ -3,6 +3,7 @@ paper.
 """
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -52,16 +53,16 @@ def gradients(y: Tensor, layer: nn.Module, w: Tensor) -> dict[str, Tensor]:
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(layer.named_parameters(), got)}
 
 
-def agree(layer: nn.Module, length: int, cut: int, tol: float = 1e-10) -> None:
-    """Reference == chunk-parallel == token loop == a stream cut anywhere; final states and outer gradients too."""
+def agree(layer: nn.Module, length: int, cut: int, tol: float = 1e-10, impl: str = "chunked") -> None:
+    """Reference == parallel form == token loop == a stream cut anywhere; final states and outer gradients too."""
     x = rand(2, length, layer.dim)
     ref = [REF[type(layer)](layer, row) for row in x]
     want = torch.stack([y for y, _ in ref])
-    y, s = layer(x)
+    y, s = layer(x, impl=impl)
     torch.testing.assert_close(y, want, rtol=0, atol=tol)
     torch.testing.assert_close(layer(x, impl="tokens")[0], want, rtol=0, atol=tol)
-    one, mid = layer(x[:, :cut])
-    two, end = layer(x[:, cut:], mid)
+    one, mid = layer(x[:, :cut], impl=impl)
+    two, end = layer(x[:, cut:], mid, impl=impl)
     torch.testing.assert_close(torch.cat([one, two], 1), want, rtol=0, atol=tol)
     for name, group in layer.groups.items():
         for j, box in enumerate(group.boxes):
@@ -134,6 +135,57 @@ def test_the_parallel_form_is_the_definition(options):
 )
 def test_the_neural_memory_is_its_definition(options):
     agree(stirred(NeuralMemory(4, hidden=5, horizon=20, eta=0.2, **options)), 11, 5)
+
+
+LINEAR_SELF = {"memory": "linear", "conv": 0, "activation": "none", "chunk": 4, "other_chunk": 4}
+OPERATORS = {
+    "linear_memory": [NeuralMemory, {"memory": "linear", "momentum": False}, {"factor": ["raw", None],
+                      "objective": ["l2", "dot"], "read": ["start", "before", "after"]}],
+    "mlp_memory": [NeuralMemory, {"memory": "mlp", "momentum": False, "heads": 2}, {"factor": ["raw", None],
+                   "objective": ["l2", "dot"], "read": ["start", "before", "after"]}],
+    "titans_memory": [NeuralMemory, {"memory": "linear"}, {"decay": [True, False],
+                      "read": ["start", "before", "after"]}],
+    "selfref_memory": [SelfModifyingTitans, LINEAR_SELF, {"objective": ["l2", "dot"], "normalise_v": [True, False],
+                       "heads": [1, 2]}],
+}
+
+
+@pytest.mark.eq(77, 88, 90, 92, 93)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_of_nlkernels_is_the_layer(name):
+    """Each setting that goes through one call to nlkernels: definition, streams, final states and outer gradients."""
+    cls, fixed, choices = OPERATORS[name]
+    for picked in itertools.product(*choices.values()):
+        layer = stirred(cls(4, hidden=5, horizon=20, eta=0.2, **{"chunk": 4, **fixed, **dict(zip(choices, picked))}))
+        assert layer.operator == name
+        agree(layer, 11, 6, impl="operator")
+        x = rand(2, 11, 4)
+        assert torch.equal(layer(x)[0], layer(x, impl="operator")[0])      # "auto" takes it
+
+
+@pytest.mark.parametrize("layer", [
+    NeuralMemory(4), NeuralMemory(4, memory="linear", rate="implicit"), NeuralMemory(4, memory="linear", factor="raw"),
+    NeuralMemory(4, momentum=False, retention="initial"), NeuralMemory(4, momentum=False, factor="first"),
+    *(SelfModifyingTitans(4, **(LINEAR_SELF | o)) for o in (
+        {"conv": 4}, {"other_chunk": 2}, {"decay": False}, {"read": "after"}, {"memory": "mlp"}, {"momentum": True},
+        {"self_values": False}, {"adaptive": ("mem",)}, {"adaptive_q": True}, {"other_rate": 0.5}, {"factor": None}))],
+    ids=repr)
+def test_other_rules_have_no_operator(layer):
+    assert layer.operator is None
+    x = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(layer(x)[0], layer(x, impl="chunked")[0])
+    with pytest.raises(NLBookError, match="no operator"):
+        layer(x, impl="operator")
+
+
+def test_a_trace_and_the_first_order_option_are_served_by_the_walk():
+    layer = SelfModifyingTitans(4, **LINEAR_SELF)
+    x = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
+    with Trace(layer) as trace:
+        layer(x)
+    assert trace.updates["M_k"] == [4, 8]
+    with pytest.raises(NLBookError, match="first_order"):
+        SelfModifyingTitans(4, **LINEAR_SELF, first_order=True)(x, impl="operator")
 
 
 @settings(max_examples=25, deadline=None)

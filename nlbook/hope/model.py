@@ -98,7 +98,8 @@ class Hope(nn.Module):
     """A language model whose blocks learn while they read. Everything is in `HopeConfig`; its defaults are Hope.
 
     model(tokens, state) -> (logits, state): tokens (batch, length), int64; logits (batch, length, vocabulary) at
-    position t are about token t + 1. States are per sequence. The embedding is also the head.
+    position t are about token t + 1. States are per sequence. The embedding is also the head. `torch.compile(model,
+    fullgraph=True)` takes it as one graph; the range of tokens is then not checked.
 
     >>> model = Hope(HopeConfig(vocabulary=10, dim=8, hidden=8))
     >>> logits, state = model(torch.zeros(1, 5, dtype=torch.long))
@@ -133,7 +134,8 @@ class Hope(nn.Module):
             "int64 (batch, length)",
         )
         batch, length = tokens.shape
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.vocabulary:
+        looks = tokens.numel() and not torch.compiler.is_compiling()       # a compiled graph cannot branch on values
+        if looks and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.vocabulary:
             raise NLBookError(f"tokens: got values in {int(tokens.min())} .. {int(tokens.max())}, expected "
                               f"0 .. {self.config.vocabulary - 1}")
         state = self.initial_state(batch) if state is None else state

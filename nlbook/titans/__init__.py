@@ -4,6 +4,7 @@
     memory.py     NeuralMemory: Titans with fixed projections: surprise, momentum, forgetting
     rules.py      one memory: how it is read, its gradient, one token's write; Rule holds the open choices
     chunked.py    many tokens at once, exact: one triangular solve a piece
+    operators.py  the settings that are operators of nlkernels: whole chunks in one call, fused on a GPU
     reference.py  the definition, token by token
     state.py      TitansState (save, load)
 """

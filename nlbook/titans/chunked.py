@@ -12,7 +12,7 @@ and W_t is the decayed beginning plus rank-one terms. With b_t = alpha_1 ... alp
 
 where u_t = eta_t W_{t-1} n_t: the u_t follow from reading the state before token t with n_t, a unit lower triangular
 system (the UT transform of the delta rule, here with frozen errors, momentum and a retention target). Without momentum
-G_tj = b_t/b_j, and since a_t points along n_t both sums are one, with the whole write u_t + eta_t e_t as its unknown: one
+G_tj = b_t/b_j, and since a_t points along n_t the two sums are one, whose unknown is the whole write u_t + eta_t e_t: a
 product fewer for each read. A query inside the chunk is one more such read. Ratios are differences of logarithms, never
 quotients, and the system is solved by forward substitution: powers of it overflow in float32 when keys repeat.
 """
@@ -76,7 +76,7 @@ class Piece:
         momentum: Tensor | None = None,
     ) -> None:
         self.W, self.decays, self.init, self.momentum = W, decays, init, momentum
-        self.rows: list[tuple[Tensor, Tensor, str]] = []                   # minus sum_j weight_tj c_j r_j^T: (r, c, weight)
+        self.rows: list[tuple[Tensor, Tensor, str]] = []                   # (r, c, w): minus sum_j w_tj c_j r_j^T
         d = decays
         if momentum is None:
             if factor == "unit":                                           # e a^T = (|a| e) n^T

@@ -4,8 +4,7 @@ run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +22,14 @@ class Gates:
     log_keep: Tensor
     eta: Tensor
     log_mu: Tensor | None = None
+    _decays: Decays | None = field(default=None, init=False, repr=False)
 
-    @cached_property
+    @property
     def decays(self) -> Decays:
-        return Decays(self.log_keep, self.eta, self.log_mu)
+        """Their sums and ratios, made once. (functools.cached_property takes a lock, which torch.compile refuses.)"""
+        if self._decays is None:
+            self._decays = Decays(self.log_keep, self.eta, self.log_mu)
+        return self._decays
 
     def slower(self, rate: Tensor) -> Gates:
         """The same gates at a fraction of the pace: eta -> rate eta, 1 - alpha -> rate (1 - alpha)."""

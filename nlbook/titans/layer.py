@@ -91,38 +91,62 @@ class FastLayer(Writes, nn.Module):
 
     # ------------------------------------------------------------------ the walk
     def forward(
-        self, x: Tensor, state: TitansState | None = None, *, impl: str = "chunked"
+        self, x: Tensor, state: TitansState | None = None, *, impl: str = "auto"
     ) -> tuple[Tensor, TitansState]:
         """Read x (batch, length, dim), write while reading; returns y (batch, length, dim) and the state after that.
 
-        impl: "chunked" (pieces of up to `block` tokens) or "tokens" (one token at a time: the same numbers, slower).
+        impl: the same numbers, other speeds. "chunked": pieces of up to `block` tokens. "tokens": one token at a time.
+        "operator": whole chunks through the operator of nlkernels whose rule this is (`self.operator` names it).
+        "auto": "operator" where there is one and no trace is taken, else "chunked".
         """
         need_float("x", x)
         need_shape("x", x, "batch", "length", self.dim)
         need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
-        need(impl in ("chunked", "tokens"), "impl", repr(impl), "'chunked' or 'tokens'")
+        need(impl in ("auto", "chunked", "tokens", "operator"), "impl", repr(impl),
+             "'auto', 'chunked', 'tokens' or 'operator'")
+        whole = self.operator is not None and not self.first_order and not self.write_hooks
+        need(impl != "operator" or whole, "impl", "'operator'",
+             f"'auto' or 'chunked': nlkernels has no operator for {self.rule}, memory={self.memory!r} as this layer "
+             "uses it, for first_order=True, or for a layer that is traced (see nlbook.titans.operators)")
+        if impl == "auto":
+            impl = "operator" if whole else "chunked"
         with torch.autocast(x.device.type, enabled=False):  # small products of a recurrence: parameters' dtype
             out, x = x.dtype, x.to(next(self.parameters()).dtype) if torch.is_autocast_enabled(x.device.type) else x
             need_same("the parameters", next(self.parameters()), "x", x)
             state = self.initial_state(x.shape[0]) if state is None else state
             rows = next(iter(next(iter(state.now.values())).values())).shape[0]
             need(rows == x.shape[0], "state", f"a state of {rows} sequence(s)", f"one of {x.shape[0]}, as x has")
-            y, state = self._walk(x, state, self.block if impl == "chunked" else 1)
+            y, state = self._walk(x, state, impl)
             return y.to(out), state
 
-    def _walk(self, x: Tensor, state: TitansState, block: int) -> tuple[Tensor, TitansState]:
+    def _walk(self, x: Tensor, state: TitansState, impl: str) -> tuple[Tensor, TitansState]:
         whole, tails = self._prepare(x, state)
         ys = []
-        for i, n in self._runs(x.shape[1], state.position, block):
+        for i, n, run in self._plan(x.shape[1], state.position, impl):
             part = {k: v[..., i : i + n, :] for k, v in whole.items()}
             if self.checkpoint and torch.is_grad_enabled():
-                y, new = checkpoint(self._run, part, state, use_reentrant=False, preserve_rng_state=False)
+                y, new = checkpoint(run, part, state, use_reentrant=False, preserve_rng_state=False)
             else:
-                y, new = self._run(part, state)
+                y, new = run(part, state)
             state = self._boundary(state, new, n)
             ys.append(y)
         y = torch.cat(ys, 2) if ys else x.new_zeros(x.shape[0], self.heads, 0, self.width)
         return y.transpose(1, 2).flatten(2), replace(state, tails={**state.tails, **tails})
+
+    def _plan(self, length: int, position: int, impl: str) -> Iterator[tuple[int, int, Any]]:
+        """(first token, tokens, what reads and writes them). An operator takes whole chunks; what is left of a chunk at
+        either end is walked.
+        """
+        lead, rest = length, length
+        if impl == "operator":
+            chunk = next(iter(self.groups.values())).chunk
+            lead = min(length, -position % chunk)
+            rest = lead + (length - lead) // chunk * chunk
+        block = 1 if impl == "tokens" else self.block
+        yield from ((i, n, self._run) for i, n in self._runs(lead, position, block))
+        if rest > lead:
+            yield lead, rest - lead, self._operate
+        yield from ((rest + i, n, self._run) for i, n in self._runs(length - rest, position + rest, block))
 
     def _runs(self, length: int, position: int, block: int) -> Iterator[tuple[int, int]]:
         """(first token, tokens) of each run: up to the next boundary of any group, at most `block`."""
@@ -140,6 +164,15 @@ class FastLayer(Writes, nn.Module):
 
     def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
         """Read and write one run; every group stays inside one chunk. Does not touch start and position."""
+        raise NotImplementedError
+
+    @property
+    def operator(self) -> str | None:
+        """The operator of nlkernels whose rule this layer has, or None."""
+        raise NotImplementedError
+
+    def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+        """`_run` for whole chunks, through that operator."""
         raise NotImplementedError
 
     def _boundary(self, old: TitansState, new: TitansState, n: int) -> TitansState:

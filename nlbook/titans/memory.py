@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from nlbook.errors import generator, need
 from nlbook.titans.group import Gates, answer, causal_conv, identity_taps, write
 from nlbook.titans.layer import FastLayer, Group
+from nlbook.titans.operators import for_neural_memory, run_neural_memory
 from nlbook.titans.rules import Rule, layer_io, unit
 from nlbook.titans.state import TitansState
 
@@ -88,18 +89,30 @@ class NeuralMemory(FastLayer):
         gate = torch.einsum("bld,ghd->bhgl", x, self.w_gate) + self.b_gate.mT[:, :, None]
         return {"qkv": z, "gate": gate.mT[:, :, None]}, last               # gate (batch, head, 1, length, 3)
 
+    def _gates(self, part: dict[str, Tensor]) -> Gates:
+        eta, alpha, mu = part["gate"].unbind(-1)                           # each (batch, head, 1, length)
+        return Gates(F.logsigmoid(alpha) if self.decay else torch.zeros_like(alpha), self.eta_max * torch.sigmoid(eta),
+                     F.logsigmoid(mu) if self._momentum else None)
+
     def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
         S, group = state.start["mem"], self.groups["mem"]
         q, k, v = part["qkv"].split(1, 2)
-        eta, alpha, mu = part["gate"].unbind(-1)                           # each (batch, head, 1, length)
-        gates = Gates(F.logsigmoid(alpha) if self.decay else torch.zeros_like(alpha), self.eta_max * torch.sigmoid(eta),
-                      F.logsigmoid(mu) if self._momentum else None)
         init = self.initial_weights("mem") if self.rule.retention == "initial" else None
         io = layer_io(S, k, v, self.rule.objective, group.residual)
         now, pushed, inside = write(
-            state.now["mem"], io, gates, self.rule, init=init, momentum=state.momentum.get("mem")
+            state.now["mem"], io, self._gates(part), self.rule, init=init, momentum=state.momentum.get("mem")
         )
         y = answer(S, q, group.residual, self.rule.read, inside)
         return y[:, :, 0], TitansState(
             {"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position
         )
+
+    @property
+    def operator(self) -> str | None:
+        return for_neural_memory(self)
+
+    def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+        assert self.operator is not None
+        y, now, pushed = run_neural_memory(self.operator, self, *part["qkv"].unbind(2), self._gates(part),
+                                           state.now["mem"], state.momentum.get("mem", {}))
+        return y, TitansState({"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position)

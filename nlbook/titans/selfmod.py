@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nlbook.errors import generator, need
 from nlbook.titans.group import Gates, answer, causal_conv, identity_taps, write
 from nlbook.titans.layer import FastLayer, Group
+from nlbook.titans.operators import for_self_modifying, run_self_modifying
 from nlbook.titans.rules import Rule, layer_io, read, unit
 from nlbook.titans.state import TitansState
 
@@ -206,3 +207,11 @@ class SelfModifyingTitans(FastLayer):
                      read(S[name], q, group.residual))
         assert y is not None
         return y[:, :, 0], TitansState(now, state.start, momentum, tails, state.position)
+
+    @property
+    def operator(self) -> str | None:
+        return for_self_modifying(self)
+
+    def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+        y, now = run_self_modifying(self, part["x"], part["q"], state.now)
+        return y, TitansState(now, state.start, state.momentum, state.tails, state.position)
