@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from nlbook.bench.core import Report, compare
 from nlbook.hope import MIXERS, Hope, HopeConfig
 from nlbook.titans import NeuralMemory, SelfModifyingTitans
+from nlbook.titans.layer import FastLayer
 
 LOOP_AIM = 0.1  # the parallel form is to need at most a tenth of the token loop's time
 
@@ -37,18 +39,43 @@ def forms(length: int, dim: int = 64, batch: int = 2, rounds: int = 3) -> list[R
     return out
 
 
-def peers(length: int, dim: int = 64, batch: int = 2, rounds: int = 3) -> Report:
-    """The same width, batch and length, chunk 64, against public modules; those that are not installed are named."""
+def operators(length: int, dim: int = 64, batch: int = 2, rounds: int = 3) -> list[Report]:
+    """Layers whose rule is an operator of nlkernels: one call for whole chunks against this room's own pieces."""
     x = torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(0))
-    contestants = {"nlbook": both_ways(NeuralMemory(dim, chunk=64), x)}
-    note = ""
-    if find_spec("titans_pytorch"):
-        from titans_pytorch import NeuralMemory as Peer
-        contestants["titans-pytorch"] = both_ways(Peer(dim=dim, chunk_size=64), x)
-    else:
+    layers: list[FastLayer] = [
+        NeuralMemory(dim, chunk=64, memory="linear"), NeuralMemory(dim, chunk=64, memory="linear", momentum=False),
+        NeuralMemory(dim, chunk=64, momentum=False),
+        SelfModifyingTitans(dim, memory="linear", conv=0, activation="none", chunk=64, other_chunk=64)]
+    return [compare({"pieces": both_ways(layer, x, impl="chunked"),
+                     str(layer.operator): both_ways(layer, x, impl="operator")}, "pieces", rounds=rounds, warmup=1,
+                    title=f"{type(layer).__name__}, forward + backward, batch {batch}, length {length}, dim {dim}")
+            for layer in layers]
+
+
+def peers(length: int, dim: int = 64, batch: int = 2, rounds: int = 3, widths: tuple[int, ...] = (1, 4)
+          ) -> list[Report]:
+    """Two-layer memories with momentum and decay, of equal width, hidden width (1 and 4 times dim), chunk, batch and
+    length, against public modules; those that are not installed are named.
+
+    titans-pytorch's default takes all gradients of a call at the call's first weights, so nothing in it is sequential;
+    with batch_size=64 they are taken at the weights of the last chunk, as here. Both are shown.
+    """
+    x = torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(0))
+    out = []
+    for wide in widths:
+        contestants = {"nlbook": both_ways(NeuralMemory(dim, hidden=wide * dim, chunk=64), x)}
         note = "titans-pytorch is not installed: not measured"
-    title = f"Titans' memory, forward + backward, batch {batch}, length {length}, dim {dim}"
-    return compare(contestants, "nlbook", title=title, rounds=rounds, warmup=1, note=note)
+        if find_spec("titans_pytorch"):
+            from titans_pytorch import NeuralMemory as Peer
+            size = {"depth": 2, "expansion_factor": float(wide)}
+            for name, options in (("same rule", {"batch_size": 64}), ("default", {})):
+                peer = Peer(dim=dim, chunk_size=64, default_model_kwargs=size, **options)
+                contestants[f"titans-pytorch, {name}"] = both_ways(peer, x)
+            note = f"titans-pytorch {version('titans-pytorch')}; default: all gradients at the call's first weights"
+        title = (f"Titans' memory, forward + backward, batch {batch}, length {length}, dim {dim}, hidden {wide * dim}, "
+                 "chunk 64")
+        out.append(compare(contestants, "nlbook", title=title, rounds=rounds, warmup=1, note=note))
+    return out
 
 
 def models(length: int = 256, dim: int = 32, batch: int = 8, rounds: int = 3) -> Report:
@@ -71,4 +98,5 @@ def models(length: int = 256, dim: int = 32, batch: int = 8, rounds: int = 3) ->
 def suite(quick: bool = True) -> list[Report]:
     """quick: one measured round at length 1024; else five, and wider models."""
     rounds = 1 if quick else 5
-    return [*forms(1024, rounds=rounds), peers(1024, rounds=rounds), models(128 if quick else 512, rounds=3)]
+    return [*forms(1024, rounds=rounds), *operators(1024, rounds=rounds), *peers(1024, rounds=rounds),
+            models(128 if quick else 512, rounds=3)]

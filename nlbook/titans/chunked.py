@@ -39,21 +39,40 @@ def _shift(rows: Tensor, first: float = 0.0) -> Tensor:
 class Decays:
     """What all weight matrices of one box group share: decays and their sums, "after" token t and "before" it.
 
-    log_keep, log_mu (..., C), eta (..., C); log_mu = None: no momentum.
+    log_keep, log_mu (..., C), eta (..., C); log_mu = None: no momentum. decays(name, when) gives b (..., C, 1),
+    D_tj = b_t/b_j and, with momentum, f, G, m and N_tj = m_t/m_j; without it G is D.
     """
 
     def __init__(self, log_keep: Tensor, eta: Tensor, log_mu: Tensor | None = None) -> None:
         total = log_keep.cumsum(-1)
         self.eta = eta[..., None]                                          # (..., C, 1)
-        b, D = total.exp()[..., None], _ratios(total)                      # (..., C, 1), (..., C, C)
-        self.b, self.D = {"after": b, "before": _shift(b, 1.0)}, {"after": D, "before": _shift(D)}
-        self.paced = self.eta * self.D["before"]
-        self.f, self.G, self.m, self.N = None, self.D, None, None
+        D = _ratios(total)                                                 # (..., C, C)
+        self._after = {"b": total.exp()[..., None], "D": D, "G": D}
+        self._before: dict[str, Tensor] = {}
+        self._paced: Tensor | None = None
         if log_mu is not None:
             mass = log_mu.cumsum(-1)
-            self.m, self.N = mass.exp()[..., None], _ratios(mass)
-            f, G = D @ self.m, D @ self.N
-            self.f, self.G = {"after": f, "before": _shift(f)}, {"after": G, "before": _shift(G)}
+            m, N = mass.exp()[..., None], _ratios(mass)
+            self._after |= {"m": m, "N": N, "f": D @ m, "G": D @ N}
+
+    def __call__(self, name: str, when: str) -> Tensor:
+        if when == "after":
+            return self._after[name]
+        if name not in self._before:                                       # made when it is asked for
+            self._before[name] = _shift(self._after[name], 1.0 if name == "b" else 0.0)
+        return self._before[name]
+
+    def last(self, name: str) -> Tensor:
+        """After the last token: (..., 1, 1) for b, f and m, (..., C, 1) for D, G and N."""
+        rows = self._after[name]
+        return rows[..., -1:, :] if name in "bfm" else rows[..., -1, :, None]
+
+    @property
+    def paced(self) -> Tensor:
+        """eta_t D_tj before token t: the system's lower triangle but for the products of its rows."""
+        if self._paced is None:
+            self._paced = self.eta * self("D", "before")
+        return self._paced
 
 
 class Piece:
@@ -103,29 +122,27 @@ class Piece:
     def read(self, rows: Tensor, when: str) -> Tensor:
         """W_t r_t ("after") or W_{t-1} r_t ("before") for rows r (..., C, in) -> (..., C, out)."""
         d = self.decays
-        b = d.b[when]
+        b = d("b", when)
         y = b * (rows @ self.W.mT)
         if self.init is not None:
             y = y + (1 - b) * (rows @ self.init.mT)
-        if self.momentum is not None and d.f is not None:
-            y = y + d.f[when] * (rows @ self.momentum.mT)
+        if self.momentum is not None:
+            y = y + d("f", when) * (rows @ self.momentum.mT)
         for r, c, weight in self.rows:
-            y = y - (getattr(d, weight)[when] * (rows @ r.mT)) @ c
+            y = y - (d(weight, when) * (rows @ r.mT)) @ c
         return y
 
     def end(self) -> tuple[Tensor, Tensor | None]:
         """W and S after the last token."""
         d = self.decays
-        b = d.b["after"][..., -1:, :]
+        b = d.last("b")
         W = b * self.W
         if self.init is not None:
             W = W + (1 - b) * self.init
         S = None
         if self.momentum is not None:
-            assert d.f is not None and d.m is not None and d.N is not None
-            W = W + d.f["after"][..., -1:, :] * self.momentum
-            a = self.rows[0][0]
-            S = d.m[..., -1:, :] * self.momentum - (d.N[..., -1, :, None] * self.step).mT @ a
+            W = W + d.last("f") * self.momentum
+            S = d.last("m") * self.momentum - (d.last("N") * self.step).mT @ self.rows[0][0]
         for r, c, weight in self.rows:
-            W = W - (getattr(d, weight)["after"][..., -1, :, None] * c).mT @ r
+            W = W - (d.last(weight) * c).mT @ r
         return W, S
