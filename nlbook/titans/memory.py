@@ -113,6 +113,7 @@ class NeuralMemory(FastLayer):
 
     def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
         assert self.operator is not None
-        y, now, pushed = run_neural_memory(self.operator, self, *part["qkv"].unbind(2), self._gates(part),
-                                           state.now["mem"], state.momentum.get("mem", {}))
+        q, k, v = part["qkv"].unbind(2)
+        y, now, pushed = run_neural_memory(self.operator, self, q, k, v, self._gates(part), state.now["mem"],
+                                           state.momentum.get("mem", {}))
         return y, TitansState({"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position)
