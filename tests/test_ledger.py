@@ -237,6 +237,16 @@ def test_a_row_that_is_not_run_keeps_its_entry(source, tmp_path):
     assert report.load(tmp_path / "ledger.json") == before
 
 
+def test_a_run_that_rows_share_is_run_once(source, tmp_path):
+    note = tmp_path / "note"
+    shared = [cell(source, seed=s, note=str(note)) for s in (1, 2, 3)]
+    rows = [sample_row(source, id=f"table{n}", tuning=lambda p: [shared[0]], cells=lambda p, t: shared[1:],
+                       judge=lambda r: Verdict("partly", f"{sum(r['run']['y']):g}")) for n in (97, 98)]
+    entries = report.enter_all(rows, "quick", folder=tmp_path / "kept", fresh=True)
+    assert note.read_text().split() == ["1", "2", "3"]
+    assert [e["verdict"]["because"] for e in entries] == ["9", "9"] and entries[0]["cells"] == entries[1]["cells"]
+
+
 # ---- numbers, tuning, rules ------------------------------------------------------------------------------------------
 def test_gather_and_spread():
     cells = [Cell("a", "m:f", {"seed": s}) for s in (1, 2, 3)] + [Cell("b", "m:f", {"seed": 1})]

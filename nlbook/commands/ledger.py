@@ -61,12 +61,12 @@ def _check(out: Path, profile: str) -> None:
 
 
 def _run(asked: list, rows: list, profile: str, jobs: int, fresh: bool, cache: Path | None, out: Path) -> bool:
-    from nlbook.ledger.engine import Bar
+    from nlbook.ledger.engine import Bar, settings_hash
     from nlbook.ledger.report import enter_all, write
 
-    total = 0
-    for row in asked:  # how many cells a stage has is known only after tuning: the same number whatever is chosen
-        total += len(row.tuning(profile)) + len(row.cells(profile, {}))
+    # how many cells a stage has is known before the tuning: the same number whatever is chosen
+    cells = [c for row in asked for c in [*row.tuning(profile), *row.cells(profile, {})]]
+    total = len({settings_hash(c) for c in cells})
     bar = Bar(total, "ledger")
 
     def on_row(row, entry) -> None:

@@ -45,13 +45,26 @@ def enter(row: Row, profile: str, run_cells: Callable[[Sequence[Cell]], list[Out
 
 def enter_all(rows: Sequence[Row], profile: str, *, on_row: Callable[[Row, Entry], None] | None = None,
               **engine: Any) -> list[Entry]:
-    """`enter` for each row; keyword arguments go to `nlbook.ledger.engine.run`."""
+    """`enter` for each row; keyword arguments go to `nlbook.ledger.engine.run`.
+
+    The cells of all rows are run together, first those of the tuning and then the others, each once even where rows
+    share it: processes start twice, not twice a row.
+    """
+    done: dict[str, Outcome] = {}
+
+    def fetch(cells: Sequence[Cell]) -> list[Outcome]:
+        new = {settings_hash(c): c for c in cells if settings_hash(c) not in done}
+        done.update(zip(new, run(list(new.values()), **engine), strict=True))
+        return [done[settings_hash(c)] for c in cells]
+    trials = {row.id: row.tuning(profile) for row in rows}
+    fetch([c for cells in trials.values() for c in cells])
+    fetch([c for row in rows for c in row.cells(profile, gather(trials[row.id], _numbers(
+        trials[row.id], fetch(trials[row.id]))))])
     out = []
     for row in rows:
-        entry = enter(row, profile, lambda cells: run(cells, **engine))
-        out.append(entry)
+        out.append(enter(row, profile, fetch))
         if on_row is not None:
-            on_row(row, entry)
+            on_row(row, out[-1])
     return out
 
 
