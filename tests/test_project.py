@@ -148,6 +148,7 @@ RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 EXPERIMENTS = {
     "ablation", "chunking", "continual_methods", "diagrams", "meta", "optim_race", "rates", "stage", "text_lm",
     "trials", "trials_continual", "trials_diagrams", "trials_optim", "formal_race", "identities",
+    "five", "parity", "selfwrite",
 }
 
 
