@@ -25,6 +25,7 @@ BOXES = (("Prediction", "predict"), ("Result of", "result"), ("Question", "quest
 PICTURE = re.compile(r"^Picture '([^']+)': ")
 EQUATION = re.compile(r"^\*\*Eq\. (\d+)[:.]")
 ONE_CALL = re.compile(r"^(answer = None\n)?(check|paper|viz)\.\w+\(", re.S)
+EMPHASIS = re.compile(r"(?<![\w*])\*(\w|\w[^*<>\n]*?\w)\*(?![\w*])")
 IMPORTS = re.compile(r"^(\s*(import|from)\s.*|\s*torch\.set_\w+\(.*|\s*)$")
 
 
@@ -191,6 +192,8 @@ def picture(src: str, alt: str, width: int, height: int) -> str:
 def box(markup: str) -> str:
     """What nlbook.check shows, in the site's own style: no style attributes, a class for each kind of block."""
     markup = re.sub(r' style="[^"]*"', "", markup)
+    parts = re.split(r"(<(?:code|pre)>.*?</(?:code|pre)>)", markup, flags=re.S)  # *so* is meant as emphasis, but in code
+    markup = "".join(p if i % 2 else EMPHASIS.sub(r"<em>\1</em>", p) for i, p in enumerate(parts))
     for label, kind in BOXES:
         markup = re.sub(rf'<div role="group" aria-label="({label} [^"]*)">',
                         rf'<div role="group" class="box {kind}" aria-label="\1">', markup)
