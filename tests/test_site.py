@@ -75,7 +75,9 @@ def test_a_link_to_no_page_leaves_its_words():
 def test_headings_have_anchors_of_their_own():
     writer = Writer(lambda href: href)
     writer.render("# One\n\n## Same $x$\n\n## Same $x$")
-    assert [(h.level, h.anchor) for h in writer.headings] == [(1, "one"), (2, "same"), (2, "same-2")]
+    assert [(h.level, h.anchor) for h in writer.headings] == [(1, "one"), (2, "same"), (2, "same-1")]
+    writer.render("## Fig. 1: the brain's waves, 7.1")
+    assert writer.headings[-1].anchor == "fig-1-the-brains-waves-71"  # as on GitHub
 
 
 # ---- cells ----------------------------------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ def test_frames_are_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_widgets_scripts_work_outside_modules():
     made = views()
-    assert "export" not in made and "import " not in re.sub(r"//.*", "", made) and made.count("return { render };") == 3
+    assert "export" not in made and "import " not in re.sub(r"//.*", "", made) and made.count("return { render };") == 4
 
 
 # ---- a site ---------------------------------------------------------------------------------------------------------

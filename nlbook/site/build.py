@@ -23,7 +23,7 @@ from nlbook.site.twins import Frames, Twins
 
 ASSETS = Path(__file__).parent / "assets"
 JS = Path(__file__).parents[1] / "viz" / "js"
-VIEWS = ("score", "grid", "detective")
+VIEWS = ("score", "grid", "detective", "ledger")
 ROUTES = (
     ("One lecture", ("00", "01", "05", "07"), "What a nested view of learning is, in 75 minutes with the pictures."),
     ("One week", ("01", "02", "03", "04", "05", "07", "08"), "Three sessions of 50 minutes and the exercises between them."),

@@ -23,9 +23,9 @@ class Heading:
 
 
 def slug(text: str, taken: set[str]) -> str:
-    """An anchor that no other heading of the page has."""
-    base = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "section"
-    name, n = base, 1
+    """An anchor that no other heading of the page has, formed as GitHub forms it, so that links in the sources hold."""
+    base = re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") or "section"
+    name, n = base, 0
     while name in taken:
         n += 1
         name = f"{base}-{n}"

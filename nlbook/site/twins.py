@@ -33,7 +33,7 @@ LATTICES: dict[str, dict[str, list[Any]]] = {
 """View -> the values of its sliders; every combination is drawn. A value that a view does not allow is an error."""
 
 RUN = "run "  # before a state of V6: only the run of its cell is drawn
-LIVE = {"v1": "score", "v6": "grid", "v8": "detective"}  # view -> the script that plays it
+LIVE = {"v1": "score", "v6": "grid", "v8": "detective", "v12": "ledger"}  # view -> the script that plays it
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,10 @@ class Twins:
         if spec.key == "v6":
             return common | self.grid(spec, base)
         models = {str(s): {**plain_model(spec.live(s)), "description": spec.describe(s)} for s in marks.values()}
+        if spec.key == "v12":
+            from nlbook.viz import v12_ledger as v12
+            return common | {"models": models, "rows": {s: [r.id for r in v12.shown(spec.state(s))] for s in models},
+                             "cards": {r.id: self.card(spec, base, r.id) for r in v12.rows()}}
         return common | {"models": models} | ({"systems": systems()} if spec.key == "v8" else {})
 
     def grid(self, spec: Any, base: Any) -> dict[str, Any]:
@@ -248,6 +252,13 @@ class Twins:
             runs[at] = [{"base64": base64.b64encode(f.data).decode()}, f.alt, str(s), f.description]
         marks = {str(s): [up.index(s.step), v6.PERIODS.index(s.period)] for s in spec.landmarks.values()}
         return {"models": {str(base): first}, "runs": runs, "at": marks}
+
+
+    @staticmethod
+    def card(spec: Any, base: Any, row: str) -> dict[str, Any]:
+        """What the ledger's board shows of one row."""
+        made = spec.live(base.replace(show="all", row=row))
+        return {"head": made.head, "card": made.card}
 
 
 def plain_model(widget: Any) -> dict[str, Any]:
@@ -279,6 +290,8 @@ def figure(spec: Any, base: Any, name: str, frame: Frame, root: str, grid: Seque
     controls = "".join(control(own, params[n], values, base[n]) for n, values in grid)
     marks = "".join(f'<button type="button" data-state="{e(str(s))}" aria-pressed="{str(s == base).lower()}">{e(n)}'
                     "</button>" for n, s in spec.landmarks.items())
+    if marks and base not in spec.landmarks.values():
+        marks = f'<button type="button" data-state="{e(str(base))}" aria-pressed="true">start</button>{marks}'
     go = f'<div class="landmarks" role="group" aria-label="States worth a look"><span>Go to:</span> {marks}</div>'
     src = f"{root}twins/{hashlib.sha256(frame.data).hexdigest()[:12]}.webp"
     image = (f'<img src="{src}" alt="{e(frame.alt)}" width="{frame.width}" height="{frame.height}" decoding="async">')

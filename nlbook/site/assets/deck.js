@@ -16,7 +16,7 @@
     const tooHigh = () => s.scrollHeight > HEIGHT - 14;
     const narrow = (e, room, wide) => { // one formula or one listing that is too wide is set smaller by itself
       const px = parseFloat(getComputedStyle(e).fontSize), ratio = room() / wide();
-      if (ratio < 0.55 && e.tagName === "PRE") e.style.whiteSpace = "pre-wrap"; // smaller cannot be read: it wraps
+      if (ratio < 0.66 && e.tagName === "PRE") e.style.whiteSpace = "pre-wrap"; // smaller cannot be read: it wraps
       else if (ratio < 1) e.style.fontSize = `${Math.floor(px * Math.max(ratio, 0.45) * 10) / 10}px`;
     };
     const fit = () => {

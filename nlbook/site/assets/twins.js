@@ -149,8 +149,26 @@
     });
   }
 
+  function ledger(fig, data) { // which rows are listed is a state; which of them is chosen, a card
+    let state = data.start;
+    const model = new Model(unpack(data.models[state]), (m) => {
+      const at = m.get("chosen")[1], id = data.rows[state][at];
+      if (!id) return;
+      m.take({ at, ...data.cards[id] });
+      const show = /show=(\w+)/.exec(state);
+      say(fig, `v12:${show ? `show=${show[1]},` : ""}row=${id}`, data.cards[id].card.map((part) => part.join(": ")).join(" "));
+    });
+    views.ledger.render({ model, el: stage(fig) });
+    marks(fig, (next) => {
+      const { description, ...values } = unpack(data.models[next]);
+      state = next;
+      model.take(values);
+      say(fig, next, description);
+    });
+  }
+
   window.nlbookJudge = judge; // read by the tests
-  const kinds = { frames, score, grid, detective };
+  const kinds = { frames, score, grid, detective, ledger };
   for (const fig of document.querySelectorAll("figure[data-twin]")) {
     const data = all[fig.dataset.twin];
     if (!data) continue;
