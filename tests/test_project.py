@@ -149,6 +149,7 @@ EXPERIMENTS = {
     "ablation", "chunking", "continual_methods", "diagrams", "meta", "optim_race", "rates", "stage", "text_lm",
     "trials", "trials_continual", "trials_diagrams", "trials_optim", "formal_race", "identities",
     "five", "parity", "selfwrite",
+    "hope_race",
 }
 
 
