@@ -181,6 +181,6 @@ ROWS = [
                  ("lost", "lost of A, points", ".1f"), ("parameters", "parameters", ".0f")],
         limits="Attention can look back at the whole lesson, so nothing is lost for want of memory: what is measured is how well "
                "a small model learns to read, in few steps. In 240 steps some seeds have hardly begun (the spread says so), so the quick run "
-               "sees only large effects. The paper's lessons are whole grammar books; these have 48 tokens.",
+               "sees only large effects; and two learning rates are a thin search. The paper's lessons are whole grammar books; these have 48 tokens.",
         scale="out of reach: Llama models, real languages.", chapters=("08", "10")),
 ]
