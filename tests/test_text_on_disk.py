@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from nlbook.errors import NLBookError
 from nlbook.tasks import corpus, shards, text_lm
+from nlbook.train import TrainingStopped
 
 DOC = 9
 
@@ -253,6 +255,7 @@ SIZE = {"dim": 16, "layers": 1, "hidden": 16, "periods": [8, 32]}
 SHORT = {"steps": 30, "batch": 4, "length": 32, "held": 8, "held_length": 64, "most": 200_000}
 
 
+@pytest.mark.slow
 def test_models_have_one_size_learn_and_repeat_themselves():
     """A model that has read 8 kB is better than a guess (8 bits), and a run repeats itself to the bit."""
     found = {m: text_lm.run(method=m, lr=0.01, seed=0, **SHORT, **SIZE) for m in ("Hope", "gated delta", "Transformer")}
@@ -278,6 +281,14 @@ def test_bits_are_per_byte_and_the_document_token_is_free():
     paid[0, 4], reset[0, 5] = 100.0, True  # the price of a document token
     g = text_lm.graded(paid.double(), reset, 6)
     assert all(abs(v - 3) < 1e-6 for v in g.values()) and set(g) == {"bits", "bits 1", "bits 2", "bits 3", "bits 4"}
+
+
+def test_a_run_that_diverges_counts_as_a_guess(monkeypatch):
+    def stops(*args, **kw):
+        raise TrainingStopped("the loss is nan")
+    monkeypatch.setattr(text_lm, "train", stops)
+    r = text_lm.run(method="gated delta", lr=1.0, seed=0, **SHORT, **SIZE)
+    assert all(abs(r[k] - math.log2(257)) < 1e-12 for k in r if k.startswith("bits")) and r["parameters"] > 0
 
 
 def test_a_method_that_is_none_is_refused():
