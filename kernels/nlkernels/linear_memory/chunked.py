@@ -12,11 +12,14 @@ the rows e_i:
        = e^{g'} * Q S + (e^{g'_t - g_i}[i<t]  * Q K^T) E           read "before"   ("after": g and i<=t)
     S <- e^{g_C} S + (e^{g_C - g} * K)^T E
 
-Two decisions keep it accurate and fast. Ratios of decays are formed as exp(difference), masked before exp: nothing
-overflows. And (I + L)^-1 is applied by forward substitution; the doubling product (I-L)(I+L^2)(I+L^4)... is exact on
-paper and wrong by a factor of 1e8 in float32 when keys repeat. Since E = U + R S with U, R independent of the state,
-the solve, Q K^T and K K^T are done for all chunks at once, and what remains sequential is two products a chunk (the
-WY form of the delta rule).
+Two decisions keep it accurate. Ratios of decays are formed as exp(difference), masked before exp: nothing overflows.
+And (I + L)^-1 is applied by forward substitution; the doubling product (I-L)(I+L^2)(I+L^4)... is exact on paper and
+wrong by a factor of 1e8 in float32 when keys repeat.
+
+Two make it fast. E = U + R S with U, R independent of the state, so that the solve, Q K^T and K K^T are done for many
+chunks side by side, and what remains sequential is two products a chunk (the WY form of the delta rule). And on a CPU
+"many" means as many as stay in the cache: all chunks of a small input, one chunk of all heads of a large one. There
+exp(-inf) and masked_fill cost ten times an exp of numbers, which is why the masks are triangles.
 """
 from __future__ import annotations
 
@@ -24,10 +27,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+CACHED = 1 << 17        # elements of one (head, chunk, C, d) tensor: a dozen such stay in a core's cache
 
-def decay(to: Tensor, frm: Tensor, keep: Tensor) -> Tensor:
-    """exp(to_t - from_i) where `keep`, else 0. (..., C), (..., C), (C, C) -> (..., C, C)."""
-    return torch.exp((to[..., :, None] - frm[..., None, :]).masked_fill(~keep, float("-inf")))
+
+def decay(to: Tensor, frm: Tensor, diagonal: int = 0) -> Tensor:
+    """exp(to_t - from_i) on and below `diagonal` (-1: i < t, 0: i <= t), else 1. (..., C), (..., C) -> (..., C, C).
+
+    Whoever needs zeros masks the ones away; a triangular solve never looks at them.
+    """
+    return torch.exp((to[..., :, None] - frm[..., None, :]).tril_(diagonal))
+
+
+def chunks_at_once(sequences: int, chunks: int, C: int, width: int, device: torch.device) -> int:
+    """How many chunks are worked on side by side: all where there is no cache to stay in (a GPU, a compiler that
+    fuses) or where they fit it, else one."""
+    small = sequences * chunks * C * max(C, width) <= CACHED
+    return chunks if small or device.type != "cpu" or torch.compiler.is_compiling() else 1
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor | None, write: Tensor, M0: Tensor, *,
@@ -36,53 +51,61 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
 
     eq. 90, eq. 92-93
     """
-    length, dk, dv = k.shape[2], k.shape[3], M0.shape[2]
+    batch, head, length, dk = k.shape
+    dv = M0.shape[2]
     C = min(chunk, length)
     N = -(-length // C)
+    rows, m = batch * head, chunks_at_once(batch * head, N, C, max(dk, dv), q.device)
 
-    def cut(x: Tensor) -> Tensor:  # length -> N, C; the tokens that pad the last chunk neither write nor erase
+    def cut(x: Tensor) -> Tensor:          # (rows, N, C, ...); tokens that pad neither write nor erase
         if fill := N * C - length:
             x = pad(x, (0, fill)) if x.ndim == 3 else pad(x, (0, 0, 0, fill))
-        return x.unflatten(2, (N, C))
+        return x.reshape(rows, N, C, *x.shape[3:])
 
-    Q, K, V, h = cut(q), cut(k), cut(v), cut(write)
+    def slabs(x: Tensor | None) -> tuple:  # m chunks each: (rows * m, C, ...)
+        return (None,) * (N // m) if x is None else x.unbind(1) if m == 1 else (x.flatten(0, 1),)
+
+    def single(x: Tensor | None) -> tuple:  # the chunks of a slab: (rows, C, ...)
+        return (None,) * m if x is None else (x,) if m == 1 else x.unflatten(0, (rows, m)).unbind(1)
+
+    def together(xs: list[Tensor]) -> Tensor:
+        return xs[0] if m == 1 else torch.stack(xs, 1).flatten(0, 1)
+
+    h = cut(write)
     a = torch.zeros_like(h) if alpha is None else cut(alpha.log())
     g = a.cumsum(-1)
-    g_before, g_end = pad(g, (1, -1)), g[..., -1:]
-    t, eye = torch.arange(C, device=q.device), torch.eye(C, dtype=q.dtype, device=q.device)
-    D = decay(g_before, g, t[:, None] > t)              # e^{g'_t - g_i} for i < t
-
-    # E = U + R S: the rows that are written, as a function of the chunk-start state S
-    s = h if objective == "l2" else None
-    if erase is not None:
-        er = cut(erase)
-        s = er * g_before.exp() + (0 if s is None else s)
-    value, recall = h[..., None] * V, None if s is None else -s[..., None] * K
-    U: Tensor | None = value
-    R: Tensor | None = recall
-    if self_values:                                     # v^ = M v: the value itself is read from S
-        U, R = None, value if recall is None else value + recall
-    if erase is not None:
-        system = eye + er[..., None] * D * (K @ K.mT)
-        sides = torch.cat([x for x in (U, R) if x is not None], -1)
-        solved = torch.linalg.solve_triangular(system, sides, upper=False, unitriangular=True)
-        U, R = (None, solved) if U is None else solved.split([dv, dk], -1)
-
-    # the chain: two products a chunk
-    S = M0.mT
-    shrink, Kw = g_end.exp()[..., None].unbind(2), ((g_end - g).exp()[..., None] * K).mT.unbind(2)
-    Us, Rs = (None if x is None else x.unbind(2) for x in (U, R))
-    states, written = [], []
-    for n in range(N):
-        E = S.new_zeros(()) if Us is None else Us[n]
-        E = E if Rs is None else E + Rs[n] @ S
-        states.append(S)
-        written.append(E)
-        S = shrink[n] * S + Kw[n] @ E
-
-    Y = Q @ torch.stack(states, 2)
-    if read != "start":
-        if read == "after":                             # one step further: e^{g_t - g_i}, and 1 at i = t
-            g_before, D = g, a.exp()[..., None] * D + eye
-        Y = g_before.exp()[..., None] * Y + (D * (Q @ K.mT)) @ torch.stack(written, 2)
-    return Y.flatten(2, 3)[:, :, :length], S.mT
+    before, end = pad(g, (1, -1)), g[..., -1:]
+    er = None if erase is None else cut(erase)
+    s = None if er is None else er * before.exp()
+    if objective == "l2":
+        s = h if s is None else s + h
+    reads, diagonal = (g, 0) if read == "after" else (before, -1)
+    columns = (None if x is None else x[..., None] for x in (
+        h, er, None if s is None else -s, (end - g).exp(), reads.exp(), end.exp()))
+    S = M0.mT.reshape(rows, dk, dv)
+    ys = []
+    for Q, K, V, to_end, to_before, to_read, hn, ern, minus_s, w, lam, shrink in zip(*map(slabs, (
+            cut(q), cut(k), cut(v), g, before, reads, *columns)), strict=True):
+        # E = U + R S: the rows that are written, as a function of the chunk-start state S
+        U: Tensor | None = hn * V
+        R: Tensor | None = None if minus_s is None else minus_s * K
+        if self_values:                                  # v^ = M v: the value itself is read from S
+            U, R = None, U if R is None else U + R
+        if R is not None and m == 1:                     # one chunk: S is known, and the solve is for E alone
+            U, R = torch.bmm(R, S) if U is None else U.baddbmm_(R, S), None
+        if ern is not None:
+            L = decay(to_before, to_end, -1) * torch.bmm(ern * K, K.mT)     # its lower triangle; the solve adds I
+            U, R = (x if x is None else torch.linalg.solve_triangular(L, x, upper=False, unitriangular=True)
+                    for x in (U, R))
+        # the chain: two products a chunk
+        states, written = [], []
+        for Un, Rn, Kw, rate in zip(*map(single, (U, R, (w * K).mT, shrink)), strict=True):
+            states.append(S)
+            written.append(Un if Rn is None else torch.bmm(Rn, S) if Un is None else torch.baddbmm(Un, Rn, S))
+            S = (rate * S).baddbmm_(Kw, written[-1])
+        Y = torch.bmm(Q, together(states))
+        if read != "start":
+            A = (decay(to_read, to_end, diagonal) * torch.bmm(Q, K.mT)).tril_(diagonal)
+            Y = (lam * Y).baddbmm_(A, together(written))
+        ys.append(Y.unflatten(0, (rows, m)))
+    return torch.cat(ys, 1).view(batch, head, N * C, dv)[:, :, :length], S.view(batch, head, dk, dv).mT

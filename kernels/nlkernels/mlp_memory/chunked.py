@@ -24,11 +24,8 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Ten
     S1, S2 = W1.mT, W2.mT                                                # (h, d), (d, h)
     ys = []
     for Q, K, V, la, h in zip(*(x.split(chunk, 2) for x in (q, k, v, alpha.log(), eta)), strict=True):
-        C = K.shape[2]
-        t = torch.arange(C, device=q.device)
         g = la.cumsum(-1)
         before, end = pad(g, (1, -1)), g[..., -1:]
-        D, eye = decay(before, g, t[:, None] > t), torch.eye(C, dtype=q.dtype, device=q.device)
         z = K @ S2
         A = silu(z)
         AS = A @ S1
@@ -37,19 +34,16 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Ten
         E1, E2 = -h[..., None] * e1, -h[..., None] * e2
         if erase:
             s = (h * before.exp())[..., None]
-            E1 = torch.linalg.solve_triangular(eye + h[..., None] * D * (A @ A.mT), E1 - s * AS, upper=False,
-                                               unitriangular=True)
-            E2 = torch.linalg.solve_triangular(eye + h[..., None] * D * (K @ K.mT), E2 - s * z, upper=False,
-                                               unitriangular=True)
+            D = h[..., None] * decay(before, g, -1)                      # the solves look below the diagonal only
+            E1 = torch.linalg.solve_triangular(D * (A @ A.mT), E1 - s * AS, upper=False, unitriangular=True)
+            E2 = torch.linalg.solve_triangular(D * (K @ K.mT), E2 - s * z, upper=False, unitriangular=True)
         if read == "start":
             ys.append(Q + silu(Q @ S2) @ S1)
         else:
-            to = before
-            if read == "after":                                          # one step further, and 1 at i = t
-                to, D = g, la.exp()[..., None] * D + eye
-            lam = to.exp()[..., None]
-            hidden = silu(lam * (Q @ S2) + (D * (Q @ K.mT)) @ E2)
-            ys.append(Q + lam * (hidden @ S1) + (D * (hidden @ A.mT)) @ E1)
+            to, i = (before, -1) if read == "before" else (g, 0)
+            D, lam = decay(to, g, i), to.exp()[..., None]
+            hidden = silu(lam * (Q @ S2) + (D * (Q @ K.mT)).tril_(i) @ E2)
+            ys.append(Q + lam * (hidden @ S1) + (D * (hidden @ A.mT)).tril_(i) @ E1)
         w, shrink = (end - g).exp()[..., None], end.exp()[..., None]
         S1, S2 = shrink * S1 + (w * A).mT @ E1, shrink * S2 + (w * K).mT @ E2
     return torch.cat(ys, 2), S1.mT, S2.mT

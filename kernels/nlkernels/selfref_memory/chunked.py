@@ -31,8 +31,6 @@ def chunked(x: Tensor, q: Tensor, memories: tuple[Tensor, ...], b_eta: Tensor, b
     eye = torch.eye(d, dtype=x.dtype, device=x.device)
     ys = []
     for X, Q in zip(x.split(chunk, 2), q.split(chunk, 2), strict=True):
-        C = X.shape[2]
-        t = torch.arange(C, device=x.device)
         _, _, Sm, _, _ = S.split(sizes, -1)
         ys.append(Q @ Sm)
         K, V, _, z_eta, z_alpha = (X @ S).split(sizes, -1)                          # one product makes them all
@@ -41,10 +39,9 @@ def chunked(x: Tensor, q: Tensor, memories: tuple[Tensor, ...], b_eta: Tensor, b
         g = logsigmoid(z_alpha[..., 0] + b_alpha[..., None]).cumsum(-1)
         g_before, g_end = pad(g, (1, -1)), g[..., -1:]
         s = eta * g_before.exp() + (eta if objective == "l2" else 0)
-        L = eta[..., None] * decay(g_before, g, t[:, None] > t) * (K @ K.mT)
-        Z = torch.linalg.solve_triangular(L + torch.eye(C, dtype=x.dtype, device=x.device), eta[...,
-                                          None] * V - s[..., None] * K,
-                                          upper=False, unitriangular=True)
+        L = eta[..., None] * decay(g_before, g, -1) * (K @ K.mT)
+        right = eta[..., None] * V - s[..., None] * K
+        Z = torch.linalg.solve_triangular(L, right, upper=False, unitriangular=True)     # of I + L's lower triangle
         S = (g_end.exp()[..., None] * eye + ((g_end - g).exp()[..., None] * K).mT @ Z) @ S
     Sk, Sv, Sm, e, a = S.split(sizes, -1)
     return torch.cat(ys, 2), (Sk.mT, Sv.mT, Sm.mT, e[..., 0], a[..., 0])

@@ -32,11 +32,9 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, eta: Ten
 
     Q, K, V, h = cut(q), cut(k), cut(v), cut(eta)
     lb, lm = cut(alpha.log()).cumsum(-1), cut(mu.log()).cumsum(-1)        # tokens that pad: alpha = mu = 1, eta = 0
-    t = torch.arange(C, device=q.device)
-    upto = t[:, None] >= t
-    B, N_ = decay(lb, lb, upto), decay(lm, lm, upto)
-    real = (torch.arange(N * C, device=q.device) < length).view(N, C)
-    B = B * real[:, None, :]                                              # and their momentum adds nothing to M
+    real = (torch.arange(N * C, device=q.device) < length).view(N, 1, C)
+    upto = torch.ones(C, C, dtype=q.dtype, device=q.device).tril()
+    B, N_ = decay(lb, lb) * (upto * real), decay(lm, lm) * upto           # and their momentum adds nothing to M
     G, f = B @ N_, (B @ lm.exp()[..., None])
     b = lb.exp()[..., None]
     ends = [x.unbind(2) for x in (b[..., -1:, :], f[..., -1:, :], lm.exp()[..., -1:, None])]
