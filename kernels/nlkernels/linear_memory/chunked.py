@@ -86,11 +86,9 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
     ys = []
     for Q, K, V, to_end, to_before, to_read, hn, ern, minus_s, w, lam, shrink in zip(*map(slabs, (
             cut(q), cut(k), cut(v), g, before, reads, *columns)), strict=True):
-        # E = U + R S: the rows that are written, as a function of the chunk-start state S
-        U: Tensor | None = hn * V
-        R: Tensor | None = None if minus_s is None else minus_s * K
-        if self_values:                                  # v^ = M v: the value itself is read from S
-            U, R = None, U if R is None else U + R
+        # E = U + R S: the rows that are written, as a function of the chunk-start state S; a self-made value is one too
+        value, recall = hn * V, None if minus_s is None else minus_s * K
+        U, R = (value, recall) if not self_values else (None, value if recall is None else value + recall)
         if R is not None and m == 1:                     # one chunk: S is known, and the solve is for E alone
             U, R = torch.bmm(R, S) if U is None else U.baddbmm_(R, S), None
         if ern is not None:
