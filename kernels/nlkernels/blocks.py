@@ -45,6 +45,27 @@ def dot_add(a, b, to, PREC: tl.constexpr):
 
 
 @triton.jit
+def operand(x, PREC: tl.constexpr):
+    """x in the dtype that `dot` multiplies. Cast BEFORE a transpose: a float32 tile in a right operand's layout holds
+    the whole matrix in every warp, 128 registers a thread at 64 x 64."""
+    if PREC == "bf16":
+        r = x.to(tl.bfloat16)
+    elif PREC == "fp16":
+        r = x.to(tl.float16)
+    elif PREC == "bf16_emu":
+        r = x.to(tl.bfloat16).to(tl.float32)
+    else:
+        r = x
+    return r
+
+
+@triton.jit
+def dot_t(a, b, PREC: tl.constexpr):
+    """a @ b^T, b a register tile."""
+    return dot(a, tl.trans(operand(b, PREC)), PREC)
+
+
+@triton.jit
 def tile(p, rows, cols, stride, row_ok, col_ok, ACC: tl.constexpr):
     """Load p[rows, cols] as ACC, 0 outside. Pass rows along the last axis to get the tile transposed."""
     return tl.load(p + rows * stride + cols, mask=row_ok & col_ok, other=0.0).to(ACC)

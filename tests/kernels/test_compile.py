@@ -39,34 +39,25 @@ def test_linear_memory(case, cc):
     check(compile_case(case, cc))
 
 
-@pytest.mark.parametrize(("case", "cc"), [c for cc in (80, 90) for dtype in ("bf16", "fp32")
-                                          for c in default("newton_schulz", cc, dtype)[:2]])
+@pytest.mark.parametrize(("case", "cc"), [c for cc in (80, 90) for c in (*default("newton_schulz", cc, "bf16"),
+                                                                         *default("newton_schulz", cc, "fp32")[:2])])
 def test_newton_schulz(case, cc):
     check(compile_case(case, cc))
 
 
-@pytest.mark.parametrize("cc", [80, 90])
-def test_newton_schulz_of_the_largest_matrix_spills_within_bounds(cc):
-    """128 x 128: X, X X^T and its square fill the register file; a twelfth of a matrix row goes to local memory."""
-    check(compile_case(cases("newton_schulz", cc, "bf16")[2], cc), spill=512)
-
-
-@pytest.mark.parametrize(("case", "spill"), list(zip(cases("selfref_memory", 90, "bf16"), (256, SPILL, 1280, SPILL))),
-                         ids=["forward", "prepare", "chain", "rest"])
-def test_selfref_memory(case, spill):
-    """Five memories and their gradients fill the registers: the forward and the backward's chain spill, within
-    bounds."""
-    check(compile_case(case, 90), spill)
+CHAIN = {80: 512, 90: 256}         # the backward's chain of selfref_memory: over the limit, within these bounds
 
 
 @pytest.mark.parametrize("cc", [80, 90])
-def test_titans_memory(cc):
-    check(compile_case(cases("titans_memory", cc, "bf16")[0], cc))
+@pytest.mark.parametrize("part", range(4), ids=["forward", "prepare", "chain", "rest"])
+def test_selfref_memory(part, cc):
+    check(compile_case(cases("selfref_memory", cc, "bf16")[part], cc), CHAIN[cc] if part == 2 else SPILL)
 
 
-def test_mlp_memory():
-    """On sm_80 this forward spills 3 KB a thread (RESULTS.md): it fits, and is not held to the limit."""
-    check(compile_case(cases("mlp_memory", 90, "bf16")[0], 90))
+@pytest.mark.parametrize("operator", ["titans_memory", "mlp_memory"])
+@pytest.mark.parametrize("cc", [80, 90])
+def test_titans_and_mlp_memory(operator, cc):
+    check(compile_case(cases(operator, cc, "bf16")[0], cc))
 
 
 @triton.jit

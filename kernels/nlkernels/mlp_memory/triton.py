@@ -1,13 +1,11 @@
-"""The residual two-layer memory in one fused forward kernel: both weight matrices stay on chip.
+"""The residual two-layer memory in one fused forward kernel.
 
 One program per (batch, head) walks the chunks; the algebra is that of chunked.py, with S1 = W1^T (h, d) and S2 = W2^T
-(d, h). The update of S1 needs A^T on the left of a product; A goes through a scratch tensor and is loaded back
-transposed (a barrier orders the program's threads), since Triton 3.4-3.7.0 miscompiles a transposed register tile
-there on Hopper.
+(d, h). Five phases a chunk, and between them everything goes through scratch memory (which stays in the cache) in the
+tokens' dtype, as a product would round it anyway: kept in registers, the tiles of a chunk spilled 3 KB a thread on
+sm_80. A barrier orders the program's threads. The weights are updated in float32, in place.
 
-The backward is not fused: it recomputes through the chunked form in PyTorch. What the compiler says (d = h = 64, C
-    32, bf16):
-28 bytes spilled a thread on sm_90, but 3 KB on sm_80, where it will be slow.
+The backward is not fused: it recomputes through the chunked form in PyTorch.
 """
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nlkernels.blocks import block, decay, dot, settings, solve_rows, tile
+from nlkernels.blocks import block, decay, dot, dot_add, settings, solve_rows, tile
 from nlkernels.compile_check import Case
 from nlkernels.dispatch import compute_dtype
 from nlkernels.interpret import launch
@@ -26,81 +24,133 @@ from nlkernels.mlp_memory.chunked import chunked
 
 
 @triton.jit
-def mlp_memory_forward(q, k, v, la, wr, w1, w2, scratch, y, w1T, w2T, L, N, CHUNK,
+def write_rates(la, wr, r, mr, i):
+    """Of a chunk: h, g, g', g_C and h e^{g'}."""
+    h = tl.load(wr + r, mask=mr, other=0.0)
+    a = tl.load(la + r, mask=mr, other=0.0)
+    g = tl.cumsum(a, 0)
+    return h, g, g - a, tl.sum(a, 0), h * tl.exp(g - a)
+
+
+@triton.jit
+def put(p, x, ok):
+    tl.store(p, x.to(p.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
                        D: tl.constexpr, HID: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr, C: tl.constexpr,
                        ERASE: tl.constexpr, L2: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
                        ACC: tl.constexpr):
+    """w1, w2: the weights, updated in place; copies (2, D HID): theirs in the tokens' dtype, for products.
+
+    scratch (2 D + 2 HID, CHUNK): A = silu(K S2) and E2 (CHUNK, HID), then e1 and E1 (CHUNK, D).
+    """
     bh = tl.program_id(0).to(tl.int64)
     i, od, oh = tl.arange(0, C), tl.arange(0, BD), tl.arange(0, BH)
-    md, mh = od < D, oh < HID
+    md, mh, mi = od < D, oh < HID, i < CHUNK
     q += bh * L * D
     k += bh * L * D
     v += bh * L * D
     y += bh * L * D
     la += bh * L
     wr += bh * L
-    scratch += bh * CHUNK * HID
-    at1 = bh * D * HID + od[None, :] * HID + oh[:, None]                 # W1 (d, h), loaded as S1 (h, d)
-    at2 = bh * D * HID + oh[None, :] * D + od[:, None]                   # W2 (h, d), loaded as S2 (d, h)
-    m1, m2 = mh[:, None] & md[None, :], md[:, None] & mh[None, :]
-    S1 = tl.load(w1 + at1, mask=m1, other=0.0).to(ACC)
-    S2 = tl.load(w2 + at2, mask=m2, other=0.0).to(ACC)
+    w1 += bh * D * HID
+    w2 += bh * D * HID
+    c1 = copies + bh * 2 * D * HID                                       # W1 (d, h)
+    c2 = c1 + D * HID                                                    # W2 (h, d)
+    pA = scratch + bh * CHUNK * 2 * (D + HID)
+    pE2 = pA + CHUNK * HID
+    pe = pE2 + CHUNK * HID
+    pE1 = pe + CHUNK * D
+    m1, m2 = md[:, None] & mh[None, :], mh[:, None] & md[None, :]
+    at1, at2 = od[:, None] * HID + oh[None, :], oh[:, None] * D + od[None, :]
+    put(c1 + at1, tl.load(w1 + at1, mask=m1, other=0.0), m1)
+    put(c2 + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)
+    tl.debug_barrier()
     for n in range(0, N):
         r = n * CHUNK + i
-        mr = (i < CHUNK) & (r < L)
-        h = tl.load(wr + r, mask=mr, other=0.0).to(ACC)
-        a = tl.load(la + r, mask=mr, other=0.0).to(ACC)
-        g = tl.cumsum(a, 0)
-        gp = g - a
-        gC = tl.sum(a, 0)
+        mr = mi & (r < L)
+        ih, id = i[:, None] * HID + oh[None, :], i[:, None] * D + od[None, :]
+        here_h, here_d = mi[:, None] & mh[None, :], mi[:, None] & md[None, :]
+        # the hidden layer of the keys
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
-        z = dot(K, S2, PREC)
-        sig = tl.sigmoid(z)
-        A = z * sig
-        AS = dot(A, S1, PREC)
+        z = dot(K, tile(c2, od[:, None], oh[None, :] * D, 1, md[:, None], mh[None, :], ACC), PREC)
+        put(pA + ih, z * tl.sigmoid(z), here_h)
+        tl.debug_barrier()
+        # E1, the rows that W1 writes
+        A = tile(pA, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
+        AS = dot(A, tile(c1, oh[:, None], od[None, :] * HID, 1, mh[:, None], md[None, :], ACC), PREC)
         e1 = -tile(v, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         if L2:
-            e1 += K + AS
+            e1 += AS + tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
+        put(pe + id, e1, here_d)
+        h, g, gp, gC, s = write_rates(la, wr, r, mr, i)
         E1 = -h[:, None] * e1
-        E2 = -h[:, None] * dot(e1, tl.trans(S1), PREC) * sig * (1.0 + z * (1.0 - sig))
         if ERASE:
-            D_ = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :])
-            s = (h * tl.exp(gp))[:, None]
-            E1 = solve_rows(D_ * dot(A, tl.trans(A), PREC), E1 - s * AS, C)
-            E2 = solve_rows(D_ * dot(K, tl.trans(K), PREC), E2 - s * z, C)
-        tl.debug_barrier()                                               # the chunk before has been read
-        tl.store(scratch + i[:, None] * HID + oh[None, :], A, mask=(i < CHUNK)[:, None] & mh[None, :])
+            At = tile(pA, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
+            scores = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(A, At, PREC)
+            E1 = solve_rows(scores, E1 - s[:, None] * AS, C)
+        put(pE1 + id, E1, here_d)
+        tl.debug_barrier()
+        # E2, the rows that W2 writes
+        K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
+        z = dot(K, tile(c2, od[:, None], oh[None, :] * D, 1, md[:, None], mh[None, :], ACC), PREC)
+        e1 = tile(pe, i[:, None], od[None, :], D, mi[:, None], md[None, :], ACC)
+        E2 = dot(e1, tile(c1, od[:, None], oh[None, :], HID, md[:, None], mh[None, :], ACC), PREC)
+        sig = tl.sigmoid(z)
+        E2 = -h[:, None] * E2 * sig * (1.0 + z * (1.0 - sig))
+        if ERASE:
+            Kt = tile(k, r[None, :], od[:, None], D, mr[None, :], md[:, None], ACC)
+            scores = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(K, Kt, PREC)
+            E2 = solve_rows(scores, E2 - s[:, None] * z, C)
+        put(pE2 + ih, E2, here_h)
+        tl.debug_barrier()
+        # what is read
         Q = tile(q, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
-        hidden = dot(Q, S2, PREC)
-        if READ == "start":
-            Y = Q + dot(hidden * tl.sigmoid(hidden), S1, PREC)
-        else:
+        hidden = dot(Q, tile(c2, od[:, None], oh[None, :] * D, 1, md[:, None], mh[None, :], ACC), PREC)
+        if READ != "start":
             if READ == "before":
                 to = gp
                 keep = i[:, None] > i[None, :]
             else:
                 to = g
                 keep = i[:, None] >= i[None, :]
-            M = decay(to[:, None], g[None, :], keep)
-            lam = tl.exp(to)[:, None]
-            hidden = lam * hidden + dot(M * dot(Q, tl.trans(K), PREC), E2, PREC)
-            hidden = hidden * tl.sigmoid(hidden)
-            Y = Q + lam * dot(hidden, S1, PREC) + dot(M * dot(hidden, tl.trans(A), PREC), E1, PREC)
-        tl.store(y + r[:, None] * D + od[None, :], Y.to(y.dtype.element_ty), mask=mr[:, None] & md[None, :])
+            Kt = tile(k, r[None, :], od[:, None], D, mr[None, :], md[:, None], ACC)
+            E2 = tile(pE2, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
+            hidden = tl.exp(to)[:, None] * hidden
+            hidden = dot_add(decay(to[:, None], g[None, :], keep) * dot(Q, Kt, PREC), E2, hidden, PREC)
+        hidden = hidden * tl.sigmoid(hidden)
+        Y = dot(hidden, tile(c1, oh[:, None], od[None, :] * HID, 1, mh[:, None], md[None, :], ACC), PREC)
+        if READ != "start":
+            At = tile(pA, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
+            E1 = tile(pE1, i[:, None], od[None, :], D, mi[:, None], md[None, :], ACC)
+            Y = dot_add(decay(to[:, None], g[None, :], keep) * dot(hidden, At, PREC), E1, tl.exp(to)[:, None] * Y, PREC)
+        Y += tile(q, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
+        put(y + r[:, None] * D + od[None, :], Y, mr[:, None] & md[None, :])
+        tl.debug_barrier()
+        # W <- e^{g_C} W + (w E)^T n, n the layer's input
         w = tl.exp(gC - g)[None, :]
-        Kt = tile(k, r[None, :], od[:, None], D, mr[None, :], md[:, None], ACC)
-        S2 = tl.exp(gC) * S2 + dot(Kt * w, E2, PREC)
-        tl.debug_barrier()                                               # A is in the scratch tensor
-        At = tile(scratch, i[None, :], oh[:, None], HID, (i < CHUNK)[None, :], mh[:, None], ACC)
-        S1 = tl.exp(gC) * S1 + dot(At * w, E1, PREC)
-    tl.store(w1T + at1, S1, mask=m1)
-    tl.store(w2T + at2, S2, mask=m2)
+        Et = w * tile(pE1, i[None, :], od[:, None], D, mi[None, :], md[:, None], ACC)
+        A = tile(pA, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
+        W = dot_add(Et, A, tl.exp(gC) * tl.load(w1 + at1, mask=m1, other=0.0).to(ACC), PREC)
+        tl.debug_barrier()
+        tl.store(w1 + at1, W, mask=m1)
+        put(c1 + at1, W, m1)
+        tl.debug_barrier()
+        Et = w * tile(pE2, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
+        K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
+        W = dot_add(Et, K, tl.exp(gC) * tl.load(w2 + at2, mask=m2, other=0.0).to(ACC), PREC)
+        tl.debug_barrier()
+        tl.store(w2 + at2, W, mask=m2)
+        put(c2 + at2, W, m2)
+        tl.debug_barrier()
 
 
 def plan(d: int, hidden: int, chunk: int) -> dict[str, Any]:
     """Tile sizes and launch options; one stage, so that no load is moved before the barrier it waits for."""
     return {"D": d, "HID": hidden, "BD": block(d), "BH": block(hidden), "C": block(chunk),
-            "num_warps": 8 if max(block(chunk), block(hidden)) > 32 else 4, "num_stages": 1}
+            "num_warps": 4, "num_stages": 1}
 
 
 @torch.library.custom_op("nlkernels::mlp_memory", mutates_args=(),
@@ -109,10 +159,12 @@ def plan(d: int, hidden: int, chunk: int) -> dict[str, Any]:
 def mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, l2, read, erase):
     B, H, L, d = k.shape
     hidden = W2.shape[-2]
-    q, k, v, eta, W1, W2 = (x.contiguous() for x in (q, k, v, eta, W1, W2))
-    y, end1, end2 = torch.empty_like(q), torch.empty_like(W1), torch.empty_like(W2)
-    scratch = torch.empty(B, H, chunk, hidden, dtype=W1.dtype, device=q.device)
-    launch(mlp_memory_forward, (B * H,), q, k, v, alpha.log().contiguous(), eta, W1, W2, scratch, y, end1, end2, L,
+    q, k, v, eta = (x.contiguous() for x in (q, k, v, eta))
+    y = torch.empty_like(q)
+    end1, end2 = (x.clone(memory_format=torch.contiguous_format) for x in (W1, W2))           # updated in place
+    scratch = torch.empty(B, H, 2 * chunk * (d + hidden), dtype=q.dtype, device=q.device)
+    copies = torch.empty(B, H, 2 * d * hidden, dtype=q.dtype, device=q.device)
+    launch(mlp_memory_forward, (B * H,), q, k, v, alpha.log().contiguous(), eta, scratch, copies, y, end1, end2, L,
            -(-L // chunk), chunk, ERASE=erase, L2=l2, READ=read, **plan(d, hidden, chunk), **settings(q))
     return y, end1, end2
 
@@ -153,6 +205,7 @@ def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int = 64, chunk: int
     warps, stages = meta.pop("num_warps"), meta.pop("num_stages")
     meta |= {"ERASE": True, "L2": True, "READ": "start", "PREC": "tf32" if dtype == "fp32" else dtype,
              "ACC": tl.float32}
-    signature = {n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in ("q", "k", "v", "y") else "*fp32"
+    tokens = {"q", "k", "v", "y", "scratch", "copies"}
+    signature = {n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in tokens else "*fp32"
                  for n in mlp_memory_forward.arg_names if n not in meta}
     return [Case(mlp_memory_forward, signature, meta, warps, stages, label=f"{dtype} d{d} h{hidden} C{chunk}")]

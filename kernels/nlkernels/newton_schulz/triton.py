@@ -17,25 +17,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nlkernels.blocks import block, dot, dot_add, settings
+from nlkernels.blocks import block, dot_add, dot_t, settings
 from nlkernels.compile_check import Case
 from nlkernels.interpret import launch
 from nlkernels.newton_schulz.chunked import chunked
 
 
 @triton.jit
-def newton_schulz_kernel(g, out, a, b, c, eps, row_stride, col_stride, M: tl.constexpr, N: tl.constexpr,
+def newton_schulz_kernel(g, out, a, b, c, eps, M: tl.constexpr, N: tl.constexpr, TALL: tl.constexpr,
                          BM: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PREC: tl.constexpr,
                          ACC: tl.constexpr):
-    """One (M, N) matrix a program, M <= N after the strides have swapped the sides if need be."""
+    """One (M, N) matrix a program, M <= N; a TALL one lies in memory as (N, M). Strides are constants, or the addresses
+    alone would fill half of the registers."""
     at = tl.program_id(0).to(tl.int64) * M * N
     m, n = tl.arange(0, BM), tl.arange(0, BN)
     ok = (m[:, None] < M) & (n[None, :] < N)
-    where = at + m[:, None] * row_stride + n[None, :] * col_stride
+    if TALL:
+        where = at + n[None, :] * M + m[:, None]
+    else:
+        where = at + m[:, None] * N + n[None, :]
     X = tl.load(g + where, mask=ok, other=0.0).to(ACC)
     X = X / (tl.sqrt(tl.sum(tl.sum(X * X, 1), 0)) + eps)
     for _ in range(STEPS):
-        A = dot(X, tl.trans(X), PREC)
+        A = dot_t(X, X, PREC)
         X = dot_add(dot_add(c * A, A, b * A, PREC), X, a * X, PREC)
     tl.store(out + where, X.to(out.dtype.element_ty), mask=ok)
 
@@ -53,9 +57,8 @@ def newton_schulz_op(G, steps, a, b, c, eps):
     rows, cols = G.shape[-2:]
     out = torch.empty_like(G)
     M, N = min(rows, cols), max(rows, cols)
-    strides = (cols, 1) if rows <= cols else (1, cols)
-    launch(newton_schulz_kernel, (G.numel() // (rows * cols),), G, out, a, b, c, eps, *strides, M=M, N=N, STEPS=steps,
-           **plan(M, N), **settings(G))
+    launch(newton_schulz_kernel, (G.numel() // (rows * cols),), G, out, a, b, c, eps, M=M, N=N, TALL=rows > cols,
+           STEPS=steps, **plan(M, N), **settings(G))
     return out
 
 
@@ -92,8 +95,8 @@ def compile_cases(cc: int, dtype: str) -> list[Case]:
     for M, N in ((64, 64), (64, 128), (128, 128)):
         options = plan(M, N)
         warps = options.pop("num_warps")
-        meta = {"M": M, "N": N, **options, "STEPS": 5, "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
-        signature = {"g": f"*{dtype}", "out": f"*{dtype}", "row_stride": "i32", "col_stride": "i32",
-                     **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
+        meta = {"M": M, "N": N, "TALL": False, **options, "STEPS": 5, "PREC": "tf32" if dtype == "fp32" else dtype,
+                "ACC": tl.float32}
+        signature = {"g": f"*{dtype}", "out": f"*{dtype}", **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
         found.append(Case(newton_schulz_kernel, signature, meta, warps, label=f"{dtype} {M}x{N}"))
     return found
