@@ -1,6 +1,7 @@
 """The parallel forms equal the token loops, in float64, values and gradients."""
 from __future__ import annotations
 
+import importlib
 import itertools
 from functools import partial
 
@@ -17,12 +18,16 @@ from nlkernels import (
     newton_schulz,
 )
 
+CHUNKED = importlib.import_module("nlkernels.linear_memory.chunked")       # the module; the package shows its function
+SIDE_BY_SIDE = pytest.mark.parametrize("cached", [CHUNKED.CACHED, 0], ids=["all chunks at once", "one at a time"])
 CASES = list(itertools.product(("dot", "l2"), ("start", "before", "after"), (False, True)))
 
 
 @pytest.mark.eq(90, 92, 93)
+@SIDE_BY_SIDE
 @pytest.mark.parametrize(("objective", "read", "self_values"), CASES)
-def test_chunked_linear_memory_is_the_token_loop(inputs, rel, objective, read, self_values):
+def test_chunked_linear_memory_is_the_token_loop(inputs, rel, monkeypatch, objective, read, self_values, cached):
+    monkeypatch.setattr(CHUNKED, "CACHED", cached)
     for erases, decays, chunk, length in itertools.product((True, False), (True, False), (1, 8, 64), (1, 37)):
         x = inputs.linear(2, 2, length, 16, 12, self_values=self_values)
         x[4] = x[4] if erases else None
@@ -33,8 +38,11 @@ def test_chunked_linear_memory_is_the_token_loop(inputs, rel, objective, read, s
         assert max(map(rel, got, want)) < 1e-13, (erases, decays, chunk, length)
 
 
+@SIDE_BY_SIDE
 @pytest.mark.parametrize(("objective", "read", "self_values"), CASES)
-def test_gradients_of_the_chunked_form_are_those_of_the_loop(inputs, rel, objective, read, self_values):
+def test_gradients_of_the_chunked_form_are_those_of_the_loop(inputs, rel, monkeypatch, objective, read, self_values,
+                                                             cached):
+    monkeypatch.setattr(CHUNKED, "CACHED", cached)
     x = inputs.linear(1, 2, 21, 6, 5, self_values=self_values)
     grads = []
     for impl in ("reference", "chunked"):
@@ -127,6 +135,16 @@ def test_state_in_state_out_is_one_call(inputs, rel, impl):
         y1, M1 = run(*(a[:, :, :cut] for a in x), M0)
         y2, M2 = run(*(a[:, :, cut:] for a in x), M1)
         assert rel(torch.cat([y1, y2], 2), y) < 1e-13 and rel(M2, M) < 1e-13
+
+
+def test_what_is_worked_on_side_by_side():
+    """A small input whole, a large one chunk by chunk; 32 tokens only where the rule does not say how many."""
+    cpu = torch.device("cpu")
+    assert CHUNKED.cutting(2, 256, 64, 32, True, cpu) == (64, 4, 4)
+    assert CHUNKED.cutting(16, 1024, 64, 64, True, cpu) == (32, 32, 1)
+    assert CHUNKED.cutting(16, 1000, 64, 64, False, cpu) == (64, 16, 1)
+    assert CHUNKED.cutting(16, 1024, 64, 64, True, torch.device("meta")) == (64, 16, 16)
+    assert CHUNKED.cutting(16, 3, 64, 64, True, cpu) == (3, 1, 1)
 
 
 def test_repeated_keys_break_doubling_and_not_forward_substitution(inputs, rel):

@@ -38,11 +38,19 @@ def decay(to: Tensor, frm: Tensor, diagonal: int = 0) -> Tensor:
     return torch.exp((to[..., :, None] - frm[..., None, :]).tril_(diagonal))
 
 
-def chunks_at_once(sequences: int, chunks: int, C: int, width: int, device: torch.device) -> int:
-    """How many chunks are worked on side by side: all where there is no cache to stay in (a GPU, a compiler that
-    fuses) or where they fit it, else one."""
-    small = sequences * chunks * C * max(C, width) <= CACHED
-    return chunks if small or device.type != "cpu" or torch.compiler.is_compiling() else 1
+def cutting(sequences: int, length: int, chunk: int, width: int, free: bool, device: torch.device,
+            ) -> tuple[int, int, int]:
+    """(tokens a chunk, chunks, chunks that are worked on side by side).
+
+    All side by side where there is no cache to stay in (a GPU, a compiler that fuses) or where they fit it, else one;
+    then, if the rule leaves the chunk `free`, 32 tokens: half the score matrices for the price of more, smaller calls.
+    """
+    C = min(chunk, length)
+    N = -(-length // C)
+    if sequences * N * C * max(C, width) <= CACHED or device.type != "cpu" or torch.compiler.is_compiling():
+        return C, N, N
+    C = min(C, 32) if free else C
+    return C, -(-length // C), 1
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor | None, write: Tensor, M0: Tensor, *,
@@ -53,9 +61,8 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
     """
     batch, head, length, dk = k.shape
     dv = M0.shape[2]
-    C = min(chunk, length)
-    N = -(-length // C)
-    rows, m = batch * head, chunks_at_once(batch * head, N, C, max(dk, dv), q.device)
+    rows, free = batch * head, objective == "dot" and read != "start" and not self_values
+    C, N, m = cutting(rows, length, chunk, max(dk, dv), free, q.device)
 
     def cut(x: Tensor) -> Tensor:          # (rows, N, C, ...); tokens that pad neither write nor erase
         if fill := N * C - length:
