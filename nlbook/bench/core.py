@@ -29,6 +29,7 @@ class Report:
     rows: list[Row]
     aims: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    facts: dict = field(default_factory=dict)      # numbers behind the note, for --json
 
     def __getitem__(self, name: str) -> Row:
         return next(r for r in self.rows if r.name == name)
@@ -44,7 +45,7 @@ class Report:
 
     def as_dict(self) -> dict:
         return {"title": self.title, "baseline": self.baseline, "note": self.note, "aims": self.aims,
-                "rows": [vars(r) for r in self.rows]}
+                "facts": self.facts, "rows": [vars(r) for r in self.rows]}
 
 
 def compare(contestants: dict[str, Callable[[], object]], baseline: str, *, title: str = "", rounds: int = 15,

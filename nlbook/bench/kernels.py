@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,26 @@ def machine() -> Machine:
                    2 * m * dtype.itemsize / best(lambda: out.copy_(big)))
 
 
+def measured(report: Report, flops: float, size: float, on: Machine) -> Report:
+    """The report with its work: FLOPs, bytes, every form's share of the roof and its speed against every other form.
+
+    Args:
+        flops, size: FLOPs and bytes that the operator needs at least.
+    """
+    roof = max(flops / on.flops, size / on.bandwidth)
+    share = {r.name: roof / r.median for r in report.rows}
+    facts = {"flops": flops, "bytes": size, "roof_flops_per_second": on.flops, "roof_bytes_per_second": on.bandwidth,
+             "share_of_roof": share,
+             "times_faster_than": {r.name: {o.name: o.median / r.median for o in report.rows if o is not r}
+                                   for r in report.rows},
+             "device": on.device, "versions": versions()}
+    fast = report.rows[-1].name if on.device == "cuda" else "chunked"
+    note = (f"{flops / 1e9:.1f} GFLOP and {size / 1e6:.0f} MB at least; {fast} runs at "
+            f"{share[fast]:.0%} of this machine's roof ({on.flops / 1e9:.0f} GFLOP/s, "
+            f"{on.bandwidth / 1e9:.0f} GB/s, measured)")
+    return replace(report, note=note, facts=facts)
+
+
 def linear_memory_work(batch: int, head: int, length: int, d: int, chunk: int, itemsize: int) -> tuple[float, float]:
     """(FLOPs, bytes) of one forward: per chunk two C x C x d scores, a solve, one C x C x d and three C x d x d
     products."""
@@ -102,6 +122,25 @@ def _compiler_works() -> bool:
         return False
 
 
+def fla_forms() -> dict[str, Callable[..., tuple[Tensor, Tensor]]]:
+    """flash-linear-attention's delta and gated delta rule on our inputs (its layout is batch, length, head)."""
+    from fla.ops.delta_rule import chunk_delta_rule
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    def theirs(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).contiguous()
+
+    def delta(q, k, v, a, e, w, M0):
+        return chunk_delta_rule(theirs(q), theirs(k), theirs(v), theirs(w.to(q.dtype)), scale=1.0,
+                                output_final_state=True)
+
+    def gated(q, k, v, a, e, w, M0):
+        return chunk_gated_delta_rule(theirs(q), theirs(k), theirs(v), theirs(a.log()), theirs(w.to(q.dtype)),
+                                      scale=1.0, output_final_state=True)
+
+    return {"fla delta_rule": delta, "fla gated_delta_rule": gated}
+
+
 def linear_memory_reports(quick: bool, on: Machine) -> list[Report]:
     from nlkernels import linear_memory
     from nlkernels.linear_memory import chunked
@@ -119,12 +158,7 @@ def linear_memory_reports(quick: bool, on: Machine) -> list[Report]:
     if on.device == "cuda":
         forms["triton"] = lambda *a: linear_memory(*a, impl="triton")
         if importlib.util.find_spec("fla"):
-            from fla.ops.gated_delta_rule import chunk_gated_delta_rule
-            forms["fla gated_delta_rule"] = lambda q, k, v, a, e, w, M0: chunk_gated_delta_rule(
-                *(x.transpose(1, 2).contiguous() for x in (q, k, v)), a.log().transpose(1,
-                                                                                        2), w.to(q.dtype).transpose(1,
-                                                                                                                    2),
-                scale=1.0, output_final_state=True)
+            forms = {**fla_forms(), **forms}
 
     def forward(fn: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[], object]:
         def run() -> object:
@@ -139,7 +173,6 @@ def linear_memory_reports(quick: bool, on: Machine) -> list[Report]:
         return run
 
     flops, size = linear_memory_work(B, H, L, d, C, on.dtype.itemsize)
-    fast = "triton" if "triton" in forms else "chunked"
     found = []
     for what, wrap, factor, aims in (("forward", forward, 1.0, {"chunked": 1 / 8, "triton": 1 / 100}),
                                      ("forward and backward", both, 3.0, {"chunked": 1 / 20})):
@@ -147,11 +180,7 @@ def linear_memory_reports(quick: bool, on: Machine) -> list[Report]:
                          warmup=1,
                          title=f"linear_memory, {what}: B {B}, H {H}, L {L}, d {d}, {str(on.dtype)[6:]}, {on.device}",
                          aims={name: aim for name, aim in aims.items() if name in forms}, **on.timing)
-        roof = factor * max(flops / on.flops, size / on.bandwidth)
-        note = (f"{factor * flops / 1e9:.1f} GFLOP and {factor * size / 1e6:.0f} MB at least; {fast} runs at "
-                f"{roof / report[fast].median:.0%} of this machine's roof ({on.flops / 1e9:.0f} GFLOP/s, "
-                f"{on.bandwidth / 1e9:.0f} GB/s, measured)")
-        found.append(Report(report.title, report.baseline, report.rows, report.aims, note))
+        found.append(measured(report, factor * flops, factor * size, on))
     return found
 
 
@@ -172,8 +201,34 @@ def selfref_report(quick: bool, on: Machine) -> Report:
         return run
 
     title = f"selfref_memory, forward: B {B}, H {H}, L {L}, d {d}, {str(on.dtype)[6:]}, {on.device}"
-    return compare({name: form(impl) for name, impl in forms.items()}, "token loop", rounds=3 if quick else 7, warmup=1,
-                   title=title, **on.timing)
+    report = compare({name: form(impl) for name, impl in forms.items()}, "token loop", rounds=3 if quick else 7,
+                     warmup=1, title=title, **on.timing)
+    C = 64
+    flops = B * H * -(-L // C) * (8 * 2 * C * d * d + 2 * 2 * C * C * d + 3 * 2 * d ** 3)
+    return measured(report, float(flops), float(B * H * L * 3 * d * on.dtype.itemsize), on)
+
+
+def mlp_report(quick: bool, on: Machine) -> Report:
+    from nlkernels import mlp_memory
+
+    B, H, L, d = (8, 16, 4096, 64) if on.device == "cuda" else (4, 4, 256 if quick else 1024, 64)
+    C = 32
+    q, k, v, alpha, eta, *_ = inputs(B, H, L, d, on)
+    g = generator(1)
+    W1, W2 = (torch.randn(B, H, d, d, generator=g).to(on.device) / d ** 0.5 for _ in range(2))
+    forms = {"token loop": "reference", "chunked": "chunked", **({"triton": "triton"} if on.device == "cuda" else {})}
+
+    def form(impl: str) -> Callable[[], object]:
+        def run() -> object:
+            with torch.no_grad():
+                return mlp_memory(q, k, v, alpha, 0.5 * eta, W1, W2, chunk=C, impl=impl)
+        return run
+
+    title = f"mlp_memory, forward: B {B}, H {H}, L {L}, d {d}, h {d}, chunk {C}, {str(on.dtype)[6:]}, {on.device}"
+    report = compare({name: form(impl) for name, impl in forms.items()}, "token loop", rounds=3 if quick else 7,
+                     warmup=1, title=title, **on.timing)
+    flops = B * H * -(-L // C) * (7 * 2 * C * d * d + 4 * 2 * C * C * d)
+    return measured(report, float(flops), float(B * H * L * 4 * d * on.dtype.itemsize), on)
 
 
 def newton_schulz_report(quick: bool, on: Machine) -> Report:
@@ -187,9 +242,10 @@ def newton_schulz_report(quick: bool, on: Machine) -> Report:
     if on.device == "cuda":
         forms["triton"] = lambda: newton_schulz(G, impl="triton")
     flops = 5 * count * (2 * 2 * m * m * n + 2 * m ** 3)
-    return compare(forms, "one matrix at a time", rounds=5 if quick else 15,
-                   title=f"newton_schulz, 5 steps of {count} matrices {m} x {n}, {str(on.dtype)[6:]}, {on.device}",
-                   note=f"{flops / 1e9:.1f} GFLOP, {2 * G.numel() * on.dtype.itemsize / 1e6:.1f} MB", **on.timing)
+    report = compare(forms, "one matrix at a time", rounds=5 if quick else 15,
+                     title=f"newton_schulz, 5 steps of {count} matrices {m} x {n}, {str(on.dtype)[6:]}, {on.device}",
+                     **on.timing)
+    return measured(report, float(flops), float(2 * G.numel() * on.dtype.itemsize), on)
 
 
 def versions() -> str:
@@ -201,8 +257,8 @@ def versions() -> str:
 
 
 def suite(quick: bool = True) -> list[Report]:
-    """Forward, and forward with backward, of linear_memory; selfref_memory; newton_schulz. On CUDA also the fused
-    kernels."""
+    """Forward, and with backward, of linear_memory; the forwards of selfref_memory, mlp_memory and newton_schulz. On
+    CUDA also the fused kernels."""
     on = machine()
     if not quick and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:     # two processes sharing one cache break each other
         with tempfile.TemporaryDirectory() as folder:
@@ -213,6 +269,6 @@ def suite(quick: bool = True) -> list[Report]:
                 del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     else:
         found = linear_memory_reports(quick, on)
-    found += [selfref_report(quick, on), newton_schulz_report(quick, on)]
+    found += [selfref_report(quick, on), mlp_report(quick, on), newton_schulz_report(quick, on)]
     first = found[0]
-    return [Report(first.title, first.baseline, first.rows, first.aims, f"{first.note}\n  {versions()}"), *found[1:]]
+    return [replace(first, note=f"{first.note}\n  {versions()}"), *found[1:]]
