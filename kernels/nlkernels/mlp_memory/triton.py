@@ -33,6 +33,17 @@ def write_rates(la, wr, r, mr, i):
 
 
 @triton.jit
+def indices(n, L, CHUNK, NTH: tl.constexpr, D: tl.constexpr, HID: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr,
+            C: tl.constexpr):
+    """i, r, od, oh and their masks, anew for the NTH phase of chunk n: the zero is one that the compiler cannot know,
+    so that it does not keep every address in a register (README.md)."""
+    zero = (n >> (30 - NTH)) * 16
+    i, od, oh = tl.arange(0, C) + zero, tl.arange(0, BD) + zero, tl.arange(0, BH) + zero
+    r = n * CHUNK + i
+    return i, r, od, oh, i < CHUNK, (i < CHUNK) & (r < L), od < D, oh < HID
+
+
+@triton.jit
 def put(p, x, ok):
     tl.store(p, x.to(p.dtype.element_ty), mask=ok)
 
@@ -47,8 +58,8 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
     scratch (2 D + 2 HID, CHUNK): A = silu(K S2) and E2 (CHUNK, HID), then e1 and E1 (CHUNK, D).
     """
     bh = tl.program_id(0).to(tl.int64)
-    i, od, oh = tl.arange(0, C), tl.arange(0, BD), tl.arange(0, BH)
-    md, mh, mi = od < D, oh < HID, i < CHUNK
+    od, oh = tl.arange(0, BD), tl.arange(0, BH)
+    md, mh = od < D, oh < HID
     q += bh * L * D
     k += bh * L * D
     v += bh * L * D
@@ -69,30 +80,34 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
     put(c2 + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)
     tl.debug_barrier()
     for n in range(0, N):
-        r = n * CHUNK + i
-        mr = mi & (r < L)
-        ih, id = i[:, None] * HID + oh[None, :], i[:, None] * D + od[None, :]
-        here_h, here_d = mi[:, None] & mh[None, :], mi[:, None] & md[None, :]
+        i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 0, D, HID, BD, BH, C)
         # the hidden layer of the keys
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         z = dot(K, tile(c2, od[:, None], oh[None, :] * D, 1, md[:, None], mh[None, :], ACC), PREC)
-        put(pA + ih, z * tl.sigmoid(z), here_h)
+        put(pA + i[:, None] * HID + oh[None, :], z * tl.sigmoid(z), mi[:, None] & mh[None, :])
         tl.debug_barrier()
+        i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 1, D, HID, BD, BH, C)
         # E1, the rows that W1 writes
         A = tile(pA, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
         AS = dot(A, tile(c1, oh[:, None], od[None, :] * HID, 1, mh[:, None], md[None, :], ACC), PREC)
         e1 = -tile(v, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         if L2:
             e1 += AS + tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
-        put(pe + id, e1, here_d)
+        put(pe + i[:, None] * D + od[None, :], e1, mi[:, None] & md[None, :])
         h, g, gp, gC, s = write_rates(la, wr, r, mr, i)
         E1 = -h[:, None] * e1
         if ERASE:
+            put(pE1 + i[:, None] * D + od[None, :], E1 - s[:, None] * AS, mi[:, None] & md[None, :])
+            tl.debug_barrier()
+            i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 2, D, HID, BD, BH, C)
+            A = tile(pA, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
             At = tile(pA, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
             scores = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(A, At, PREC)
-            E1 = solve_rows(scores, E1 - s[:, None] * AS, C)
-        put(pE1 + id, E1, here_d)
+            E1 = solve_rows(scores, tile(pE1, i[:, None], od[None, :], D, mi[:, None], md[None, :], ACC), C)
+            tl.debug_barrier()                                           # the right side has been read
+        put(pE1 + i[:, None] * D + od[None, :], E1, mi[:, None] & md[None, :])
         tl.debug_barrier()
+        i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 3, D, HID, BD, BH, C)
         # E2, the rows that W2 writes
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         z = dot(K, tile(c2, od[:, None], oh[None, :] * D, 1, md[:, None], mh[None, :], ACC), PREC)
@@ -101,11 +116,17 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
         sig = tl.sigmoid(z)
         E2 = -h[:, None] * E2 * sig * (1.0 + z * (1.0 - sig))
         if ERASE:
+            put(pE2 + i[:, None] * HID + oh[None, :], E2 - s[:, None] * z, mi[:, None] & mh[None, :])
+            tl.debug_barrier()
+            i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 4, D, HID, BD, BH, C)
+            K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
             Kt = tile(k, r[None, :], od[:, None], D, mr[None, :], md[:, None], ACC)
             scores = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(K, Kt, PREC)
-            E2 = solve_rows(scores, E2 - s[:, None] * z, C)
-        put(pE2 + ih, E2, here_h)
+            E2 = solve_rows(scores, tile(pE2, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC), C)
+            tl.debug_barrier()
+        put(pE2 + i[:, None] * HID + oh[None, :], E2, mi[:, None] & mh[None, :])
         tl.debug_barrier()
+        i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 5, D, HID, BD, BH, C)
         # what is read
         Q = tile(q, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         hidden = dot(Q, tile(c2, od[:, None], oh[None, :] * D, 1, md[:, None], mh[None, :], ACC), PREC)
@@ -129,6 +150,9 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
         Y += tile(q, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         put(y + r[:, None] * D + od[None, :], Y, mr[:, None] & md[None, :])
         tl.debug_barrier()
+        i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 6, D, HID, BD, BH, C)
+        m1, m2 = md[:, None] & mh[None, :], mh[:, None] & md[None, :]
+        at1, at2 = od[:, None] * HID + oh[None, :], oh[:, None] * D + od[None, :]
         # W <- e^{g_C} W + (w E)^T n, n the layer's input
         w = tl.exp(gC - g)[None, :]
         Et = w * tile(pE1, i[None, :], od[:, None], D, mi[None, :], md[:, None], ACC)
@@ -199,8 +223,8 @@ def fused(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tenso
     return mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, objective == "l2", read, erase)
 
 
-def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int = 64, chunk: int = 32) -> list[Case]:
-    """The forward for d 64, h 64, chunk 32, read start."""
+def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int = 64, chunk: int = 64) -> list[Case]:
+    """The forward for d 64, h 64, chunk 64, read start."""
     meta = plan(d, hidden, chunk)
     warps, stages = meta.pop("num_warps"), meta.pop("num_stages")
     meta |= {"ERASE": True, "L2": True, "READ": "start", "PREC": "tf32" if dtype == "fp32" else dtype,
