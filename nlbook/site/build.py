@@ -9,7 +9,7 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nlbook import __version__, paper
@@ -151,22 +151,26 @@ def loaded(chapter: Chapter) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def copied(site: Site) -> set[str]:
-    """Pictures beside the notebooks, as they are."""
-    names = set()
-    for p in sorted((site.root / "notebooks" / "images").glob("*")):
-        site.save(f"images/{p.name}", p.read_bytes())
-        names.add(f"images/{p.name}")
-    return names
+def copied(site: Site) -> dict[str, tuple[int, int]]:
+    """Pictures beside the notebooks, as they are: name -> width and height."""
+    from PIL import Image
+    sizes, folder = {}, site.root / "notebooks"
+    for p in sorted((folder / "images").rglob("*")):
+        if p.is_file():
+            name = p.relative_to(folder).as_posix()
+            site.save(name, p.read_bytes())
+            with Image.open(p) as image:
+                sizes[name] = image.size
+    return sizes
 
 
 def scripts(names: Sequence[str]) -> list[str]:
     return [*(f"twins/{n}.js" for n in names), "assets/views.js", "assets/twins.js"] if names else []
 
 
-def chapter_page(site: Site, chapter: Chapter, twins: Twins, known: set[str], extra: set[str]) -> Page:
+def chapter_page(site: Site, chapter: Chapter, twins: Twins, known: set[str], extra: Mapping[str, tuple[int, int]]) -> Page:
     source = f"{chapter.stem}.ipynb"
-    writer = Writer(lambda link: page_of(link, source, known, extra))
+    writer = Writer(lambda link: page_of(link, source, known, extra), lambda src: extra.get(src))
     body = Renderer(writer, site.save, twins.markup).body(chapter)
     meta, facts = chapter.meta, []
     if chapter.minutes:
@@ -209,7 +213,7 @@ def shown(site: Site, chapters: Sequence[Chapter], twins: Twins, frames: Frames)
     return found
 
 
-def ledger_page(root: Path, known: set[str], extra: set[str]) -> Page:
+def ledger_page(root: Path, known: set[str], extra: Mapping[str, tuple[int, int]]) -> Page:
     md, data = root / "notebooks" / "ledger.md", root / "notebooks" / "ledger.json"
     if md.is_file():
         return reference.document(md, "ledger.html", "ledger.md", known, extra)

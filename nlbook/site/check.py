@@ -37,8 +37,12 @@ class Element:
     tag: str
     attrs: dict[str, str]
     parents: list[str]
-    text: str = ""
+    said: list[str] = field(default_factory=list)
     headed: bool = False  # a table with a <th> of its own
+
+    @property
+    def text(self) -> str:
+        return "".join(self.said)
 
 
 @dataclass
@@ -77,7 +81,8 @@ class Document(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         for e in self.open:
-            e.text += data
+            if e.tag != "span":  # a listing has thousands, and nobody asks what they say
+                e.said.append(data)
 
     def all(self, *tags: str) -> Iterator[Element]:
         return (e for e in self.elements if e.tag in tags)

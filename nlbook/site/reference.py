@@ -13,7 +13,7 @@ from nlbook.paper.equations import STATUS
 from nlbook.site.cells import Chapter
 from nlbook.site.maths import inline, mathml, plain
 from nlbook.site.page import Page
-from nlbook.site.text import Heading, Writer, page_of
+from nlbook.site.text import Heading, Writer, page_of, target
 
 KIND = {"ok": "ok", "conv": "ok", "slip": "slip"}  # status -> the colour of its badge; the others are neither
 
@@ -156,12 +156,12 @@ def picture_name(frame: Any) -> str:
 
 
 # ---- what lies in files ---------------------------------------------------------------------------------------------
-def document(path: Path, href: str, here: str, pages: set[str], extra: set[str]) -> Page:
+def document(path: Path, href: str, here: str, pages: set[str], extra: Mapping[str, tuple[int, int]]) -> Page:
     """A Markdown file of notebooks/ as a page: the ledger, a page for teachers."""
     source = path.read_text(encoding="utf-8")
     if source.startswith("---\n"):
         source = source.split("---\n", 2)[2]
-    writer = Writer(lambda link: page_of(link, here, pages, extra))
+    writer = Writer(lambda link: page_of(link, here, pages, extra), lambda src: extra.get(target(src, here)))
     made = writer.render(source)
     title = next((h.title for h in writer.headings if h.level == 1), path.stem.replace("_", " ").capitalize())
     if not any(h.level == 1 for h in writer.headings):

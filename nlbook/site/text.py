@@ -4,7 +4,7 @@ from __future__ import annotations
 import html
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,13 +37,15 @@ class Writer:
     """Renders the Markdown of one page and keeps its headings.
 
     resolve(href) -> the address on the site, or None where there is no such page (the link becomes plain words).
+    size(src) -> width and height of a picture, where they are known.
     """
 
-    def __init__(self, resolve: Callable[[str], str | None]) -> None:
+    def __init__(self, resolve: Callable[[str], str | None],
+                 size: Callable[[str], tuple[int, int] | None] = lambda _src: None) -> None:
         from markdown_it import MarkdownIt
         from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-        self.resolve = resolve
+        self.resolve, self.size = resolve, size
         self.headings: list[Heading] = []
         self.taken: set[str] = {"main", "top"}
         self.md = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -85,7 +87,10 @@ class Writer:
                 dropped -= 1
                 continue
             elif c.type == "image":
-                c.attrSet("src", self.resolve(str(c.attrGet("src"))) or "")
+                src = str(c.attrGet("src"))
+                c.attrSet("src", self.resolve(src) or "")
+                for name, pixels in zip(("width", "height"), self.size(src) or ()):
+                    c.attrSet(name, str(pixels))
             kept.append(c)
         return kept
 
@@ -116,7 +121,12 @@ def preformatted(text: str, label: str = "Output") -> str:
     return f'<pre class="out" tabindex="0" role="region" aria-label="{html.escape(label)}">{html.escape(text)}</pre>\n'
 
 
-def page_of(href: str, here: str, pages: set[str], extra: set[str]) -> str | None:
+def target(href: str, here: str) -> str:
+    """The file, below notebooks/, that a link in the source `here` names."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(here), href.partition("#")[0]))
+
+
+def page_of(href: str, here: str, pages: Collection[str], extra: Collection[str]) -> str | None:
     """Where a link in the source `here` (a path below notebooks/) leads on the site; None if to no page of it.
 
     pages: the sources that become pages (`01_a.ipynb`, `teaching/x.md`); extra: files that are copied as they are.
@@ -124,9 +134,9 @@ def page_of(href: str, here: str, pages: set[str], extra: set[str]) -> str | Non
     if re.match(r"[a-z]+:", href) or href.startswith("#"):
         return href
     path, _, fragment = href.partition("#")
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
-    if target in extra:
+    to = target(href, here)
+    if to in extra:
         return href
-    if target not in pages:
+    if to not in pages:
         return None
     return re.sub(r"\.(ipynb|md)$", ".html", path) + (f"#{fragment}" if fragment else "")
