@@ -146,7 +146,8 @@ RANKS = [
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # Data makers stand at the bottom. These files of tasks/ are experiments: they run whole rooms and rank with training.
 EXPERIMENTS = {
-    "ablation", "chunking", "continual_methods", "diagrams", "meta", "optim_race", "rates", "stage", "text_lm",
+    "ablation", "capstone", "chunking", "continual_methods", "diagrams", "meta", "optim_race", "rates", "reading",
+    "stage", "text_lm",
     "trials", "trials_continual", "trials_diagrams", "trials_optim", "formal_race", "identities",
     "five", "parity", "selfwrite",
     "hope_race",
