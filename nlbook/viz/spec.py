@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nlbook.errors import NLBookError
+from nlbook.errors import NLBookError, need
 from nlbook.viz.state import Param, State
 from nlbook.viz.style import book_style
 
@@ -126,7 +126,9 @@ def _files() -> dict[str, str]:
     """Key -> module of every picture that lies in this folder: v2_interference.py holds v2."""
     package = importlib.import_module("nlbook.viz")
     names = [m.name for m in pkgutil.iter_modules(package.__path__)]
-    found = {n.partition("_")[0]: n for n in names if n[0] == "v" and n[1:2].isdigit() and "_" in n}
+    ours = [n for n in names if n[0] == "v" and n[1:2].isdigit() and "_" in n]
+    found = {n.partition("_")[0]: n for n in ours}
+    need(len(found) == len(ours), "nlbook/viz", ours, "one file a key")
     return dict(sorted(found.items(), key=lambda item: int(item[0][1:])))
 
 

@@ -166,7 +166,7 @@ def held_back() -> float:
     """How well the document facts are known after 128 tokens when M_mem is held at its start."""
     # BEGIN SOLUTION
     from nlbook import viz
-    return viz.load("v12:hold=M_mem").facts["known_document"]
+    return viz.load("v13:hold=M_mem").facts["known_document"]
     # END SOLUTION
 
 
@@ -233,7 +233,7 @@ ITEMS: list = [
         solution=cache_length, units={"hundred": 100},
         wrong={778: "A token adds a key *and* a value: 64 numbers, not 32.", 64: "That is what one token adds, in numbers."}),
     ReadPicture(
-        id="10-picture", title="Without its memory", objective="10.3", minutes=3, difficulty=1, within=0.15, view="v12:hold=M_mem",
+        id="10-picture", title="Without its memory", objective="10.3", minutes=3, difficulty=1, within=0.15, view="v13:hold=M_mem",
         prompt="Hold M memory at its start, and ask after 128 tokens: with what probability does the model give the true value of a document fact, on average over d, e, f?",
         hints=("Set the first control to M_mem.", "The numbers stand at the right of the lowest panel.", "Take the mean of the three of d, e and f."),
         solution=held_back),
