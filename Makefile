@@ -10,7 +10,7 @@ BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend 
 
 INSTALL := $(BIN)/uv pip install -q -p $(BIN)/python $(BACKEND) -c constraints.txt
 
-.PHONY: help setup dev course lab test test-full lint run book bench env-file lock clean
+.PHONY: help setup dev course lab test test-full lint run book site bench env-file lock clean
 help:        ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -50,6 +50,10 @@ run: setup  ## every notebook once, with quick parameters
 
 book: dev  ## rebuild notebooks/*.ipynb from notebooks/src/*.md
 	$(BIN)/nlbook notebooks build
+
+site: setup  ## the book as static pages in build/site
+	$(INSTALL) -e '.[site]'
+	$(BIN)/nlbook build
 
 bench: setup  ## ratios, measured here
 	$(BIN)/nlbook bench
