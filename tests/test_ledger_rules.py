@@ -106,7 +106,7 @@ def test_table5(numbers, word):
 def test_table5_in_the_papers_layout():
     head, rows = formal.our_rows(recognised(6, 3, 0))
     assert len(head) == 13 and [r[0] for r in rows] == list(formal.METHODS)
-    assert rows[4][:3] == [formal.HOPE, "96", "96"] and rows[4][-1] == "94"
+    assert rows[4][:3] == [formal.HOPE, "96.0 ± 0.1", "96.0 ± 0.1"] and rows[4][-1] == "94.0 ± 0.1"
 
 
 # ---- facts in long texts ---------------------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ ONE_RATE = ("Two learning rates (0.01, 0.02; full: four) are tried for each meth
             "that is used for nothing else; the better one serves in all small tasks.")
 
 
+EDGE = ("Nearly all methods chose the larger of two rates, the edge of the search, and 200 steps are short: this "
+        "compares how soon models learn. Options of Hope were not searched here as chapter 10 does.")
+
+
 def named(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Settings by method for functions that take `method`."""
     return {m: {"method": m} for m in methods}

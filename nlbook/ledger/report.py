@@ -215,13 +215,19 @@ def seeds(e: Entry) -> str:
 
 
 def choices(e: Entry) -> str:
-    """What tuning varied, and each group's choice."""
-    varied = sorted({k for c in e["tuning"] for k in c["settings"]
-                     if len({json.dumps(d["settings"].get(k)) for d in e["tuning"] if _method(d) == _method(c)}) > 1
-                     and k != "seed"})
-    picked = {_method(c): ", ".join(f"{k} {c['settings'][k]}" for k in varied if k in c["settings"])
-              for c in e["cells"]}
-    return "; ".join(f"{g}: {p}" for g, p in picked.items() if p) + "."
+    """What tuning varied, and what each method chose."""
+    tries: dict[str, list[Entry]] = {}
+    for c in e["tuning"]:
+        tries.setdefault(_method(c), []).append(c["settings"])
+    varied = {m: sorted(k for k in s[0] if k != "seed" and len({json.dumps(x[k]) for x in s}) > 1)
+              for m, s in tries.items()}
+    picked: dict[str, list[str]] = {}
+    for c in e["cells"]:
+        own = max((m for m in tries if _method(c).startswith(m)), key=len, default="")
+        words = ", ".join(f"{k} {c['settings'][k]}" for k in varied.get(own, ()) if k in c["settings"])
+        if words and own not in picked.setdefault(words, []):
+            picked[words].append(own)
+    return "; ".join(f"{', '.join(methods)}: {words}" for words, methods in picked.items()) + "."
 
 
 def _method(cell: Entry) -> str:

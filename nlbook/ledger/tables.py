@@ -35,6 +35,11 @@ def spread(results: Results, group: str, metric: str, form: str = ".3f") -> str:
     return f"{m} ± {format(sd(results, group, metric), form)}" if len(values(results, group, metric)) > 1 else m
 
 
+def percent(results: Results, group: str, metric: str) -> str:
+    """A share as '98.2 ± 1.1' percent over seeds."""
+    return f"{100 * mean(results, group, metric):.1f} ± {100 * sd(results, group, metric):.1f}"
+
+
 def gap(results: Results, a: str, b: str, metric: str) -> tuple[float, float]:
     """mean(a) - mean(b), and the standard error of that difference."""
     x, y = values(results, a, metric), values(results, b, metric)

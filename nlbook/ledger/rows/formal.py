@@ -5,7 +5,7 @@ from typing import Any
 
 from nlbook.ledger.plan import SEEDS, TUNING_SEEDS, named
 from nlbook.ledger.row import Cell, Results, Row, Verdict
-from nlbook.ledger.tables import chosen, mean, tuning_cells
+from nlbook.ledger.tables import chosen, mean, percent, tuning_cells
 from nlbook.paper import table
 
 FUNCTION = "nlbook.tasks.formal_race:race"
@@ -62,7 +62,7 @@ def judge(r: Results) -> Verdict:
 def our_rows(r: Results) -> tuple[list[str], list[list[str]]]:
     """The paper's layout: a method a row, two bins a language, percent."""
     head = ["", *(f"{name} {b}" for name in LANGUAGES.values() for b in ("Bin0", "Bin1"))]
-    rows = [[m, *(f"{100 * mean(r, f'{m}: {x}', b):.0f}" if f"{m}: {x}" in r else "" for x in LANGUAGES for b in ("bin0", "bin1"))]
+    rows = [[m, *(percent(r, f"{m}: {x}", b) if f"{m}: {x}" in r else "" for x in LANGUAGES for b in ("bin0", "bin1"))]
             for m in METHODS]
     return head, rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.ledger import plan
-from nlbook.ledger.plan import BASELINES, ONE_RATE, SAME, SEEDS
+from nlbook.ledger.plan import BASELINES, EDGE, ONE_RATE, SAME, SEEDS
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import BEST_RULE, SURE, best_of_all
 from nlbook.ledger.tables import gap, mean, spread, values
@@ -103,7 +103,7 @@ ROWS = [
         paper=table(2), setup=SETUP, baselines=SAME, tuning=tuning, cells=cells, judge=judge_table2,
         rule="On nats per value above the entropy rate: " + BEST_RULE.format(ours="Hope", near="Titans") + ".",
         columns=COLUMNS, chapters=("10",),
-        limits="A language of 18 tokens says nothing about text. A few hundred steps measure how soon a model learns to look back "
+        limits=EDGE + " A language of 18 tokens says nothing about text. A few hundred steps measure how soon a model learns to look back "
                "as much as what it can reach.",
         scale="out of reach: 760M and 1.3B parameters on 30B and 100B tokens."),
     Row(
@@ -128,7 +128,7 @@ ROWS = [
              "seeds in nats above the entropy rate. Reproduced if at least 6 of the 7 parts help and none hurts; partly if at least 3 help "
              "and more help than hurt; else not reproduced. The paper's own table has one that does not help (q, 12.19 against 12.24).",
         columns=COLUMNS, chapters=("10",),
-        limits="200 steps, one learning rate for all variants, and matrix memories: a part may help a larger model that is "
+        limits=EDGE + " 200 steps, one learning rate for all variants, and matrix memories: a part may help a larger model that is "
                "trained longer. Differences below two standard errors of three seeds are not seen.",
         scale="out of reach: the 1.3B model of Table 2."),
 ]

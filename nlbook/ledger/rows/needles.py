@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.ledger import plan
-from nlbook.ledger.plan import ONE_RATE, SAME, SEEDS
+from nlbook.ledger.plan import EDGE, ONE_RATE, SAME, SEEDS
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import SURE, against_best, best_of_all, spreads
 from nlbook.ledger.tables import gap, mean, values
@@ -120,7 +120,7 @@ ROWS = [
         rule="On the mean accuracy over counts and lengths, differences under one point or two standard errors are level. Reproduced if Hope is "
              "better than gated delta and Titans, and Hope-Attention no worse than the Transformer; partly if Hope is level with the best of "
              "the two, or better than Titans; else not reproduced.",
-        limits="Facts of two tokens in noise, lengths of up to 192 tokens; RULER has sentences, and prompts of 4K to 16K tokens.",
+        limits=EDGE + " Facts of two tokens in noise, lengths of up to 192 tokens; RULER has sentences, and prompts of 4K to 16K tokens.",
         scale="out of reach: models trained on 50B tokens, contexts of 4K to 16K.", chapters=("10",)),
     Row(
         id="fig7", title="number of levels, and the slowest", source="Fig. 7",
@@ -145,6 +145,6 @@ ROWS = [
         rule="Reproduced if at the longest text Hope has at least 90% of its accuracy at the length of training and is better than every baseline "
              "by more than one point and two standard errors; partly if one of the two holds; not reproduced otherwise, or if Hope has less "
              "than half of the answers right at the length of training.",
-        limits="One hop, no language; 768 tokens are far from 10M, and the hay is noise of the same kind as in training.",
+        limits=EDGE + " One hop, no language; 768 tokens are far from 10M, and the hay is noise of the same kind as in training.",
         scale="out of reach: contexts of 10M tokens.", chapters=("10",)),
 ]

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from nlbook.ledger import plan
-from nlbook.ledger.plan import BASELINES, ONE_RATE, SAME
+from nlbook.ledger.plan import BASELINES, EDGE, ONE_RATE, SAME
 from nlbook.ledger.row import Cell, Results, Row, Verdict
 from nlbook.ledger.rules import against_best, best_of_all
-from nlbook.ledger.tables import mean
+from nlbook.ledger.tables import percent
 from nlbook.paper import table
 from nlbook.tasks.mad import TASKS
 
@@ -52,7 +52,7 @@ def judge_table4(r: Results) -> Verdict:
 def rows_of(tasks: tuple[str, ...]) -> Any:
     def table_of(r: Results) -> tuple[list[str], list[list[str]]]:
         return ["accuracy in percent", *tasks], [
-            [m, *(f"{100 * mean(r, f'{m}: {t}', 'accuracy'):.1f}" for t in tasks)] for m in METHODS if all(f"{m}: {t}" in r for t in tasks)]
+            [m, *(percent(r, f"{m}: {t}", "accuracy") for t in tasks)] for m in METHODS if all(f"{m}: {t}" in r for t in tasks)]
     return table_of
 
 
@@ -69,7 +69,7 @@ ROWS = [
         rule="On accuracy, differences under one point count as level: reproduced if Hope is better than every attention-free model and the "
              "Transformer is better than all of them, by more than two standard errors; partly if one of the two holds, or Hope is level with "
              "the best attention-free model or better than Titans; else not reproduced.",
-        limits="Single-token keys and values. The paper's six sets ask questions about web pages and articles.",
+        limits=EDGE + " Single-token keys and values. The paper's six sets ask questions about web pages and articles.",
         scale="out of reach: trained language models on SWDE, NQ, DROP, FDA, SQuAD and TQA.", chapters=("10",)),
     Row(
         id="table4", title="the MAD tasks", source="Table 4",
@@ -80,6 +80,6 @@ ROWS = [
         rule="On accuracy, task by task, Hope against the best baseline; differences under one point or two standard errors count as level. "
              "Reproduced if Hope is better in at least 3 of the 5 tasks and worse in none; partly if better or level in at least 3; else not "
              "reproduced.",
-        limits="Small versions of the five tasks, short training; where all models reach 100% a task cannot tell them apart.",
+        limits=EDGE + " Small versions of the five tasks, short training; where all models reach 100% a task cannot tell them apart.",
         scale="out of reach in time: the benchmark trains each model on many sizes of each task.", chapters=("10",)),
 ]
