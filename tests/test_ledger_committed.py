@@ -12,21 +12,16 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SOURCES = ["table1", "table2", "table3", "table4", "table5", "table6", "fig4", *(f"fig{n}" for n in range(6, 13))]
 
 
-WAITING: set[str] = {"table6"}
-"""Rows whose rule is committed and whose run is not: `nlbook ledger --only` each of them, then empty this set."""
-
-
 def test_every_table_and_figure_has_its_row():
     held = report.load(NOTEBOOKS / "ledger.json")
     for source in SOURCES:
         assert find(source).claim and find(source).rule, source
-        assert source in WAITING or held[source]["verdict"]["word"], source
-    assert not WAITING & set(held), "these have been run: take them out of WAITING"
+        assert held[source]["verdict"]["word"], source
 
 
 def test_the_committed_ledger_is_in_step():
     """Same rules, same settings, and verdicts and words that follow from the numbers."""
-    wrong, _ = report.out_of_step([r for r in all_rows() if r.id not in WAITING], NOTEBOOKS)
+    wrong, _ = report.out_of_step(all_rows(), NOTEBOOKS)
     assert not wrong, wrong
 
 
@@ -75,8 +70,6 @@ def test_a_cheap_row_comes_out_again():
     """One cell of the committed ledger, rerun on this machine. Floating point differs a little from one to another, and
     training spreads that: the accuracy may move, the settings and the order of size may not.
     """
-    if "table3" in WAITING:
-        pytest.skip("not run yet")
     kept = next(c for c in report.load(NOTEBOOKS / "ledger.json")["table3"]["cells"]
                 if c["name"].startswith("Transformer"))
     again = engine.do(Cell(kept["name"], kept["function"], kept["settings"]))

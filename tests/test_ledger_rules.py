@@ -61,6 +61,17 @@ def test_table6(helps, hurts, word):
     assert language.judge_table6(ablated(helps, hurts)).word == word
 
 
+def test_what_the_rows_say_of_chapter_10():
+    import json
+
+    from nlbook import data
+    rows = {n: r["all"] for n, r in json.loads(data.path("hope_ablation.json").read_text(encoding="utf-8"))["rows"].items()}
+    assert round(sum(rows["Hope"]) / 3, 2) == 0.10 and round(sum(rows["gated delta"]) / 3, 2) == 0.02
+    worse = {n: [b > a for a, b in zip(rows["Hope"], r)] for n, r in rows.items()}
+    assert all(all(worse[n]) for n in ("without DGD", "without decay", "with momentum"))
+    assert all(0 < sum(worse[n]) < 3 for n in ("without CMS", "M_k fixed", "M_v fixed", "with M_q"))
+
+
 # ---- recall ----------------------------------------------------------------------------------------------------------
 def recalled(hope: float, titans: float, free: float, transformer: float, task: str = "recall") -> dict:
     names = {"Hope": hope, "Titans": titans, "linear attention": free, "gated delta": free, "Transformer": transformer}
