@@ -18,7 +18,7 @@ from nlbook.check.define import Estimate, Exercise, Explain, Implement, Order
 from nlbook.check.questions import Question
 from nlbook.check.testing import table, verdict
 from nlbook.check.values import digits
-from nlbook.course import minutes, tasks
+from nlbook.course import demos, minutes, tasks
 from nlbook.course.release import Sheet, after_title
 
 
@@ -96,7 +96,7 @@ def by_hand(folder: Path, number: str) -> str:
     if not path.is_file():
         return ""
     text = path.read_text(encoding="utf-8")
-    return text.split("<!-- made by", 1)[0].split("\n", 1)[1].strip()
+    return text.split("## Demonstrations", 1)[0].split("\n", 1)[1].strip()
 
 
 def annotate(made: Sheet, folder: Path, drop: Iterable[str] = ()) -> None:
@@ -110,7 +110,8 @@ def annotate(made: Sheet, folder: Path, drop: Iterable[str] = ()) -> None:
             for call in tasks.calls(cell.source, name):
                 id = tasks.first_text(call)
                 _behind(made, cell, of_question(registry.find(id, Question)), f"note-{id}")
-    text = f"**Teacher's notes.** {by_hand(folder, chapter.number)}\n\n{sections(chapter, drop)}"
+    parts = [by_hand(folder, chapter.number), demos.table(chapter.number), sections(chapter, drop)]
+    text = "**Teacher's notes.**\n\n" + "\n\n".join(p for p in parts if p)
     after_title(made.nb, new_markdown_cell(text, id="course-notes"))
 
 

@@ -65,6 +65,7 @@ def with_prompt(solved: str, stub: str, name: str) -> str:
     begun = next(line for line in lines if line.strip() == BEGIN)
     assert begun.startswith(indent)
     prompt = [f'{indent}""" # BEGIN PROMPT', *_body(stub, name), f'{indent}""" # END PROMPT']
+    lines[lines.index(begun)] = f"{begun} NO PROMPT"  # or otter would put an ellipsis there
     return "\n".join([*lines[: at + 1], *prompt, *lines[at + 1 :]])
 
 

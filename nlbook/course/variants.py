@@ -70,7 +70,7 @@ def fixed() -> list[str]:
 def facts(view: str) -> dict[str, float]:
     from nlbook import viz
 
-    return dict(viz.load(view).facts)
+    return dict(viz.find(view.partition(":")[0]).facts(view))
 
 
 def apart_from(answer: float, wrong: dict[float, str], share: float = 0.12) -> dict[float, str]:

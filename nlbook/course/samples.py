@@ -1,0 +1,73 @@
+"""Three submissions to try the grading with: one right, one with an answer missing and a wrong number, one
+that hangs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from nlbook.check.source import BEGIN, END
+from nlbook.course.bank import Choice
+from nlbook.course.exam import find
+from nlbook.course.grade import assignments
+from nlbook.course.tasks import is_function
+from nlbook.errors import NLBookError
+
+NAMES = ("ada", "ben", "cem")
+
+
+def answers(nb: NotebookNode) -> dict[str, NotebookNode]:
+    """The answer cells of a notebook by exercise."""
+    return {c.metadata.nbgrader.grade_id: c for c in nb.cells if c.metadata.get("nbgrader", {}).get("solution")}
+
+
+def make(course: Path, assignment: str) -> dict[str, float]:
+    """Write submitted/ada, ben and cem, and say how many points each should get.
+
+    ada has everything right; ben left the first function as it was handed out and answers the first number
+    wrongly; cem's
+    first function never returns.
+
+    Raises:
+        NLBookError: no such assignment in the folder.
+    """
+    if assignment not in assignments(course):
+        raise NLBookError(f"assignment: got {assignment!r}, expected one of {', '.join(assignments(course))}")
+    seed = json.loads((course / "course.json").read_text(encoding="utf-8"))["seeds"][assignment]
+    points = dict.fromkeys(NAMES, 0.0)
+    function_seen = number_seen = False
+    for path in sorted((course / "source" / assignment).glob("*.ipynb")):
+        solved = answers(nbformat.read(path, 4))
+        sheets = {name: nbformat.read(course / "release" / assignment / path.name, 4) for name in NAMES}
+        for id, cell in solved.items():
+            item = find(id, seed)
+            function = is_function(item)
+            first = function and not function_seen
+            wrong = not function and not isinstance(item, Choice) and not number_seen
+            function_seen, number_seen = function_seen or function, number_seen or wrong
+            for name, nb in sheets.items():
+                mine = answers(nb)[id]
+                if name == "ben" and first:
+                    continue
+                right = not ((name == "ben" and wrong) or (name == "cem" and first))
+                points[name] += item.points * right
+                mine.source = unmarked(cell.source)
+                if name == "ben" and wrong:
+                    mine.source = "answer = -123456.0"
+                if name == "cem" and first:
+                    name_of = item.solution.__name__  # type: ignore[attr-defined]
+                    mine.source = f"def {name_of}(*arguments):\n    while True:\n        pass"
+        for name, nb in sheets.items():
+            place = course / "submitted" / name / assignment
+            place.mkdir(parents=True, exist_ok=True)
+            nbformat.write(nb, place / path.name)
+    return points
+
+
+def unmarked(source: str) -> str:
+    """A solved cell without the marks."""
+    return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
