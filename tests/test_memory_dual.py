@@ -56,13 +56,14 @@ def test_gd_is_the_proximal_step_and_ftrl_is_all_steps_at_once(c, lr):
 
 
 @pytest.mark.eq(1)
-def test_one_gd_step_is_torch_sgd_to_the_last_bit():
+def test_one_gd_step_is_torch_sgd():
     W, x, target = case((4, 3, 0))
     p = nn.Parameter(W.clone())
     optimizer = torch.optim.SGD([p], lr=0.3)
     (0.5 * (p @ x - target).square().sum()).backward()
     optimizer.step()
-    assert torch.equal(p.detach(), proximal.gd_step(W, p.grad, 0.3))
+    # one rounding apart at most: some processors multiply and add in one instruction
+    torch.testing.assert_close(p.detach(), proximal.gd_step(W, p.grad, 0.3), atol=0, rtol=4e-16)
 
 
 @pytest.mark.eq(2)
