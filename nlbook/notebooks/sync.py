@@ -223,7 +223,8 @@ def same_outputs(a: NotebookNode, b: NotebookNode, tolerance: float = 0.0, image
 
     With `tolerance` 0 texts and image bytes must be equal. Otherwise a number in a text may differ by that fraction of
     itself, or by 1e-6, and a picture by that fraction of the full scale on average: other processors round otherwise.
-    `images=False` only counts the pictures: another version of matplotlib draws them anew.
+    `images=False` only counts the pictures: another version of matplotlib draws them anew. A cell with the tag "varies"
+    shows what training came to, which rounding can move far: with a tolerance, its words must agree, not its numbers.
     """
     a, b = normal(a, ""), normal(b, "")
     if [c.source for c in a.cells] != [c.source for c in b.cells]:
@@ -231,14 +232,15 @@ def same_outputs(a: NotebookNode, b: NotebookNode, tolerance: float = 0.0, image
     bad = []
     for i, (x, y) in enumerate(zip(a.cells, b.cells), 1):
         shown, again = _shown(x), _shown(y)
+        far = tolerance > 0 and "varies" in x.metadata.get("tags", [])
         if [m for m, _ in shown] != [m for m, _ in again]:
             bad.append(f"cell {i}: shows {[m for m, _ in shown]}, then {[m for m, _ in again]}")
             continue
         for (mime, was), (_, now) in zip(shown, again):
             if mime.startswith("image/"):
-                if images and not _same_picture(was, now, tolerance):
+                if images and not far and not _same_picture(was, now, tolerance):
                     bad.append(f"cell {i}: another picture ({mime})")
-            elif not _same_text(was, now, tolerance):
+            elif not _same_text(was, now, float("inf") if far else tolerance):
                 bad.append(f"cell {i}: {_first_difference(was, now)}")
     return bad
 
