@@ -35,14 +35,15 @@ course: .venv/.course  ## the environment, and what a teacher needs: student set
 lab: setup  ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_start_here.ipynb
 
-test: dev lint  ## lint, types and every test, the notebooks through papermill among them
+test: dev lint  ## lint, types and the tests, every notebook through papermill among them
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test-full: setup  ## the notebooks with their full parameters (long)
+test-full: dev  ## the slow tests too, and the notebooks with their full parameters (hours)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --slow --timeout 1500
 	$(BIN)/nlbook run --full
 
 run: setup  ## every notebook once, with quick parameters
