@@ -119,7 +119,6 @@ def test_tuned_harder_the_lead_shrinks():
     assert 0.8 < hard.ratio("bounded") < 1 and 5 <= hard.faster("heavy ball", "bounded") <= 11
 
 
-@pytest.mark.slow
 def test_on_36_valleys_the_verdict_depends_on_the_grid():
     """825 settings each, a tenth faster or slower: 18 to 10 with one grid, 10 to 19 with another."""
     valleys = [Valley(*v) for v in product((1.0, 5.0, 20.0), (0.5, 1.0, 2.0), (1.0, 2.0, 4.0, 8.0))]
@@ -181,7 +180,6 @@ def test_the_race_ties_but_for_the_printed_denominator():
     assert float(loss["M3 grad"].min()) > 5 * float(loss["M3 update"].max())
 
 
-@pytest.mark.slow
 def test_in_a_short_race_the_slow_memory_is_in_the_way():
     short = {n: torch.tensor([optim_race.run(n, 1e-2, seed=s, steps=100)[1] for s in SEEDS])
              for n in ("M3 update", "M3 fast only")}                # after 100 steps: better without
