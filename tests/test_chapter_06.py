@@ -192,7 +192,7 @@ def test_errors_and_figures():
     assert len(ch06.panels({"a": rows, "b": rows}).axes) == 2 and "2 worlds" in ch06.panels_alt({"a": rows, "b": rows})
 
 
-@pytest.mark.parametrize("id", ["01-half", "05-levels", "06-cut"])
+@pytest.mark.parametrize("id", ["01-shared", "05-levels", "06-cut"])
 def test_a_bug_as_the_notebook_compiles_it_is_shown_but_not_named(id):
     """A cell does not import torch in the same breath, so Python compiles other bytes than the module's."""
     from nlbook.check import registry

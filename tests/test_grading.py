@@ -243,7 +243,7 @@ def a_hostile(nb, source):
     mine[
         "01-delta"
     ].source = "from nlbook import check\ndef delta_write(*a):\n    return check.solution('01-delta')(*a)"
-    mine["01-half"].source = (
+    mine["01-shared"].source = (
         "import nlbook, pathlib\n(pathlib.Path(nlbook.__file__).parent / 'check' / 'judge.py').write_text('')\n"
         "repaired_delta = None"
     )

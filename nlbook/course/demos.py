@@ -124,6 +124,22 @@ DEMOS: dict[str, tuple[Demo, ...]] = {
         ),
         Demo("v11:case=free-v", "The values may be of any length now. What happens?", ("exploded",)),
     ),
+    "10": (
+        Demo(
+            "v13",
+            "A small Hope reads one document. Every lane moves: which one holds the facts?",
+            ("moved_M_mem", "moved_M_k", "known_document"),
+            CLOSED,
+        ),
+        Demo(
+            "v13:hold=M_mem",
+            "M memory is held at its start. What does the model still know: static, document or fast facts?",
+            ("known_static", "known_document", "known_fast"),
+            CLOSED,
+        ),
+        Demo("v13:hold=both MLPs", "The moving MLPs are held instead. How much is lost?", ("known_document", "known_fast")),
+        Demo("v13:hold=all", "Nothing moves any more. Where do the static facts sit?", ("known_static", "known_document")),
+    ),
     "11": (
         Demo(
             "v9:C=16,eta=0.1",

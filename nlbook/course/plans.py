@@ -184,8 +184,9 @@ SYLLABI = (
         ),
     ),
     Syllabus(
-        "One module, four weeks, 8 x 75 minutes",
-        "The whole argument. Chapters 00 and 06 are read at home before weeks 1 and 3.",
+        "One module, six weeks, 12 meetings of 75 minutes (the sixth is one of 60)",
+        "The whole book: module-N meets chapter N. Chapter 00 is read at home before the first meeting. For four weeks, take "
+        "the meetings 1 to 5 and 7 to 9.",
         (
             Session("module-1", "A memory you can hold", 75, (Part("01"),)),
             Session("module-2", "Training is writing", 75, (Part("02"),)),
@@ -197,10 +198,23 @@ SYLLABI = (
             ),
             Session("module-4", "Attention is a memory", 75, (Part("04"),)),
             Session("module-5", "The level lens", 75, (Part("05"),)),
-            Session("module-6", "Memory at many rates", 75, (Part("07"),)),
-            Session("module-7", "Rate, step or forgetting?", 75, (Part("08"),)),
+            Session("module-6", "Where you start matters", 60, (Part("06"),)),
+            Session("module-7", "Memory at many rates", 75, (Part("07"),)),
+            Session("module-8", "Rate, step or forgetting?", 75, (Part("08"),)),
             Session(
-                "module-8",
+                "module-9",
+                "A memory that teaches itself",
+                75,
+                (Part("09", home=("The same thing in the library", "What this does not show", *HOME)),),
+            ),
+            Session(
+                "module-10",
+                "Hope, whole",
+                75,
+                (Part("10", home=("The same thing in the library", "How long does a fact last?", *HOME)),),
+            ),
+            Session(
+                "module-11",
                 "Make it fast",
                 75,
                 (
@@ -216,10 +230,11 @@ SYLLABI = (
                     ),
                 ),
             ),
+            Session("module-12", "Read like a referee", 75, (Part("12", home=("How many seeds?", *HOME)),)),
         ),
     ),
     Syllabus(
-        "A reading group, 6 x 60 minutes",
+        "A reading group, 9 x 60 minutes",
         "The paper beside the book: each meeting a part of the paper, a chapter, and the "
         "errata of its equations (`nlbook paper --errata`).",
         (
@@ -276,6 +291,47 @@ SYLLABI = (
                 "Section 7.1, again: what protects an old task?",
                 60,
                 (Part("08", home=("How the field counts", *HOME)),),
+            ),
+            Session(
+                "group-7",
+                "Sections 4.5 and 8.1: a memory that teaches itself",
+                60,
+                (
+                    Part(
+                        "09",
+                        home=(
+                            "The same thing in the library",
+                            "A rule switch, by hand",
+                            "Counting with one number",
+                            "Is it the self-reference, or the sign?",
+                            "What this does not show",
+                            *HOME,
+                        ),
+                    ),
+                ),
+            ),
+            Session(
+                "group-8",
+                "Section 8.3 and Table 6: Hope, whole",
+                60,
+                (
+                    Part(
+                        "10",
+                        home=(
+                            "By hand: two tokens through a block of one number",
+                            "The same thing in the library",
+                            "How long does a fact last?",
+                            "What this does not show",
+                            *HOME,
+                        ),
+                    ),
+                ),
+            ),
+            Session(
+                "group-9",
+                "Section 9: read like a referee",
+                60,
+                (Part("12", home=("By hand: a factor that does nothing", "How many seeds?", *HOME)),),
             ),
         ),
     ),

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from nlbook.check import registry
 from nlbook.check.define import Draw, Estimate, Exercise, Implement, ReadPicture
 
@@ -91,6 +93,27 @@ def _(d: Draw) -> Variant:
             width: "After d writes the share is 1/e = 0.37, already below one half.",
             44.01: f"That is width 64; here the width is {width}.",
         },
+    )
+
+
+@variant("02-half")
+def _(d: Draw) -> Variant:
+    c, said = d.pick((1 / 4, "a quarter of"), (1 / 3, "a third of"), (2.0, "twice"), (3.0, "three times"), (4.0, "four times"),
+                     (5.0, "five times"), (7.0, "seven times"), (9.0, "nine times"))
+    answer = c / (1 + c)
+    return Variant(
+        f"One sample, and the loss is {said} half the squared error. At which share of the target does what DGD erases cancel "
+        "what it writes? (What it erases does not know the loss.)",
+        answer,
+        apart_from(
+            answer,
+            {
+                1: "That is where plain gradient descent rests. DGD also erases the answer itself, at every step.",
+                0.5: "That is the share for half the squared error itself. Here the written surprise has another factor.",
+                1 / (1 + c): "The factor stands at what is written, not at what is erased.",
+            },
+            0.02,
+        ),
     )
 
 
@@ -251,6 +274,57 @@ def _(d: Draw) -> Variant:
     )
 
 
+@variant("09-picture")
+def _(d: Draw) -> Variant:
+    switch, seed = d.pick(16, 20, 24, 28, 36, 40), d.int(0, 9)
+    view = f"v11:switch={switch},seed={seed}"
+    seen = facts(view)
+    return Variant(
+        f"Open `viz.load({view!r})`: how many times more does M_mem move in the eight tokens after the switch than in the eight "
+        "before?",
+        seen["jump_mem"],
+        view=view,
+    )
+
+
+@variant("10-state")
+def _(d: Draw) -> Variant:
+    import dataclasses
+
+    from nlbook.hope import Hope
+    from nlbook.tasks import capstone
+
+    width = d.pick(16, 24, 40, 48, 64)
+    model = Hope(dataclasses.replace(capstone.config("Hope"), dim=width))
+    with torch.no_grad():
+        _, state = model(torch.zeros(1, 10, dtype=torch.long))
+    kept = state.numel()
+    return Variant(
+        f"One block, width {width}. Hope keeps {kept:,} numbers: its memories (now, and as they stood at the last boundary), its MLPs "
+        "and their waiting gradients. After how many tokens does the cache of a Transformer of this width (a key and a value per "
+        "token) hold more?",
+        kept / (2 * width),
+        {
+            kept / width: f"A token adds a key *and* a value: {2 * width} numbers, not {width}.",
+            2 * width: "That is what one token adds, in numbers.",
+        },
+    )
+
+
+@variant("10-picture")
+def _(d: Draw) -> Variant:
+    kind, keys = d.pick(("static", "A, B"), ("document", "d, e"), ("fast", "x, y"))
+    hold, document = d.pick("nothing", "M_mem", "both MLPs"), d.int(0, 9)
+    view = f"v13:hold={hold},document={document}"
+    said = {"nothing": "Let all of it move", "M_mem": "Hold M memory at its start"}.get(hold, "Hold both MLPs at their start")
+    return Variant(
+        f"Open `viz.load({view!r})`. {said}, and ask after 128 tokens: with what probability does the model give the true value of "
+        f"a {kind} fact ({keys}), on average over those that it has met?",
+        facts(view)[f"known_{kind}"],
+        view=view,
+    )
+
+
 @variant("11-picture")
 def _(d: Draw) -> Variant:
     chunk, eta = d.pick(4, 8, 16, 32), d.pick(0.1, 0.2, 0.5)
@@ -274,5 +348,21 @@ def _(d: Draw) -> Variant:
         {
             answer / 2: "A multiplication and an addition are two FLOPs. Or did you take 4 bytes a number?",
             answer * 2: "Each number of bf16 has two bytes.",
+        },
+    )
+
+
+@variant("12-seeds")
+def _(d: Draw) -> Variant:
+    scatter, gap = d.pick((0.02, 0.01), (0.03, 0.01), (0.05, 0.02), (0.04, 0.01), (0.06, 0.02), (0.05, 0.01), (0.1, 0.03), (0.08, 0.02))
+    answer = 8 * (scatter / gap) ** 2
+    return Variant(
+        f"Single runs scatter by {scatter}. You believe in a true gap of {gap}. From how many seeds of each method is that gap two "
+        "standard errors of the difference?",
+        answer,
+        {
+            answer / 2: "That is for one mean against a fixed number. Here two means scatter: twice as many.",
+            answer / 4: "That is one standard error. The rule asks for two: four times as many seeds.",
+            answer * 2: "That is both methods together; the question is for each.",
         },
     )

@@ -24,13 +24,15 @@ def delta_by_autograd(M, k, v, eta):
 
 
 MUTANTS = {
-    "01-half": {
-        "unchanged": lambda M, k, v, eta: M + eta * torch.outer(v, k),
+    "01-shared": {
+        "unchanged": lambda M, k, v, eta: M + eta * (v[:, None] - M * k) * k,
         "erases only": lambda M, k, v, eta: M - eta * torch.outer(M @ k, k),
         "erases after writing": lambda M, k, v, eta: (W := M + eta * torch.outer(v, k)) - eta * torch.outer(W @ k, k),
         "full erase": lambda M, k, v, eta: M - torch.outer(M @ k, k) + eta * torch.outer(v, k),
         "adds instead of erasing": lambda M, k, v, eta: M + eta * torch.outer(M @ k, k) + eta * torch.outer(v, k),
         "shrinks everything": lambda M, k, v, eta: (1 - eta) * M + eta * torch.outer(v, k),
+        "mean of the row": lambda M, k, v, eta: M + eta * (v - (M * k).mean(1))[:, None] * k,
+        "one error for all values": lambda M, k, v, eta: M + eta * (v - M @ k).sum() * torch.ones(len(v), 1) * k,
     },
     "01-half-life": {"half the width": 32, "the width": 64, "width 32": 22.2, "keep 0.99": 69, "one": 1},
     "01-overlaps": {
@@ -65,7 +67,7 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "01-half": {
+    "01-shared": {
         "the error form": lambda M, k, v, eta: M + eta * torch.outer(v - M @ k, k),
         "a loop": delta_loop,
         "a gradient step": delta_by_autograd,

@@ -56,15 +56,16 @@ def rewriting_returns_the_new_value(write, d: Draw) -> str | None:
 
 
 def broken_delta(M: Tensor, k: Tensor, v: Tensor, eta: float) -> Tensor:
-    """Should be a delta write: M (d_v, d_k), key k (d_k,), value v (d_v,), rate eta. One half of it is missing."""
-    return M + eta * torch.outer(v, k)
+    """Should be a delta write: M (d_v, d_k), key k (d_k,), value v (d_v,), rate eta."""
+    error = v[:, None] - M * k
+    return M + eta * error * k
 
 
 def repaired_delta(M: Tensor, k: Tensor, v: Tensor, eta: float) -> Tensor:
-    """Should be a delta write: M (d_v, d_k), key k (d_k,), value v (d_v,), rate eta. One half of it is missing."""
+    """Should be a delta write: M (d_v, d_k), key k (d_k,), value v (d_v,), rate eta."""
     # BEGIN SOLUTION
-    erased = M - eta * torch.outer(M @ k, k)
-    return erased + eta * torch.outer(v, k)
+    error = (v - M @ k)[:, None]
+    return M + eta * error * k
     # END SOLUTION
 
 
@@ -139,20 +140,21 @@ ITEMS = [
                      "This is the change alone: add it to M."),
         ]),
     FixTheBug(
-        id="01-half", title="Half a delta rule", objective="01.2", minutes=4, difficulty=1,
-        prompt="This rule passes its only test, a memory that starts at zero, and fails on every other. Add what is missing.",
-        hints=("What does a delta write do with what the memory already returns for k?",
-               "It erases and it writes. Which half is there, and which half shows only when M is not zero?",
-               "Take `eta * torch.outer(M @ k, k)` away before you add the pair."),
+        id="01-shared", title="An error for each weight?", objective="01.2", minutes=4, difficulty=1,
+        prompt="This rule was tested with basis vectors as keys, and every test passed. With other keys it never comes to rest. Mend the line that is wrong.",
+        hints=("The delta rule is a step on ½|M k - v|². How many errors are in that sum: one for each weight, or one for each value?",
+               "Print the shape of `error`. The answer to k is a sum over the weights of a row; they share one error.",
+               "Read with the matrix product: `M @ k`, shape (d_v,). Then `[:, None]` makes a column of the errors."),
         solution=repaired_delta, broken=broken_delta, draw=a_write, cases=[an_empty_memory()],
         properties=[Property("writing a key again replaces its value", rewriting_returns_the_new_value)],
         near_misses=[
-            NearMiss("never erases", broken_delta, "This still never looks at what M returns for k: the erasing is missing."),
-            NearMiss("erases at full rate", lambda M, k, v, eta: M - torch.outer(M @ k, k) + eta * torch.outer(v, k),
-                     "The erasing needs the rate as well: eta multiplies the whole error."),
-            NearMiss("erases what it just wrote",
-                     lambda M, k, v, eta: (W := M + eta * torch.outer(v, k)) - eta * torch.outer(W @ k, k),
-                     "This erases after writing, so it takes away a part of the new value too. Read before you write."),
+            NearMiss("an error for each weight", broken_delta,
+                     "Each weight is still compared with v by itself. What is compared is the answer M k, to which a whole row adds."),
+            NearMiss("never erases", hebb_write, "The error is gone: this is Hebb's rule. Keep it, and take what M answers for k into it."),
+            NearMiss("an average", lambda M, k, v, eta: M + eta * torch.outer(v - (M * k).mean(1), k),
+                     "The answer to k is the *sum* of M's weights times k over a row, not their mean."),
+            NearMiss("shrinks everything", lambda M, k, v, eta: (1 - eta) * M + eta * torch.outer(v, k),
+                     "This fades all of M, and with it pairs under other keys. Only the answer for k is to be taken back."),
         ]),
     Estimate(
         id="01-half-life", title="The half-life of a pair", objective="01.4", minutes=3, difficulty=2,

@@ -234,8 +234,8 @@ ITEMS: list = [
         wrong={778: "A token adds a key *and* a value: 64 numbers, not 32.", 64: "That is what one token adds, in numbers."}),
     ReadPicture(
         id="10-picture", title="Without its memory", objective="10.3", minutes=3, difficulty=1, within=0.15, view="v13:hold=M_mem",
-        prompt="Hold M memory at its start, and ask after 128 tokens: with what probability does the model give the true value of a document fact, on average over d, e, f?",
-        hints=("Set the first control to M_mem.", "The numbers stand at the right of the lowest panel.", "Take the mean of the three of d, e and f."),
+        prompt="Hold M memory at its start, and ask after 128 tokens: with what probability does the model give the true value of a document fact, on average over d and e?",
+        hints=("Set the first control to M_mem.", "The numbers stand at the right of the lowest panel.", "Take the mean of the two, d and e."),
         solution=held_back),
     Implement(
         id="10-life", title="How long does a fact last?", objective="10.3", minutes=5, difficulty=1,
