@@ -137,8 +137,16 @@ DEMOS: dict[str, tuple[Demo, ...]] = {
             ("known_static", "known_document", "known_fast"),
             CLOSED,
         ),
-        Demo("v13:hold=both MLPs", "The moving MLPs are held instead. How much is lost?", ("known_document", "known_fast")),
-        Demo("v13:hold=all", "Nothing moves any more. Where do the static facts sit?", ("known_static", "known_document")),
+        Demo(
+            "v13:hold=both MLPs",
+            "The moving MLPs are held instead. How much is lost?",
+            ("known_document", "known_fast"),
+        ),
+        Demo(
+            "v13:hold=all",
+            "Nothing moves any more. Where do the static facts sit?",
+            ("known_static", "known_document"),
+        ),
     ),
     "11": (
         Demo(

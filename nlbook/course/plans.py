@@ -185,8 +185,8 @@ SYLLABI = (
     ),
     Syllabus(
         "One module, six weeks, 12 meetings of 75 minutes (the sixth is one of 60)",
-        "The whole book: module-N meets chapter N. Chapter 00 is read at home before the first meeting. For four weeks, take "
-        "the meetings 1 to 5 and 7 to 9.",
+        "The whole book: module-N meets chapter N. Chapter 00 is read at home before the first meeting. For four "
+        "weeks, take the meetings 1 to 5 and 7 to 9.",
         (
             Session("module-1", "A memory you can hold", 75, (Part("01"),)),
             Session("module-2", "Training is writing", 75, (Part("02"),)),
