@@ -260,9 +260,9 @@ def test_coverage_has_a_row_for_every_equation(rows):
     assert all(set(r) == {"number", "code", "tests", "chapter"} for r in rows)
 
 
-def test_every_equation_has_a_test_and_all_but_three_of_a_block_have_code(rows):
+def test_every_equation_has_a_test_and_code(rows):
     assert [r["number"] for r in rows if not r["tests"]] == []
-    assert [r["number"] for r in rows if not r["code"]] == [80, 81, 82]  # the paper replaces them by 83-85 at once
+    assert [r["number"] for r in rows if not r["code"]] == []
 
 
 def test_every_place_that_coverage_names_exists(rows):

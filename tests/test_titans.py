@@ -120,6 +120,32 @@ def test_the_parallel_form_is_the_definition(options):
     agree(selfmod(**options), 9, 5)
 
 
+@pytest.mark.eq(79, 80, 81, 82)
+@pytest.mark.parametrize("box", ["k", "v", "mem", "q"])
+def test_shared_values_are_an_option(box):
+    """self_values=False, read="after": every memory descends L(M; k_t, v_t) once, and y_t reads the written memory.
+
+    With the shared key (eq. 80 prints the memory's own output); gates excepted, whose values are scalars.
+    """
+    layer = selfmod(self_values=False, read="after", adaptive_q=True, chunk=1, other_chunk=1, factor=None, decay=False,
+                    conv=0, activation="none", normalise_v=False)
+    x = rand(1, 1, 4)
+    y, s = layer(x)
+    S = {b: {n: w[0, j].detach().requires_grad_() for n, w in layer.initial_weights(g).items()}
+         for g, group in layer.groups.items() for j, b in enumerate(group.boxes)}
+    k, v, q = (read(S[b], x[0], True) for b in "kvq")                       # eq. 79
+    k, q = unit(k).detach(), unit(q).detach()
+    eta = layer.eta_max * torch.sigmoid(read(S["eta"], x[0], False) + layer.b_eta)
+    loss = 0.5 * (read(S[box], k, True) - v.detach()).square().sum()        # eq. 80, 81
+    slope = torch.autograd.grad(loss, list(S[box].values()))
+    new = {n: w - eta * g for (n, w), g in zip(S[box].items(), slope)}
+    name, j = {"mem": ("mem", 0), "k": ("proj", 1), "v": ("proj", 2), "q": ("proj", 0)}[box]
+    for n, w in new.items():
+        torch.testing.assert_close(s.now[name][n][0, 0, j], w, rtol=0, atol=1e-12)
+    if box == "mem":
+        torch.testing.assert_close(y[0], read(new, q, True), rtol=0, atol=1e-12)  # eq. 82: after the write
+
+
 @pytest.mark.eq(76, 77, 78)
 @pytest.mark.parametrize(
     "options",
@@ -516,7 +542,6 @@ def test_parity_is_within_reach_of_eta_up_to_one():
     assert float(W) == 1 - 2 * (int(bits.sum()) % 2)
 
 
-@pytest.mark.slow
 def test_a_long_stream_stays_finite_with_a_state_of_constant_size():
     stream(200_000)
 

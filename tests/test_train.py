@@ -74,7 +74,6 @@ def test_a_run_goes_on_bit_for_bit(make, tmp_path):
     assert [p.name for p in (tmp_path / "b").iterdir()] == [CHECKPOINT]      # no half-written file left
 
 
-@pytest.mark.slow
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """The real thing: SIGKILL in the middle of training, then the same command again."""
     script = tmp_path / "run.py"

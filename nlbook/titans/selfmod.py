@@ -41,7 +41,9 @@ class SelfModifyingTitans(FastLayer):
             same.
         adaptive: the boxes that move inside a sequence; the rest stay at their learned start (ablations).
         adaptive_q: q_t = M_q(x_t) with a sixth memory instead of a fixed projection.
-        self_values: v^ = M(v) as above; False: v itself (the gate memories keep theirs: a scalar cannot be v).
+        self_values: v^ = M(v) as above; False: v itself, the first form of eq. 79-81: all memories learn L(M; k_t, v_t)
+            with the shared key (eq. 80 prints each memory's own output in its place: a scalar for the gates). The gate
+            memories keep values of their own: a scalar cannot be v. Eq. 82 is read="after".
         momentum: S_t = mu_t S_{t-1} - eta_t grad, mu_t = sigmoid(x_t w + b), as in Titans.
         conv: taps of the causal depthwise convolution after the projections of q, k, v; 0: none. conv_noise: uniform
             noise on the taps at the start, 0 is the identity. activation: after it, "silu" or "none".
@@ -194,7 +196,7 @@ class SelfModifyingTitans(FastLayer):
             moving = [b in self.adaptive for b in group.boxes]
             if any(moving):
                 own = self.self_values or name == "gate"
-                value = read(S[name], v, group.residual) if own else v     # eq. 84, 87: v^, in the outer graph
+                value = read(S[name], v, group.residual) if own else v     # eq. 84, 87 (80-81): v^, in the outer graph
                 io = layer_io(S[name], k, value, self.rule.objective, group.residual)
                 init = self.initial_weights(name) if self.rule.retention == "initial" else None
                 moves = None if all(moving) else torch.tensor(moving, device=k.device)[:, None, None]
