@@ -222,7 +222,7 @@ def test_the_kept_model_is_near_the_optimum():
     assert found["all"] < 0.02 and found["fast"] == max(found[k] for k in capstone.KINDS)
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "within"), [("Hope", 0.05), ("gated delta", 0.03), ("without convolution", 0.1),
                                               ("nothing moves", 0.05)])
 def test_rows_of_the_table_come_again(name, within):

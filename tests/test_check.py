@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 
 from nlbook import check
-from nlbook.check import forecast, guard, registry, store
+from nlbook.check import forecast, guard, registry, show, store
 from nlbook.check.define import (
     Derive,
     Draw,
@@ -704,6 +704,14 @@ def test_html_is_escaped():
         raise ValueError("<script>alert(1)</script>")
 
     assert "<script>" not in Result(STEP, judge(STEP, bad)).html()
+
+
+@pytest.mark.parametrize(("text", "html"), [
+    ("does the *period* matter", "does the <em>period</em> matter"), ("two *words here*.", "two <em>words here</em>."),
+    ("O * O * O cubes", "O * O * O cubes"), ("1 - beta**n", "1 - beta**n"), ("2*3*4", "2*3*4"),
+    ("`a * b` and *c*", "<code>a * b</code> and <em>c</em>"), ("a < *b*", "a &lt; <em>b</em>")])
+def test_words_in_asterisks_are_emphasised_and_products_stay(text, html):
+    assert show.inline(text) == html
 
 
 def test_hint_stub_and_solution():

@@ -97,7 +97,7 @@ def test_a_hash_reaches_through_the_library():
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_what_was_run_is_kept(source, tmp_path, jobs):
     note = str(tmp_path / "note")
     cells = [cell(source, seed=s, note=note) for s in (1, 2, 3)]
@@ -137,7 +137,6 @@ def test_a_failure_loses_no_other_cell(source, tmp_path):
     assert not engine.kept(cells[1], tmp_path), "a failure is not kept"
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_takes_nobody_along(source, tmp_path):
     cells = [cell(source, "dies"), cell(source), cell(source, seed=2)]
     found = engine.run(cells, jobs=2, folder=tmp_path / "kept")

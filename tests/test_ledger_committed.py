@@ -65,7 +65,6 @@ def test_the_quick_ledger_fits_in_fifteen_minutes_of_two_cores():
     assert sum(cells.values()) < 2 * 15 * 60
 
 
-@pytest.mark.slow
 def test_a_cheap_row_comes_out_again():
     """One cell of the committed ledger, rerun on this machine. Floating point differs a little from one to another, and
     training spreads that: the accuracy may move, the settings and the order of size may not.

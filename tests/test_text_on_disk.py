@@ -255,7 +255,6 @@ SIZE = {"dim": 16, "layers": 1, "hidden": 16, "periods": [8, 32]}
 SHORT = {"steps": 30, "batch": 4, "length": 32, "held": 8, "held_length": 64, "most": 200_000}
 
 
-@pytest.mark.slow
 def test_models_have_one_size_learn_and_repeat_themselves():
     """A model that has read 8 kB is better than a guess (8 bits), and a run repeats itself to the bit."""
     found = {m: text_lm.run(method=m, lr=0.01, seed=0, **SHORT, **SIZE) for m in ("Hope", "gated delta", "Transformer")}
