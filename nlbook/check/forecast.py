@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlbook.check import registry, store
 from nlbook.check.questions import ID, Prediction
-from nlbook.check.show import BLUE, GREEN, GREY, Shown, Table, box, prose
+from nlbook.check.show import BLUE, GREEN, GREY, Shown, Table, box, inline, prose
 from nlbook.check.values import digits
 from nlbook.errors import NLBookError, need
 
@@ -134,7 +134,7 @@ class Predict(Shown):
             line.value = self._status_html()
 
         button.on_click(press)
-        question = widgets.HTML(f"<strong>Predict.</strong> {escape(item.question)}")
+        question = widgets.HTML(f"<strong>Predict.</strong> {inline(item.question)}")
         return widgets.VBox([question, field, button, line])
 
     def _status_html(self, text: str = "") -> str:
@@ -156,10 +156,10 @@ class Predict(Shown):
                           f"  {self.status_line}"])
 
     def html(self) -> str:
-        choices = "".join(f"<li>{escape(c)}</li>" for c in self._choices())
+        choices = "".join(f"<li>{inline(c)}</li>" for c in self._choices())
         kind = 'ol type="a"' if self.item.options else "ul"
         example = '"a"' if self.item.options else "[...]" if self.item.points else "..."
-        return box(BLUE, f"<strong>Predict.</strong> {escape(self.item.question)}<{kind}>{choices}</{kind[:2]}>"
+        return box(BLUE, f"<strong>Predict.</strong> {inline(self.item.question)}<{kind}>{choices}</{kind[:2]}>"
                    f"<small>{escape(self.status_line)} Without the buttons: "
                    f"<code>check.predict({self.id!r}, answer={escape(example)})</code></small>",
                    f"Prediction {self.id}")

@@ -6,7 +6,20 @@ from html import escape
 from typing import Any
 
 from nlbook.check.define import Exercise, Option, Question
-from nlbook.check.show import BLUE, GREEN, GREY, ORANGE, Note, Shown, box, fold, prose, rows_html, rows_text
+from nlbook.check.show import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Note,
+    Shown,
+    box,
+    fold,
+    inline,
+    prose,
+    rows_html,
+    rows_text,
+)
 from nlbook.check.verdict import Verdict
 
 COLORS = {"passed": GREEN, "failed": ORANGE, "not tried": GREY}
@@ -61,7 +74,7 @@ class Result(Shown):
     def html(self) -> str:
         item, v = self.item, self.verdict
         stars = f"difficulty {item.difficulty} of 3"
-        head = (f"<strong>{WORDS[v.status]}</strong> · {escape(item.title)} "
+        head = (f"<strong>{WORDS[v.status]}</strong> · {inline(item.title)} "
                 f"<small>({escape(item.id)}, {item.kind}, about {item.minutes} min, {stars})</small>")
         told = prose(v.message) if v.rung or self.passed else prose(item.prompt)
         if v.rows and self.item.kind != "explain":
@@ -148,14 +161,14 @@ class Answered(Shown):
         return "\n".join(lines)
 
     def html(self) -> str:
-        choices = "".join(f"<li>{escape(o.text)}{' <em>(your choice)</em>' if o is self.chosen else ''}</li>"
+        choices = "".join(f"<li>{inline(o.text)}{' <em>(your choice)</em>' if o is self.chosen else ''}</li>"
                           for o in self.item.options)
-        head = f"<strong>{escape(self.item.text)}</strong> <small>{escape(self.id + self._origin())}</small>"
+        head = f"<strong>{inline(self.item.text)}</strong> <small>{escape(self.id + self._origin())}</small>"
         body = f'<ol type="a">{choices}</ol>'
         if self.chosen is not None or self.fault:
             body += prose(self.message)
         if not self.passed and not _course["in_class"]:
-            why = "".join(f"<li>{escape(o.text)} — <em>{'right' if o.right else 'not quite'}:</em> {escape(o.why)}</li>"
+            why = "".join(f"<li>{inline(o.text)} — <em>{'right' if o.right else 'not quite'}:</em> {inline(o.why)}</li>"
                           for o in self.item.options)
             body += fold("Answer", f'<ol type="a">{why}</ol>')
         color = {"passed": GREEN, "failed": ORANGE}.get(self.status, BLUE)
