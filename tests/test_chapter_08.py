@@ -104,7 +104,8 @@ def test_the_figure_and_its_words():
 @pytest.mark.parametrize("name", list(ablation.TUNED))
 def test_the_stored_learning_rates_are_what_tuning_finds(name):
     """Or as good: two rates of replay are 0.0026 apart, and which of them leads depends on the processor's rounding."""
-    tried = average_accuracy(train(METHODS[name], "permuted", ablation.GRID, (100, 101), steps=ablation.STEPS).r).mean(1)
+    run = train(METHODS[name], "permuted", ablation.GRID, (100, 101), steps=ablation.STEPS)
+    tried = average_accuracy(run.r).mean(1)
     best, at = int(tried.argmax()), ablation.GRID.index(ablation.TUNED[name])
     assert float(tried[best] - tried[at]) < 0.005 and abs(best - at) <= 1
     assert 0 < best < len(ablation.GRID) - 1 and 0 < at < len(ablation.GRID) - 1  # not at the edge of the grid
