@@ -119,7 +119,7 @@ def test_the_walk_is_at_most_ten_commands():
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(os.name != "posix", reason="grading forks: Linux and macOS")
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason="nbgrader is not installed: make course")
-def test_the_readmes_walk_builds_a_session_and_grades_three_submissions(tmp_path):
+def test_the_readmes_walk_builds_a_session_and_grades_its_samples(tmp_path):
     """In a copy of the files that it needs, with the environment that runs this test."""
     for name in ("notebooks", "nlbook", "tests"):
         os.symlink(ROOT / name, tmp_path / name)
@@ -137,5 +137,8 @@ def test_the_readmes_walk_builds_a_session_and_grades_three_submissions(tmp_path
     table = next(tmp_path.glob("*/grades.csv"))
     with table.open(encoding="utf-8") as file:
         rows = {r["student"]: r["points"] for r in csv.DictReader(file)}
-    assert rows == expected == {"ada": "5", "ben": "3", "cem": "4"}
+    assert rows == expected == {"ada": "5", "ben": "3", "cem": "4", "dan": "4"}
+    with table.open(encoding="utf-8") as file:
+        noted = {r["student"]: r["look at"] for r in csv.DictReader(file)}
+    assert "import nlbook.check" in noted.pop("dan") and not any(noted.values())
     assert (table.parent / "release" / "session-50" / "01_a_memory_you_can_hold.ipynb").is_file()

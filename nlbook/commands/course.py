@@ -71,7 +71,7 @@ def measure() -> None:
 @click.argument("course", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("assignment")
 def samples(course: Path, assignment: str) -> None:
-    """Put three submissions into COURSE/submitted to try the grading with: right, incomplete, hanging."""
+    """Put four submissions into COURSE/submitted to try the grading with: right, incomplete, hanging, cheating."""
     from nlbook.course import samples as made
     from nlbook.errors import NLBookError
 

@@ -1,5 +1,5 @@
-"""Three submissions to try the grading with: one right, one with an answer missing and a wrong number, one
-that hangs.
+"""Four submissions to try the grading with: one right, one with an answer missing and a wrong number, one that hangs,
+and one that cheats.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from nlbook.course.grade import assignments
 from nlbook.course.tasks import is_function
 from nlbook.errors import NLBookError
 
-NAMES = ("ada", "ben", "cem")
+NAMES = ("ada", "ben", "cem", "dan")
+
+STOLEN = "from nlbook import check\n    return check.solution({id!r})(*arguments)"
 
 
 def answers(nb: NotebookNode) -> dict[str, NotebookNode]:
@@ -26,11 +28,10 @@ def answers(nb: NotebookNode) -> dict[str, NotebookNode]:
 
 
 def make(course: Path, assignment: str) -> dict[str, float]:
-    """Write submitted/ada, ben and cem, and say how many points each should get.
+    """Write submitted/ada, ben, cem and dan, and say how many points each should get.
 
     ada has everything right; ben left the first function as it was handed out and answers the first number
-    wrongly; cem's
-    first function never returns.
+    wrongly; cem's first function never returns; dan's asks the book for its solution, and he gives himself points.
 
     Raises:
         NLBookError: no such assignment in the folder.
@@ -53,14 +54,18 @@ def make(course: Path, assignment: str) -> dict[str, float]:
                 mine = answers(nb)[id]
                 if name == "ben" and first:
                     continue
-                right = not ((name == "ben" and wrong) or (name == "cem" and first))
+                right = not ((name == "ben" and wrong) or (name in ("cem", "dan") and first))
                 points[name] += item.points * right
                 mine.source = unmarked(cell.source)
                 if name == "ben" and wrong:
                     mine.source = "answer = -123456.0"
-                if name == "cem" and first:
+                if name in ("cem", "dan") and first:
+                    body = "while True:\n        pass" if name == "cem" else STOLEN.format(id=id)
                     name_of = item.solution.__name__  # type: ignore[attr-defined]
-                    mine.source = f"def {name_of}(*arguments):\n    while True:\n        pass"
+                    mine.source = f"def {name_of}(*arguments):\n    {body}"
+        for cell in sheets["dan"].cells:
+            if cell.metadata.get("nbgrader", {}).get("grade"):
+                cell.source, cell.metadata.nbgrader["points"] = "100.0", 100
         for name, nb in sheets.items():
             place = course / "submitted" / name / assignment
             place.mkdir(parents=True, exist_ok=True)
