@@ -27,7 +27,7 @@ VIEWS = ("score", "grid", "detective", "ledger")
 ROUTES = (
     ("One lecture", ("00", "01", "05", "07"), "What a nested view of learning is, in 75 minutes with the pictures."),
     ("One week", ("01", "02", "03", "04", "05", "07", "08"), "Three sessions of 50 minutes and the exercises between them."),
-    ("A module", (), "The whole book in four weeks, in its order."),
+    ("A module", (), "The whole book in six weeks, in its order."),
     ("An engineer", ("01", "04", "07", "10", "11"), "Memories, attention, many rates, the whole model, and how to make it fast."),
 )
 HERO = "v1:T=120"
