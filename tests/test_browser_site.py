@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nlbook import viz
+from nlbook import paper, viz
 from nlbook.site.build import build
 from nlbook.viz import browser
 from nlbook.viz.v8_detective import judge
@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
         pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
     out = tmp_path_factory.mktemp("web") / "a folder with spaces"
-    build(ROOT, out, few=True, only=["01", "05", "08"])
+    build(ROOT, out, few=True, only=["01", "05", "08", "10", "12"])
     return out
 
 
@@ -67,7 +67,8 @@ def clean(p: browser.Page) -> None:
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("name", ["index.html", "01_a_memory_you_can_hold.html", "equations.html", "code/nlbook/memory/rules.py.html"])
+@pytest.mark.parametrize("name", ["index.html", "01_a_memory_you_can_hold.html", "10_hope_whole.html", "12_read_like_a_referee.html",
+                                  "equations.html", "ledger.html", "glossary.html", "code/nlbook/memory/rules.py.html"])
 def test_pages_open_from_a_folder(site: Path, new_page: Callable[..., browser.Page], name: str, size: tuple[int, int]):
     p = opened(new_page, site, name, size)
     p.wait_for_function("document.fonts.ready.then(() => true)")
@@ -152,6 +153,45 @@ def test_landmarks_change_the_picture_and_its_words(site: Path, new_page: Callab
     assert twin.locator("img").get_attribute("alt") == viz.find("v2").alt(state)
     assert twin.locator(".state code").inner_text() == f'viz.load("{state}")'
     clean(p)
+
+
+def test_a_memory_of_the_reader_is_held(site: Path, new_page: Callable[..., browser.Page]):
+    p = opened(new_page, site, "10_hope_whole.html")
+    twin = p.locator("figure.twin")
+    before = seen(twin.locator("img"))
+    assert twin.locator("select option").all_inner_texts()[:2] == ["nothing", "M_mem"]  # each memory can be held, one by one
+    twin.get_by_role("button", name="hold the memory").click()
+    changed(twin.locator("img"), before)
+    assert twin.locator("img").get_attribute("alt") == viz.find("v13").alt("v13:hold=M_mem")
+    clean(p)
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_ledgers_board_shows_a_row_and_filters(site: Path, new_page: Callable[..., browser.Page], size: tuple[int, int]):
+    rows = paper.verdicts()
+    p = opened(new_page, site, "12_read_like_a_referee.html", size)
+    twin = p.locator("figure.twin")
+    box = twin.locator(".nlbook-ledger")
+    options = box.get_by_role("option")
+    options.nth(1).click()
+    box.locator(".card").get_by_text(rows[1].title).wait_for()
+    p.keyboard.press("ArrowDown")
+    box.locator(".card").get_by_text(rows[2].title).wait_for()
+    assert options.count() == len(rows) and rows[2].command in box.locator(".card code").inner_text()
+    word = rows[0].verdict
+    twin.locator(".landmarks").get_by_role("button", name=word).first.click()
+    p.wait_for_function("n => document.querySelectorAll('.nlbook-ledger [role=option]').length === n", arg=rows.count(word))
+    clean(p)
+
+
+def test_paper_is_white_and_nothing_is_cut_off_when_a_page_is_printed(site: Path, new_page: Callable[..., browser.Page]):
+    p = opened(new_page, site, "10_hope_whole.html", scheme="dark")
+    dark = p.evaluate("getComputedStyle(document.body).color")
+    p.emulate_media(media="print")
+    p.set_viewport_size({"width": 700, "height": 900})
+    assert p.evaluate("getComputedStyle(document.body).color") != dark
+    cut = p.evaluate("[...document.querySelectorAll('article pre')].filter((e) => e.scrollWidth > e.clientWidth + 1).length")
+    assert cut == 0 and not p.locator("#chapters").is_visible()
 
 
 def test_a_prediction_is_kept_and_stands_beside_the_result(site: Path, new_page: Callable[..., browser.Page]):

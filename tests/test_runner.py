@@ -82,6 +82,7 @@ def test_a_good_notebook_passes_whatever_its_kernelspec_says(notebook):
     assert done.nb.cells[3].outputs[0].text.strip() == sys.executable  # cell 2 is papermill's
     assert done.copy == path.parent / "out" / "quick" / "broken.ipynb" and done.copy.exists()
     assert 20 < done.peak_mb < 1000 and 0 < done.seconds < 60
+    assert 0.2 < done.cpu_s <= 2 * done.seconds + 5  # processor time, however busy the machine is
     assert (4, 4) in cells and all(of == 4 for _, of in cells)
 
 
@@ -322,6 +323,7 @@ def test_two_processes_report_progress_and_failures(notebook, tmp_path):
     outcomes = list(run_all([Job(good, tmp_path / "out"), Job(bad, tmp_path / "out")], 2, lambda *e: heard.append(e)))
     by_name = {o.name: o for o in outcomes}
     assert by_name["good.ipynb"].failure is None and by_name["good.ipynb"].peak_mb > 20
+    assert by_name["good.ipynb"].cpu_s > 0.2
     assert by_name["broken.ipynb"].failure.why.startswith("ZeroDivisionError")
     assert {("good.ipynb", 3, 3), ("broken.ipynb", 3, 3)} <= set(heard)
     shown = table(outcomes)

@@ -267,3 +267,10 @@ def test_the_command_says_what_is_wrong_with_a_site(small: Path, tmp_path: Path)
     (copy / "glossary.html").unlink()
     run = CliRunner().invoke(command, ["--check", "--out", str(copy)])
     assert run.exit_code == 1 and "glossary.html leads to no file" in run.output
+
+
+def test_a_formula_and_a_spread_are_not_torn_apart():
+    from nlbook.site.text import Writer
+    made = Writer(lambda href: href).render("So $w=0.04$. It is 0.84 ± 0.15, `a ± b`; $x$ and $y$: both.")
+    assert re.findall(r'<span class="keep"><math.*?</math>([^<]*)</span>', made, re.S) == [".", ":"]
+    assert "0.84\u00a0±\u00a00.15" in made and "a ± b" in made

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from nlbook.site import check
 from nlbook.site.cells import read_chapters
-from nlbook.site.deck import Deck, slides, without_answers
+from nlbook.site.deck import Deck, in_pieces, slides, without_answers
 from nlbook.site.shorten import sentences, shorten
 from nlbook.site.twins import Frames
 from nlbook.viz import browser
@@ -39,6 +39,16 @@ def test_code_on_a_slide_does_not_give_the_answer_away():
     source = 'x = 1\ncheck.reveal("01-p1", x, {\n    "a": "why",\n})\nprint(x)\npaper.equation(5)'
     assert without_answers(source) == "x = 1\nprint(x)"
     assert without_answers('check.recall("01-r1")') == 'check.recall("01-r1")'
+
+
+def test_a_long_table_goes_on_on_the_next_slide_and_loses_no_row():
+    def table(n: int) -> str:
+        rows = "".join(f"<tr><td>r{i};</td></tr>" for i in range(n))
+        return f"<p>x</p><table><thead><tr><th>h</th></tr></thead><tbody>{rows}</tbody></table>"
+    assert in_pieces(table(15)) == [table(15)] and in_pieces("no table") == ["no table"]
+    made = in_pieces(table(31))
+    assert [m.count("<td>") for m in made] == [10, 10, 11] and all("<th>h</th>" in m for m in made)
+    assert [f"r{i};" in "".join(made) for i in range(31)] == [True] * 31
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +125,6 @@ MEASURE = """[...document.querySelectorAll('.slides > section > section')].map((
 
 
 @pytest.mark.browser
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nothing_runs_over_the_edge(decks: list[Path], projector: browser.Page):
     p = projector
@@ -152,4 +161,38 @@ def test_digits_switch_the_picture_and_keys_turn_the_page(decks: list[Path], pro
     assert p.evaluate("Reveal.isOverview()")
     p.keyboard.press("Escape")
     p.shot("slides-01")
+    assert p.errors == []
+
+
+@pytest.mark.browser
+def test_the_speakers_window_follows_the_slides(decks: list[Path], projector: browser.Page):
+    p = projector
+    (path,) = [d for d in decks if d.name.startswith("05_")]
+    p.goto(path.as_uri())
+    p.wait_for_function("window.Reveal && Reveal.isReady()")
+    with p.context.expect_page() as opened:
+        p.keyboard.press("s")
+    speaker = opened.value
+    notes = speaker.locator(".speaker-controls-notes .value")
+    notes.get_by_text("After it one can").wait_for()
+    at = p.evaluate("(() => { const s = [...document.querySelectorAll('section.predict')][0], i = Reveal.getIndices(s);"
+                    " Reveal.slide(i.h, i.v); return s.querySelector('aside.notes').textContent.slice(0, 60); })()")
+    assert "choose before anybody speaks" in at
+    notes.get_by_text("choose before anybody speaks").wait_for()
+    speaker.close()
+    assert p.errors == [] and p.outside == []
+
+
+@pytest.mark.browser
+def test_a_printed_deck_has_a_page_a_slide_and_keeps_its_margins(decks: list[Path], projector: browser.Page):
+    p = projector
+    (path,) = [d for d in decks if d.name.startswith("05_")]
+    p.goto(path.as_uri() + "?print-pdf")
+    p.wait_for_function("document.querySelectorAll('.pdf-page').length > 0")
+    found = p.evaluate("""[...document.querySelectorAll('.pdf-page')].map((page) => {
+        const r = page.getBoundingClientRect(), b = page.querySelector('.body').getBoundingClientRect();
+        return [b.left - r.left, r.right - b.right, r.bottom - b.bottom]; })""")
+    slides_in = p.evaluate("document.querySelectorAll('.pdf-page > section').length")
+    assert len(found) == slides_in > 10
+    assert all(left >= 60 and right >= 0 and below >= 0 for left, right, below in found), found
     assert p.errors == []

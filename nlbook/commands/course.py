@@ -42,7 +42,8 @@ def docs(check: bool) -> None:
 
 @command.command()
 def measure() -> None:
-    """Run every notebook and note its seconds and peak memory for notebooks/teaching/infra.md (some minutes)."""
+    """Run every notebook and note its seconds, its seconds of processor time and its peak memory for
+    notebooks/teaching/infra.md (some minutes). On a busy machine only the processor time means something."""
     import psutil
 
     from nlbook.commands.run import carry_out
@@ -59,10 +60,21 @@ def measure() -> None:
         f"Python {platform.python_version()}, no GPU"
     )
     rows = [
-        {"notebook": o.name.removesuffix(".ipynb"), "seconds": round(o.seconds, 1), "peak_mb": round(o.peak_mb)}
+        {
+            "notebook": o.name.removesuffix(".ipynb"),
+            "seconds": round(o.seconds, 1),
+            "cpu_seconds": round(o.cpu_s, 1),
+            "peak_mb": round(o.peak_mb),
+        }
         for o in done
     ]
-    text = json.dumps({"when": datetime.now(UTC).date().isoformat(), "machine": machine, "notebooks": rows}, indent=1)
+    found = {
+        "when": datetime.now(UTC).date().isoformat(),
+        "machine": machine,
+        "load": round(psutil.getloadavg()[1], 1),
+        "notebooks": rows,
+    }
+    text = json.dumps(found, indent=1)
     (folder / "teaching" / COSTS).write_text(text + "\n", encoding="utf-8", newline="\n")
     click.echo(f"{len(rows)} notebooks measured; now: nlbook course docs")
 

@@ -19,7 +19,7 @@ from nlbook.course import bank, demos, minutes, notes, plans
 from nlbook.errors import NLBookError
 
 BLOCK = re.compile(r"(<!-- made by nlbook course: (.+?) -->\n).*?(<!-- end -->)", re.S)
-COSTS = "costs.json"  # seconds and memory of each notebook, measured by `nlbook course measure`
+COSTS = "costs.json"  # seconds, processor time and memory of each notebook, measured by `nlbook course measure`
 
 
 @cache
@@ -144,14 +144,19 @@ def costs(folder: Path, _: str) -> str:
         return "Not measured yet: run `nlbook course measure`."
     found = json.loads(path.read_text(encoding="utf-8"))
     lines = [
-        f"Measured {found['when']} on {found['machine']}.",
+        f"Measured {found['when']} on {found['machine']}, with the quick parameters. Processor time is the "
+        f"kernel's, on one core; the clock ran longer because the machine was shared (load {found['load']:g})."
+        if found["load"] > 1.5
+        else f"Measured {found['when']} on {found['machine']}, with the quick parameters.",
         "",
-        "| notebook | seconds | peak MB |",
-        "|---|---|---|",
+        "| notebook | seconds of processor time | seconds by the clock | peak MB |",
+        "|---|---|---|---|",
     ]
-    return "\n".join(
-        [*lines, *(f"| {r['notebook']} | {r['seconds']:.0f} | {r['peak_mb']:.0f} |" for r in found["notebooks"])]
-    )
+    rows = [(r["notebook"], r["cpu_seconds"], r["seconds"], r["peak_mb"]) for r in found["notebooks"]]
+    total = sum(r[1] for r in rows), sum(r[2] for r in rows), max(r[3] for r in rows)
+    for name, *numbers in (*rows, ("**all**, and the largest peak", *total)):
+        lines.append(f"| {name} | " + " | ".join(f"{x:.0f}" for x in numbers) + " |")
+    return "\n".join(lines)
 
 
 BLOCKS: dict[str, Callable[[Path, str], str]] = {

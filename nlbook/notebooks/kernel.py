@@ -142,7 +142,7 @@ class Watch:
 
     Over time the kernel first gets an interrupt, so that the traceback shows where it hung, and is killed two seconds
     later if that did not help. `over` says which budget was broken ("time", "memory" or None); `peak_mb` is the largest
-    resident size seen.
+    resident size seen, `cpu_s` the processor time that the tree had used at the last look.
     """
 
     GRACE_S = 2.0
@@ -150,6 +150,7 @@ class Watch:
     def __init__(self, seconds: float, memory_mb: float) -> None:
         self.seconds, self.memory_mb = seconds, memory_mb
         self.peak_mb = 0.0
+        self.cpu_s = 0.0
         self.over: str | None = None
         self._end: float | None = None
         self._done = threading.Event()
@@ -178,6 +179,7 @@ class Watch:
             while not self._done.wait(0.1):
                 tree = [kernel, *kernel.children(recursive=True)]
                 resident = sum(_rss_mb(p) for p in tree)
+                self.cpu_s = max(self.cpu_s, sum(_cpu_s(p) for p in tree))
                 self.peak_mb = max(self.peak_mb, resident, _high_water_mb(pid))
                 if self.peak_mb > self.memory_mb:
                     self.over = self.over or "memory"
@@ -197,6 +199,15 @@ class Watch:
 def _rss_mb(process: psutil.Process) -> float:
     try:
         return process.memory_info().rss / 2**20
+    except psutil.Error:
+        return 0.0
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Processor seconds of a process, in its own code and the system's, and of children that it has waited for."""
+    try:
+        t = process.cpu_times()
+        return float(t.user + t.system + getattr(t, "children_user", 0.0) + getattr(t, "children_system", 0.0))
     except psutil.Error:
         return 0.0
 

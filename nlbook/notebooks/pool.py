@@ -39,6 +39,7 @@ class Outcome:
     budget_s: float | None
     budget_mb: float | None
     failure: Failure | None = None
+    cpu_s: float = 0.0
 
 
 def run_all(jobs: list[Job], workers: int = 1, on_cell: OnCell | None = None) -> Iterator[Outcome]:
@@ -66,10 +67,11 @@ def do(job: Job, on_cell: OnCell | None = None) -> Outcome:
         if job.source is None:
             asked = plan(read(job.path), name, job.profile)
             done = run(job.path, job.out, job.profile, on_cell=tell)
-            return Outcome(name, done.seconds, done.peak_mb, asked.seconds, asked.memory_mb)
+            return Outcome(name, done.seconds, done.peak_mb, asked.seconds, asked.memory_mb, None, done.cpu_s)
         asked = plan(sync.read_text(job.source), name)
-        _, peak = sync.build(job.source, job.path, copy=job.out / "build" / name, on_cell=tell)
-        return Outcome(name, time.perf_counter() - started, peak, asked.seconds, asked.memory_mb)
+        _, used = sync.build(job.source, job.path, copy=job.out / "build" / name, on_cell=tell)
+        seconds = time.perf_counter() - started
+        return Outcome(name, seconds, used.peak_mb, asked.seconds, asked.memory_mb, None, used.cpu_s)
     except sync.SourceError as e:
         said, _, todo = str(e).partition(": ")
         return Outcome(name, time.perf_counter() - started, 0.0, None, None, Failure(name, "text", said, todo))

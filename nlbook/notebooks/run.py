@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill as pm
@@ -87,6 +87,13 @@ class Plan:
     parameters: dict[str, Any]
 
 
+class Used(NamedTuple):
+    """What the kernel of a run used: largest resident size in MB, seconds of processor time."""
+
+    peak_mb: float
+    cpu_s: float
+
+
 @dataclass(frozen=True)
 class Run:
     """A notebook that passed."""
@@ -96,6 +103,7 @@ class Run:
     plan: Plan
     seconds: float
     peak_mb: float
+    cpu_s: float
     nb: NotebookNode = field(repr=False)
 
 
@@ -128,15 +136,15 @@ def run(
     if problems := contract.check(nb, path.name):
         raise NotebookFailed(_refused(path.name, "form", problems))
     started = time.perf_counter()
-    done, peak = execute(nb, path.name, asked, cwd=path.parent, copy=copy, on_cell=on_cell)
-    return Run(path, copy, asked, time.perf_counter() - started, peak, done)
+    done, used = execute(nb, path.name, asked, cwd=path.parent, copy=copy, on_cell=on_cell)
+    return Run(path, copy, asked, time.perf_counter() - started, used.peak_mb, used.cpu_s, done)
 
 
 def execute(
     nb: NotebookNode, name: str, asked: Plan, cwd: Path, copy: Path | None = None, on_cell: Progress | None = None
-) -> tuple[NotebookNode, float]:
-    """Execute `nb` in an isolated kernel with working directory `cwd`: (executed notebook, peak MB). Writes `copy`,
-    failed or not."""
+) -> tuple[NotebookNode, Used]:
+    """Execute `nb` in an isolated kernel with working directory `cwd`: (executed notebook, what the kernel used).
+    Writes `copy`, failed or not."""
     room, watch = Room(), Watch(asked.seconds, asked.memory_mb)
     session = _Session(room, watch, on_cell, len(nb.cells))
     started = time.perf_counter()
@@ -169,7 +177,7 @@ def execute(
         nbformat.write(done, copy)
     if failure := _diagnose(name, session, watch, error, time.perf_counter() - started, copy):
         raise NotebookFailed(failure, time.perf_counter() - started, watch.peak_mb)
-    return done, watch.peak_mb
+    return done, Used(watch.peak_mb, watch.cpu_s)
 
 
 class _Session:

@@ -14,13 +14,16 @@ import importlib.metadata
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 from nbformat import NotebookNode
 
 from nlbook.notebooks import contract
 from nlbook.notebooks.contract import WIDGET_VIEW, Problem
+
+if TYPE_CHECKING:
+    from nlbook.notebooks.run import Used
 
 FORMAT = {"extension": ".md", "format_name": "myst"}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -138,8 +141,9 @@ def read_text(src: Path) -> NotebookNode:
         ) from None
 
 
-def build(src: Path, out: Path, **how: Any) -> tuple[NotebookNode, float]:
-    """Execute the text source with its quick parameters in an isolated kernel and write its image: (notebook, peak MB).
+def build(src: Path, out: Path, **how: Any) -> tuple[NotebookNode, Used]:
+    """Execute the text source with its quick parameters in an isolated kernel and write its image: (notebook, what the
+    kernel used).
 
     Raises NotebookFailed, and then leaves `out` as it was. `how` goes to nlbook.notebooks.run.execute (copy=,
     on_cell=).
@@ -148,10 +152,10 @@ def build(src: Path, out: Path, **how: Any) -> tuple[NotebookNode, float]:
 
     nb = read_text(src)
     asked = plan(nb, out.name, "quick")
-    done, peak = execute(nb, out.name, asked, cwd=out.parent, **how)
+    done, used = execute(nb, out.name, asked, cwd=out.parent, **how)
     done = image(done, src.stem)
     out.write_text(dumps(done), encoding="utf-8", newline="\n")
-    return done, peak
+    return done, used
 
 
 def image(executed: NotebookNode, stem: str) -> NotebookNode:

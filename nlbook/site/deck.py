@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nlbook.site.twins import Frames
 
 HERE = Path(__file__).parent
 CODE_LINES = 18     # more than this, and only the output is shown
+TABLE_ROWS = 15     # more than this, and the table goes on on the next slide
 STATES = re.compile(r"""["'](v\d+[^"']*)["']""")
 RESULT = re.compile(r'aria-label="Result of prediction ([\w-]+)"')
 PREDICTION = re.compile(r'aria-label="Prediction ([\w-]+)"')
@@ -175,7 +177,8 @@ class Deck:
         aside = [b for b in blocks if b.startswith(("*Shapes:*", "*Note:*", "*Remark:*"))]
         body = self.writer.render("\n\n".join(b for b in blocks if b not in aside))
         kind = "equation" if EQUATION.match(source) else "words"
-        return [Slide(kind, self.title, f'<div class="card">{body}</div>', label, [self.writer.render(b) for b in aside])]
+        notes = [self.writer.render(b) for b in aside]
+        return [Slide(kind, self.title, f'<div class="card">{piece}</div>', label, notes) for piece in in_pieces(body)]
 
     def _box(self, markup: str, label: str) -> Slide:
         """A prediction, a question, an exercise or a result: folds go to the speaker."""
@@ -264,6 +267,17 @@ def joined_up(column: list[Slide]) -> list[Slide]:
         else:
             made.append(s)
     return made
+
+
+def in_pieces(body: str, most: int = TABLE_ROWS) -> list[str]:
+    """A body whose table is too long for a slide, several times, each with a part of the rows; parts of like length."""
+    found = re.search(r"<tbody>(.*?)</tbody>", body, re.S)
+    rows = re.findall(r"<tr>.*?</tr>", found[1], re.S) if found else []
+    if not found or len(rows) <= most:
+        return [body]
+    n = -(-len(rows) // most)
+    cuts = [i * len(rows) // n for i in range(n + 1)]
+    return [body[: found.start(1)] + "\n".join(rows[a:b]) + body[found.end(1):] for a, b in pairwise(cuts)]
 
 
 def few_words(slide: Slide | None, most: int = 30) -> bool:

@@ -116,7 +116,7 @@ def words(title: str, href: str, found: Any, lead: str, anchor: str) -> Page:
         cells[0] = f'<span id="{anchor}-{i}">{cells[0]}</span>'
         rows.append(cells)
         headings.append(Heading(3, f"{anchor}-{i}", plain(cells[0]) or plain(cells[1]), "", [plain(" ".join(cells[1:]))]))
-    body = f"<h1>{html.escape(title)}</h1>\n<div class='prose'><p>{lead}</p></div>\n{table(found.columns, rows)}"
+    body = f"<h1>{html.escape(title)}</h1>\n<div class='prose'><p>{lead}</p></div>\n<div class='words-table'>{table(found.columns, rows)}</div>"
     return Page(href, title, body, headings)
 
 

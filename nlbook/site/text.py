@@ -10,6 +10,9 @@ from typing import Any
 
 from nlbook.site.maths import mathml, plain
 
+AFTER_FORMULA = re.compile(r"(<math\b(?:(?!</math>).)*</math>)([.,;:!?)]+)", re.S)
+SPREAD = re.compile(r"(?<=\d) ± (?=\d)")
+
 
 @dataclass
 class Heading:
@@ -71,7 +74,7 @@ class Writer:
                 t.attrSet("id", h.anchor)
             elif t.type == "inline":
                 t.children = self._links(t.children or [])
-        return self._anchored(self.md.renderer.render(tokens, self.md.options, {}))
+        return self._anchored(kept_together(self.md.renderer.render(tokens, self.md.options, {})))
 
     def _links(self, children: list[Any]) -> list[Any]:
         """Links through `resolve`; one that leads nowhere is dropped, its words stay."""
@@ -100,6 +103,11 @@ class Writer:
         return re.sub(r'<h([2-6]) id="([^"]+)">(.*?)</h\1>',
                       r'<h\1 id="\2">\3<a class="anchor" href="#\2" aria-label="Link to this section">#</a></h\1>', markup,
                       flags=re.S)
+
+
+def kept_together(markup: str) -> str:
+    """A formula and the punctuation behind it on one line, and a number with its spread."""
+    return SPREAD.sub("\u00a0±\u00a0", AFTER_FORMULA.sub(r'<span class="keep">\1\2</span>', markup))
 
 
 def code(source: str, language: str = "python") -> str:

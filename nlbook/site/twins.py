@@ -28,6 +28,8 @@ LATTICES: dict[str, dict[str, list[Any]]] = {
            "feature": ["softmax", "16 bumps", "elu+1"]},
     "v7": {"C": [(1,), (1, 16, 256)], "keep": [0.95, 0.98, 1.0], "short": [64, 256, 4096]},
     "v9": {"C": [1, 4, 16, 64], "eta": [0.1, 0.5], "rule": ["frozen", "eq. 93", "exact"]},
+    "v13": {"hold": ["nothing", "M_mem", "M_k", "M_v", "M_eta", "M_alpha", "C8", "C32", "the five M", "both MLPs", "all"],
+            "t": [32, 128]},
     "v10": {"writes": [0, 1, 2, 6], "eta": [0.1, 0.3, 0.5], "loud": [1.0, 1.8]},
 }
 """View -> the values of its sliders; every combination is drawn. A value that a view does not allow is an error."""

@@ -1,8 +1,11 @@
 // The deck: text that is too long for its slide is set smaller, figures switch among their states, T turns it dark.
-(function () {
+(async function () {
   "use strict";
   const HEIGHT = 720, LEAST = 0.5, MOST = 1.24, root = document.documentElement;
   const slides = [...document.querySelectorAll(".slides > section > section")];
+
+  // The fonts are in the file, and yet they load in their own time: what is measured before is measured in other letters.
+  await Promise.all([...document.fonts].map((f) => f.load().catch(() => null)));
 
   // Before reveal.js takes over, every slide is laid out once and made to fit its 1280 x 720.
   root.classList.add("measuring");
