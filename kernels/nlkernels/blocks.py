@@ -66,6 +66,29 @@ def dot_t(a, b, PREC: tl.constexpr):
 
 
 @triton.jit
+def product(acc, a, AR: tl.constexpr, AK: tl.constexpr, rows, row_ok, b, BK: tl.constexpr, BJ: tl.constexpr, cols,
+            col_ok, K, STEP: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr, scale=None):
+    """acc + A diag(scale) B, both read from memory, STEP of the K summed indices at a time: so few registers hold a
+    product of any size. A[r, m] lies at a + r AR + m AK, B[m, j] at b + m BK + j BJ; rows and columns that are not ok
+    count as 0. A transposed operand is a matter of strides, never of registers."""
+    for at in tl.range(0, K, STEP, disable_licm=True):
+        m = at + tl.arange(0, STEP)
+        A = tl.load(a + rows[:, None] * AR + m[None, :] * AK, mask=row_ok[:, None] & (m[None, :] < K), other=0.0)
+        A = A.to(ACC)
+        if scale is not None:
+            A = A * tl.load(scale + m, mask=m < K, other=0.0).to(ACC)[None, :]
+        B = tl.load(b + m[:, None] * BK + cols[None, :] * BJ, mask=(m[:, None] < K) & col_ok[None, :], other=0.0)
+        acc = dot_add(A, B.to(ACC), acc, PREC)
+    return acc
+
+
+@triton.jit
+def put(p, x, ok):
+    """Store x in p's dtype where ok."""
+    tl.store(p, x.to(p.dtype.element_ty), mask=ok)
+
+
+@triton.jit
 def tile(p, rows, cols, stride, row_ok, col_ok, ACC: tl.constexpr):
     """Load p[rows, cols] as ACC, 0 outside. Pass rows along the last axis to get the tile transposed."""
     return tl.load(p + rows * stride + cols, mask=row_ok & col_ok, other=0.0).to(ACC)

@@ -61,8 +61,9 @@ class Checker:
     def visit(self, pointers: Any, mask: Any, kind: str) -> None:
         b = _interpreter.interpreter_builder
         program = b.grid_idx[0] + b.grid_dim[0] * (b.grid_idx[1] + b.grid_dim[1] * b.grid_idx[2])
-        at = pointers.data.ravel() if mask is None else np.broadcast_to(pointers.data,
-                                                                        mask.data.shape)[mask.data].ravel()
+        at = pointers.data.ravel()
+        if mask is not None:                                    # a mask mixed with a scalar condition comes as int32
+            at = np.broadcast_to(pointers.data, mask.data.shape)[mask.data.astype(bool)].ravel()
         outside = np.ones(at.shape, bool)
         for base, end, size, stored_by, read_by, argument in self._ranges:
             inside = (at >= base) & (at < end)

@@ -1,6 +1,6 @@
 """Compile the kernels for GPUs that are not here, and read what the compiler made of them.
 
-    python -m nlkernels.compile_check [--cc 80 90] [--dtype bf16 fp32] [operator ...]
+    python -m nlkernels.compile_check [--cc 80 90] [--dtype bf16 fp32] [--d 64] [operator ...]
 
 The Linux wheel of triton carries ptxas, cuobjdump and nvdisasm: no GPU, driver or CUDA toolkit is needed. Of each
 kernel it reads registers, bytes of registers spilled to memory, shared memory against what the chip has, and the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import re
 import subprocess
@@ -85,9 +86,10 @@ class Compiled:
                 f"shared {self.shared / 1024:5.1f} KiB {self.seconds:5.1f} s  {' '.join(w for w in warn if w)}")
 
 
-def cases(operator: str, cc: int, dtype: str = "bf16") -> list[Case]:
-    """The kernels of an operator as they are launched by default for `dtype` ("bf16" | "fp16" | "fp32") on sm_<cc>."""
-    return importlib.import_module(f"nlkernels.{operator}.triton").compile_cases(cc, dtype)
+def cases(operator: str, cc: int, dtype: str = "bf16", d: int = 64) -> list[Case]:
+    """The kernels of an operator as they are launched by default for `dtype` ("bf16" | "fp16" | "fp32") and head size
+    `d` on sm_<cc>; an empty list where the fused form does not take the size."""
+    return importlib.import_module(f"nlkernels.{operator}.triton").compile_cases(cc, dtype, d)
 
 
 def _run(tool: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -161,14 +163,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("operator", nargs="*", help=f"of {', '.join(OPERATORS)}; all by default")
     parser.add_argument("--cc", nargs="+", type=int, default=[80, 90], help="compute capabilities, e.g. 80 90")
     parser.add_argument("--dtype", nargs="+", default=["bf16", "fp32"], choices=sorted(TORCH))
+    parser.add_argument("--d", nargs="+", type=int, default=[64], help="head sizes, e.g. 16 64 128")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("TRITON_CACHE_DIR", folder)
         for operator in options.operator or OPERATORS:
-            for cc in options.cc:
-                for dtype in options.dtype:
-                    for case in cases(operator, cc, dtype):
-                        print(compile_case(case, cc).line(), flush=True)
+            for cc, dtype, d in itertools.product(options.cc, options.dtype, options.d):
+                for case in cases(operator, cc, dtype, d):
+                    print(compile_case(case, cc).line(), flush=True)
 
 
 if __name__ == "__main__":

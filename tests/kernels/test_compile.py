@@ -1,6 +1,10 @@
 """Every kernel compiles for sm_80 and sm_90 on a machine without a GPU, and stays within what those chips have."""
 from __future__ import annotations
 
+import itertools
+import re
+from functools import cache
+
 import pytest
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
@@ -11,6 +15,8 @@ from nlkernels import compile_check
 from nlkernels.compile_check import Case, Compiled, cases, compile_case
 
 SPILL = 64          # bytes a thread
+SIZES = (16, 32, 64, 128)
+WHOLE = (64,)       # head sizes that every run compiles in full; of the others it takes the tightest kernel
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,10 +27,6 @@ def _cache(tmp_path_factory):
         yield
 
 
-def default(operator: str, cc: int, dtype: str) -> list:
-    return [pytest.param(case, cc, id=f"sm_{cc} {case.name}") for case in cases(operator, cc, dtype)]
-
-
 def check(found: Compiled, spill: int = SPILL) -> None:
     assert found.fits, found.line()
     assert found.spill_stores <= spill and found.spill_loads <= spill, found.line()
@@ -32,32 +34,26 @@ def check(found: Compiled, spill: int = SPILL) -> None:
     assert found.risky_transposes == 0, found.line()
 
 
-@pytest.mark.parametrize(("case", "cc"), [*default("linear_memory", 80, "bf16"), *default("linear_memory", 90, "bf16"),
-                                          *default("linear_memory", 80, "fp32")[:3],
-                                          *default("linear_memory", 90, "fp32")[:3]])
-def test_linear_memory(case, cc):
-    check(compile_case(case, cc))
+@cache
+def compiled(case: int, cc: int, dtype: str, d: int, operator: str) -> Compiled:
+    """One kernel, once a session."""
+    return compile_case(cases(operator, cc, dtype, d)[case], cc)
 
 
-@pytest.mark.parametrize(("case", "cc"), [c for cc in (80, 90) for c in (*default("newton_schulz", cc, "bf16"),
-                                                                         *default("newton_schulz", cc, "fp32")[:2])])
-def test_newton_schulz(case, cc):
-    check(compile_case(case, cc))
+def everything() -> list:
+    """Every kernel of every operator as it is launched by default: head sizes 16 to 128, both chips, bf16 and fp32."""
+    found = []
+    for operator, d, cc, dtype in itertools.product(compile_check.OPERATORS, SIZES, (80, 90), ("bf16", "fp32")):
+        for n, case in enumerate(cases(operator, cc, dtype, d)):
+            marks = () if d in WHOLE else pytest.mark.slow
+            found.append(pytest.param(operator, d, cc, dtype, n, id=f"sm_{cc} {case.name}", marks=marks))
+    return found
 
 
-CHAIN = {80: 512, 90: 320}         # the backward's chain of selfref_memory: over the limit, within these bounds
-
-
-@pytest.mark.parametrize("cc", [80, 90])
-@pytest.mark.parametrize("part", range(4), ids=["forward", "prepare", "chain", "rest"])
-def test_selfref_memory(part, cc):
-    check(compile_case(cases("selfref_memory", cc, "bf16")[part], cc), CHAIN[cc] if part == 2 else SPILL)
-
-
-@pytest.mark.parametrize("operator", ["titans_memory", "mlp_memory"])
-@pytest.mark.parametrize("cc", [80, 90])
-def test_titans_and_mlp_memory(operator, cc):
-    check(compile_case(cases(operator, cc, "bf16")[0], cc))
+@pytest.mark.parametrize(("operator", "d", "cc", "dtype", "n"), everything())
+def test_no_default_configuration_spills(operator, d, cc, dtype, n):
+    """At most 64 bytes a thread; shared memory fits; tensor cores are used; no known-miscompiled pattern."""
+    check(compiled(n, cc, dtype, d, operator))
 
 
 @triton.jit

@@ -55,7 +55,7 @@ def linear_memory_forward(q, k, v, la, er, wr, m0, y, states, e, mT, L, N, CHUNK
     sm = mk[:, None] & mv[None, :]
     m_at = bh * DK * DV + ov[None, :] * DK + ok[:, None]                # M is (d_v, d_k); S = M^T
     S = tl.load(m0 + m_at, mask=sm, other=0.0).to(ACC)
-    for n in range(0, N):
+    for n in tl.range(0, N, disable_licm=True):
         tl.store(states + n * DK * DV + ok[:, None] * DV + ov[None, :], S, mask=sm)
         r = n * CHUNK + i
         mr = (i < CHUNK) & (r < L)
@@ -114,7 +114,7 @@ def linear_memory_backward_chain(q, k, v, la, er, wr, dy, dmT, dstates, dr, dm0,
     sm = mk[:, None] & mv[None, :]
     m_at = bh * DK * DV + ov[None, :] * DK + ok[:, None]
     dS = tl.load(dmT + m_at, mask=sm, other=0.0).to(ACC)
-    for back in range(0, N):
+    for back in tl.range(0, N, disable_licm=True):
         n = N - 1 - back
         tl.store(dstates + n * DK * DV + ok[:, None] * DV + ov[None, :], dS, mask=sm)    # at this chunk's END
         r = n * CHUNK + i

@@ -79,7 +79,7 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
     put(c1 + at1, tl.load(w1 + at1, mask=m1, other=0.0), m1)
     put(c2 + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)
     tl.debug_barrier()
-    for n in range(0, N):
+    for n in tl.range(0, N, disable_licm=True):
         i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 0, D, HID, BD, BH, C)
         # the hidden layer of the keys
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
@@ -223,8 +223,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tenso
     return mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, objective == "l2", read, erase)
 
 
-def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int = 64, chunk: int = 64) -> list[Case]:
-    """The forward for d 64, h 64, chunk 64, read start."""
+def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int | None = None, chunk: int = 64) -> list[Case]:
+    """The forward for h = d, chunk 64, read start."""
+    if d > 64:
+        return []
+    hidden = hidden or d
     meta = plan(d, hidden, chunk)
     warps, stages = meta.pop("num_warps"), meta.pop("num_stages")
     meta |= {"ERASE": True, "L2": True, "READ": "start", "PREC": "tf32" if dtype == "fp32" else dtype,

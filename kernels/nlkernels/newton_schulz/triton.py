@@ -89,10 +89,10 @@ def fused(G: Tensor, steps: int, abc: tuple[float, float, float], eps: float) ->
     return newton_schulz_op(G, steps, *abc, eps)
 
 
-def compile_cases(cc: int, dtype: str) -> list[Case]:
-    """A small square, a wide and the largest matrix, five steps."""
+def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
+    """A square and a wide matrix with d rows, five steps."""
     found = []
-    for M, N in ((64, 64), (64, 128), (128, 128)):
+    for M, N in sorted({(d, d), (d, min(2 * d, 128))}):
         options = plan(M, N)
         warps = options.pop("num_warps")
         meta = {"M": M, "N": N, "TALL": False, **options, "STEPS": 5, "PREC": "tf32" if dtype == "fp32" else dtype,

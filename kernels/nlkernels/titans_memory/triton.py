@@ -44,7 +44,7 @@ def titans_memory_forward(q, k, v, la, lu, wr, m0, s0, y, mT, sT, L, N, CHUNK,
     sm = mk[:, None] & mv[None, :]
     M = tl.load(m0 + at, mask=sm, other=0.0).to(ACC)                    # transposed: (d_k, d_v)
     S = tl.load(s0 + at, mask=sm, other=0.0).to(ACC)
-    for n in range(0, N):
+    for n in tl.range(0, N, disable_licm=True):
         r = n * CHUNK + i
         mr = (i < CHUNK) & (r < L)
         lb = tl.cumsum(tl.load(la + r, mask=mr, other=0.0).to(ACC), 0)
