@@ -83,6 +83,12 @@ def product(acc, a, AR: tl.constexpr, AK: tl.constexpr, rows, row_ok, b, BK: tl.
 
 
 @triton.jit
+def gram(a, b, i, live, D: tl.constexpr, C: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+    """a b^T of the rows of a chunk, (C, C), from memory; rows have D numbers."""
+    return product(tl.zeros([C, C], ACC), a, D, 1, i, live, b, 1, D, i, live, D, R, PREC, ACC)
+
+
+@triton.jit
 def put(p, x, ok):
     """Store x in p's dtype where ok."""
     tl.store(p, x.to(p.dtype.element_ty), mask=ok)

@@ -109,13 +109,13 @@ def test_torch_compile_takes_the_operator_as_one_graph(inputs, rel, impl):
 
 @triton
 @quiet
-@pytest.mark.parametrize("absent", [False, True])
-def test_linear_memory_passes_opcheck(inputs, absent):
+@pytest.mark.parametrize(("absent", "wy"), [(False, False), (True, False), (False, True)])
+def test_linear_memory_passes_opcheck(inputs, absent, wy):
     """Schema, fake tensors (shapes, strides, dtypes), autograd registration and AOT dispatch."""
     from nlkernels.linear_memory.triton import linear_memory_op
-    q, k, v, alpha, erase, write, M0 = (x.float().requires_grad_() for x in inputs.linear(1, 2, 9, 4, 6))
+    q, k, v, alpha, erase, write, M0 = (x.float().requires_grad_() for x in inputs.linear(1, 1, 4, 2, 3))
     la, er = (None, None) if absent else (alpha.detach().log().requires_grad_(), erase)
-    torch.library.opcheck(linear_memory_op, (q, k, v, la, er, write, M0, 8, "dot", "after", False))
+    torch.library.opcheck(linear_memory_op, (q, k, v, la, er, write, M0, 4, "dot", "after", False, wy))
 
 
 @triton

@@ -7,9 +7,12 @@ from nlkernels import dispatch
 from nlkernels.errors import need, need_device, need_tensor
 from nlkernels.linear_memory.chunked import chunked
 from nlkernels.linear_memory.reference import reference
+from nlkernels.linear_memory.split import split_pays
 
 __all__ = ["chunked", "delta_rule", "gated_delta_rule", "hope_memory", "linear_attention", "linear_memory",
            "reference"]
+
+FORMS = ("triton_fused", "triton_wy")
 
 
 def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, erase: Tensor | None = None,
@@ -32,7 +35,8 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
         objective: "dot": w_t = v_t. "l2": w_t = v_t - M_c k_t, the gradient at the chunk's start.
         read: "before": y_t = M_{t-1} q_t. "after": y_t = M_t q_t. "start": y_t = M_c q_t.
         impl: "auto" | "reference" | "chunked" | "triton"; see nlkernels.dispatch. "triton" on CPU tensors is
-            interpreted.
+            interpreted. It has two forms, between which split.py chooses; "triton_fused" (one kernel a direction) and
+            "triton_wy" (split over chunks: only the passing of the state is sequential) name one.
         explain: print which implementation was chosen, and why.
 
     Returns:
@@ -72,7 +76,14 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
          "a positive int")
     need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
     need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
+    named, impl = (impl, "triton") if impl in FORMS else (None, impl)
     choice = dispatch.choose(op, impl, q, size=max(dk, dv))
+    wy, form = named == "triton_wy", named or ""
+    if choice.impl == "triton":
+        if named is None:
+            wy, form = split_pays(B * H, L, chunk, dk, dv, erases=erase is not None, half=q.dtype in dispatch.HALF,
+                                  free=objective == "dot" and read != "start" and not self_values, gpu=q.is_cuda)
+        choice = dispatch.Choice("triton", f"{choice.why}; {form}")
     if choice.impl != "reference":
         dispatch.positive(op, "alpha", alpha)
     if explain:
@@ -89,9 +100,9 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
         if choice.impl == "triton":
             from nlkernels.linear_memory.triton import fused
             return fused(q, k, v, alpha, erase, write, M0, chunk=chunk, objective=objective, read=read,
-                         self_values=self_values)
-        form = chunked if choice.impl == "chunked" else reference
-        y, M = form(q.to(work), k.to(work), v.to(work), alpha, erase, write, M0, chunk=chunk, objective=objective,
+                         self_values=self_values, wy=wy)
+        run = chunked if choice.impl == "chunked" else reference
+        y, M = run(q.to(work), k.to(work), v.to(work), alpha, erase, write, M0, chunk=chunk, objective=objective,
                     read=read, self_values=self_values)
         return y.to(out), M
 

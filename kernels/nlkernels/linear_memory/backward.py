@@ -1,0 +1,193 @@
+"""The linear memory's fused backward in two kernels, `chain` and `rest`.
+
+Per chunk (D = decayed causal mask of the read, lam = its row factor, w = e^{g_C - g}, X = erase * decay * dL,
+R = write V - s (K S) the right side):
+
+    dE = (D * Q K^T)^T dY + (w K) dS'      dR = (I + L)^-T dE       dL = -dR E^T
+    dS = e^{g_C} dS' + Q^T (lam dY) - K^T (s dR)   [+ V^T (write dR) with self-made values]
+    dQ = lam (dY S^T) + (D * dY E^T) K     dV = write dR
+    dK = w (E dS'^T) + (D^T * E dY^T) Q + (X + X^T) K - s (dR S^T)
+
+The gates need no second pass over the scores: every factor e^{g_t - g_i} sits in a product that is already there, so
+its gradient is a row sum <dQ, Q> or <dK, K>. Splitting the backward in two took the spills from 2.4 KB a thread to
+none and made all but the chain parallel over chunks. Score matrices are computed transposed where they are needed
+transposed: no `tl.trans` of an accumulator, which Triton 3.4-3.7.0 miscompiles on Hopper.
+"""
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from nlkernels.blocks import decay, dot, dot_add, gates, gram, product, put, solve_rows_t, suffix_sum, tile
+
+
+@triton.jit
+def linear_memory_backward_chain(q, k, v, la, er, wr, dy, dmT, dstates, dr, dm0, L, N, CHUNK,
+                   DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+                   C: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr, SELF: tl.constexpr,
+                   READ: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+    pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    i, ok, ov = tl.arange(0, C), tl.arange(0, BK), pv * BV + tl.arange(0, BV)
+    mk, mv = ok < DK, ov < DV
+    q += bh * L * DK
+    k += bh * L * DK
+    v += bh * L * DX
+    dy += bh * L * DV
+    dr += bh * L * DV
+    la += bh * L
+    er += bh * L
+    wr += bh * L
+    dstates += bh * N * DK * DV
+    sm = mk[:, None] & mv[None, :]
+    m_at = bh * DK * DV + ov[None, :] * DK + ok[:, None]
+    dS = tl.load(dmT + m_at, mask=sm, other=0.0).to(ACC)
+    for back in tl.range(0, N, disable_licm=True):
+        n = N - 1 - back
+        tl.store(dstates + n * DK * DV + ok[:, None] * DV + ov[None, :], dS, mask=sm)    # at this chunk's END
+        r = n * CHUNK + i
+        mr = (i < CHUNK) & (r < L)
+        K = tile(k, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
+        Qt = tile(q, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
+        dY = tile(dy, r[:, None], ov[None, :], DV, mr[:, None], mv[None, :], ACC)
+        h = tl.load(wr + r, mask=mr, other=0.0).to(ACC)
+        g, gp, gC = gates(la, r, mr, C, DECAY, ACC)
+        dR = dot(tl.exp(gC - g)[:, None] * K, dS, PREC)                                  # dE, so far
+        dS = tl.exp(gC) * dS
+        if READ == "start":
+            dS += dot(Qt, dY, PREC)
+        elif READ == "before":
+            dR += dot(decay(gp[None, :], g[:, None], i[:, None] < i[None, :]) * dot(K, Qt, PREC), dY, PREC)
+            dS += dot(Qt, tl.exp(gp)[:, None] * dY, PREC)
+        else:
+            dR += dot(decay(g[None, :], g[:, None], i[:, None] <= i[None, :]) * dot(K, Qt, PREC), dY, PREC)
+            dS += dot(Qt, tl.exp(g)[:, None] * dY, PREC)
+        Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
+        if ERASE:
+            ep = tl.load(er + r, mask=mr, other=0.0).to(ACC)
+            s = ep * tl.exp(gp)
+            if L2:
+                s += h
+            Lm = ep[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(K, Kt, PREC)
+            dR = solve_rows_t(Lm, dR, C)
+            dS -= dot(Kt, s[:, None] * dR, PREC)
+        elif L2:
+            dS -= dot(Kt, h[:, None] * dR, PREC)
+        if SELF:
+            dS += dot(tile(v, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC), h[:, None] * dR, PREC)
+        tl.store(dr + r[:, None] * DV + ov[None, :], dR.to(dr.dtype.element_ty), mask=mr[:, None] & mv[None, :])
+    tl.store(dm0 + m_at, dS, mask=sm)
+
+
+@triton.jit
+def linear_memory_backward_rest(q, k, v, la, er, wr, states, dstates, e, dr, dy, dq, dk, dv, dla, der, dwr, L, N,
+                                CHUNK, BHL,
+                                DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr,
+                                BV: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr, C: tl.constexpr,
+                                R: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr,
+                                SELF: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+    """One program per (chunk, BC columns of dQ and dK, batch x head): every gradient of an input. Sums over the DV
+    values are taken R at a time from memory; BW is the tile side that holds all DV. The gates' gradients sum over the
+    columns: one slab a column block, no atomics."""
+    n, part, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i, ok, ov = tl.arange(0, C), part * BC + tl.arange(0, BC), tl.arange(0, BW)
+    r = n * CHUNK + i
+    mr, mk, mv = (i < CHUNK) & (r < L), ok < DK, ov < DV
+    here, at = mr[:, None] & mk[None, :], i[:, None] * DK + ok[None, :]
+    slab = part.to(tl.int64) * BHL + bh * L
+    first = bh * L + n * CHUNK
+    q += first * DK
+    k += first * DK
+    dq += first * DK
+    dk += first * DK
+    v += first * DX
+    dv += first * DX
+    e += first * DV
+    dr += first * DV
+    dy += first * DV
+    st = states + (bh * N + n) * DK * DV
+    dst = dstates + (bh * N + n) * DK * DV
+    h = tl.load(wr + bh * L + r, mask=mr, other=0.0).to(ACC)
+    g, gp, gC = gates(la + bh * L, r, mr, C, DECAY, ACC)
+    ep = tl.load(er + bh * L + r, mask=mr & ERASE, other=0.0).to(ACC)
+    s = ep * tl.exp(gp)
+    if L2:
+        s += h
+    dg = tl.zeros([C], ACC)
+    dgp = tl.zeros([C], ACC)
+    ds = tl.zeros([C], ACC)
+    dL = tl.zeros([C], ACC)
+    dh = tl.zeros([C], ACC)
+    dgC = tl.sum(dh, 0)
+    if DECAY:
+        for b in tl.range(part * BC, part * BC + BC, R, disable_licm=True):
+            p = b + tl.arange(0, R)
+            sm, at_s = (p < tl.minimum(DK, part * BC + BC))[:, None] & mv[None, :], p[:, None] * DV + ov[None, :]
+            both = tl.load(st + at_s, mask=sm, other=0.0).to(ACC) * tl.load(dst + at_s, mask=sm, other=0.0).to(ACC)
+            dgC += tl.exp(gC) * tl.sum(tl.sum(both, 1), 0)
+    if not SELF and part == 0:
+        row_v, at_v = mr[:, None] & mv[None, :], i[:, None] * DV + ov[None, :]
+        dR = tl.load(dr + at_v, mask=row_v, other=0.0).to(ACC)
+        dh += tl.sum(dR * tl.load(v + at_v, mask=row_v, other=0.0).to(ACC), 1)
+        put(dv + at_v, h[:, None] * dR, row_v)
+    # S' = e^{g_C} S + (w K)^T E
+    dK = product(tl.zeros([C, BC], ACC), e, DV, 1, i, mr, dst, 1, DV, ok, mk, DV, R, PREC, ACC)
+    dK = tl.exp(gC - g)[:, None] * dK
+    dw = tl.sum(dK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
+    dgC += tl.sum(dw, 0)
+    dg -= dw
+    tl.debug_barrier()             # here and below: orders nothing, but keeps the compiler from mixing the sections
+    # Y
+    dQ = product(tl.zeros([C, BC], ACC), dy, DV, 1, i, mr, st, 1, DV, ok, mk, DV, R, PREC, ACC)
+    if READ != "start":
+        if READ == "before":
+            lam = gp
+            D = decay(gp[:, None], g[None, :], i[:, None] > i[None, :])
+            Dt = decay(gp[None, :], g[:, None], i[:, None] < i[None, :])
+        else:
+            lam = g
+            D = decay(g[:, None], g[None, :], i[:, None] >= i[None, :])
+            Dt = decay(g[None, :], g[:, None], i[:, None] <= i[None, :])
+        A = D * gram(dy, e, i, mr, DV, C, R, PREC, ACC)
+        dQ = dot_add(A, tl.load(k + at, mask=here, other=0.0).to(ACC), tl.exp(lam)[:, None] * dQ, PREC)
+        dlam = tl.sum(dQ * tl.load(q + at, mask=here, other=0.0).to(ACC), 1)
+        if READ == "before":
+            dgp += dlam
+        else:
+            dg += dlam
+        At = Dt * gram(e, dy, i, mr, DV, C, R, PREC, ACC)
+        dK2 = dot(At, tl.load(q + at, mask=here, other=0.0).to(ACC), PREC)
+        dg -= tl.sum(dK2 * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
+        dK += dK2
+    put(dq + at, dQ, here)
+    tl.debug_barrier()
+    # (I + L) E = write V - s K S
+    if ERASE or L2 or SELF:
+        G = product(tl.zeros([C, BC], ACC), dr, DV, 1, i, mr, st, 1, DV, ok, mk, DV, R, PREC, ACC)      # dR S^T
+        if SELF:
+            dh += tl.sum(G * tl.load(v + at, mask=here, other=0.0).to(ACC), 1)
+            put(dv + at, h[:, None] * G, here)
+    if ERASE or L2:
+        ds -= tl.sum(G * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
+        dK -= s[:, None] * G
+    if ERASE:
+        tl.debug_barrier()
+        X = -decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * gram(dr, e, i, mr, DV, C, R, PREC, ACC)
+        XK = dot(X, tl.load(k + at, mask=here, other=0.0).to(ACC), PREC)
+        dL += tl.sum(XK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
+        dK += ep[:, None] * XK
+        tl.debug_barrier()
+        Xt = -ep[None, :] * decay(gp[None, :], g[:, None], i[:, None] < i[None, :])
+        Xt = Xt * gram(e, dr, i, mr, DV, C, R, PREC, ACC)
+        XtK = dot(Xt, tl.load(k + at, mask=here, other=0.0).to(ACC), PREC)
+        dg -= tl.sum(XtK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
+        dK += XtK
+    put(dk + at, dK, here)
+    if L2:
+        dh += ds
+    if ERASE:
+        tl.store(der + slab + r, ds * tl.exp(gp) + dL, mask=mr)
+        dgp += ep * (ds * tl.exp(gp) + dL)
+    tl.store(dwr + slab + r, dh, mask=mr)
+    if DECAY:
+        total = dg + dgp + tl.where(i == C - 1, dgC, 0.0)               # tokens that are not there repeat g_C
+        tl.store(dla + slab + r, suffix_sum(total, C) - dgp, mask=mr)
