@@ -156,7 +156,8 @@ def linear_memory_reports(quick: bool, on: Machine) -> list[Report]:
                                                     self_values=False))
         forms["torch.compile(chunked)"] = compiled
     if on.device == "cuda":
-        forms["triton"] = lambda *a: linear_memory(*a, impl="triton")
+        for impl in ("triton", "triton_fused", "triton_wy"):                # the rule's choice, and both forms by name
+            forms[impl] = lambda *a, impl=impl: linear_memory(*a, impl=impl)
         if importlib.util.find_spec("fla"):
             forms = {**fla_forms(), **forms}
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from nlkernels import SelfRefState, available, dispatch, linear_memory, newton_schulz, selfref_memory
+from nlkernels import SelfRefState, available, dispatch, linear_memory, newton_schulz, selfref_memory, titans_memory
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not available()["triton"],
               reason="no CUDA GPU of capability 8.0, or no triton")]
@@ -41,10 +41,23 @@ def compare(fn, inputs, dtype, tokens: int, rel):
 def test_linear_memory(inputs, rel, dtype, objective, read, chunk, length, d):
     x = inputs.linear(2, 2, length, d, d)
 
-    def fn(*a, impl):
-        return linear_memory(*a, objective=objective, read=read, chunk=chunk, impl=impl)
+    for form in ("triton_fused", "triton_wy"):
+        def fn(*a, impl, form=form):
+            return linear_memory(*a, objective=objective, read=read, chunk=chunk,
+                                 impl=form if impl == "triton" else impl)
 
-    compare(fn, x, dtype, 3, rel)
+        compare(fn, x, dtype, 3, rel)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(("read", "length", "d"), [("start", 150, 64), ("before", 77, 40), ("after", 150, 128)])
+def test_titans_memory(inputs, rel, dtype, read, length, d):
+    q, k, v, alpha, mu, eta, M0 = inputs.linear(1, 2, length, d, d)
+
+    def fn(*a, impl):
+        return titans_memory(*a, read=read, chunk=64, impl=impl)
+
+    compare(fn, [q, k, v, alpha, mu, 0.1 * eta, M0, M0.flip(-1)], dtype, 3, rel)
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))

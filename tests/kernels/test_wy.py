@@ -67,7 +67,7 @@ def test_precisions(inputs, rel, dtype, forward, backward):
     assert max(map(rel, got[2:], want[2:])) < backward
 
 
-@pytest.mark.parametrize("read", ["start", "before", "after"])
+@pytest.mark.parametrize("read", ["start", "before"])                      # "after": test_operators.py
 def test_gradcheck_of_the_kernels(inputs, read):
     x = [a.requires_grad_() for a in inputs.linear(1, 1, 5, 2, 2)]
     assert torch.autograd.gradcheck(lambda *a: linear_memory(*a, chunk=3, objective="l2", read=read, impl="triton_wy"),

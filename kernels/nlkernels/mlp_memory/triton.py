@@ -3,7 +3,8 @@
 One program per (batch, head) walks the chunks; the algebra is that of chunked.py, with S1 = W1^T (h, d) and S2 = W2^T
 (d, h). Five phases a chunk, and between them everything goes through scratch memory (which stays in the cache) in the
 tokens' dtype, as a product would round it anyway: kept in registers, the tiles of a chunk spilled 3 KB a thread on
-sm_80. A barrier orders the program's threads. The weights are updated in float32, in place.
+sm_80. A barrier between a write and the read of it orders the program's threads. Nothing is updated in place: the
+weights (float32) go from one buffer to another at each chunk.
 
 The backward is not fused: it recomputes through the chunked form in PyTorch.
 """
@@ -53,9 +54,10 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
                        D: tl.constexpr, HID: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr, C: tl.constexpr,
                        ERASE: tl.constexpr, L2: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
                        ACC: tl.constexpr):
-    """w1, w2: the weights, updated in place; copies (2, D HID): theirs in the tokens' dtype, for products.
+    """w1, w2 (2, D HID): the weights, from one half to the other at every chunk; copies (2, 2, D HID): theirs in the
+    tokens' dtype, for products.
 
-    scratch (2 D + 2 HID, CHUNK): A = silu(K S2) and E2 (CHUNK, HID), then e1 and E1 (CHUNK, D).
+    scratch: A = silu(K S2), E2 and its right side (CHUNK, HID), then e1, E1 and its right side (CHUNK, D).
     """
     bh = tl.program_id(0).to(tl.int64)
     od, oh = tl.arange(0, BD), tl.arange(0, BH)
@@ -66,20 +68,24 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
     y += bh * L * D
     la += bh * L
     wr += bh * L
-    w1 += bh * D * HID
-    w2 += bh * D * HID
-    c1 = copies + bh * 2 * D * HID                                       # W1 (d, h)
-    c2 = c1 + D * HID                                                    # W2 (h, d)
-    pA = scratch + bh * CHUNK * 2 * (D + HID)
+    w1 += bh * 2 * D * HID
+    w2 += bh * 2 * D * HID
+    copies += bh * 4 * D * HID
+    pA = scratch + bh * CHUNK * 3 * (D + HID)
     pE2 = pA + CHUNK * HID
-    pe = pE2 + CHUNK * HID
+    pR2 = pE2 + CHUNK * HID
+    pe = pR2 + CHUNK * HID
     pE1 = pe + CHUNK * D
+    pR1 = pE1 + CHUNK * D
     m1, m2 = md[:, None] & mh[None, :], mh[:, None] & md[None, :]
     at1, at2 = od[:, None] * HID + oh[None, :], oh[:, None] * D + od[None, :]
-    put(c1 + at1, tl.load(w1 + at1, mask=m1, other=0.0), m1)
-    put(c2 + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)
+    put(copies + at1, tl.load(w1 + at1, mask=m1, other=0.0), m1)                     # W1 (d, h)
+    put(copies + D * HID + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)           # W2 (h, d)
     tl.debug_barrier()
     for n in tl.range(0, N, disable_licm=True):
+        now, then = (n % 2) * D * HID, ((n + 1) % 2) * D * HID
+        c1 = copies + 2 * now
+        c2 = c1 + D * HID
         i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 0, D, HID, BD, BH, C)
         # the hidden layer of the keys
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
@@ -97,14 +103,13 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
         h, g, gp, gC, s = write_rates(la, wr, r, mr, i)
         E1 = -h[:, None] * e1
         if ERASE:
-            put(pE1 + i[:, None] * D + od[None, :], E1 - s[:, None] * AS, mi[:, None] & md[None, :])
+            put(pR1 + i[:, None] * D + od[None, :], E1 - s[:, None] * AS, mi[:, None] & md[None, :])
             tl.debug_barrier()
             i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 2, D, HID, BD, BH, C)
             A = tile(pA, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
             At = tile(pA, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
             scores = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(A, At, PREC)
-            E1 = solve_rows(scores, tile(pE1, i[:, None], od[None, :], D, mi[:, None], md[None, :], ACC), C)
-            tl.debug_barrier()                                           # the right side has been read
+            E1 = solve_rows(scores, tile(pR1, i[:, None], od[None, :], D, mi[:, None], md[None, :], ACC), C)
         put(pE1 + i[:, None] * D + od[None, :], E1, mi[:, None] & md[None, :])
         tl.debug_barrier()
         i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 3, D, HID, BD, BH, C)
@@ -116,14 +121,13 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
         sig = tl.sigmoid(z)
         E2 = -h[:, None] * E2 * sig * (1.0 + z * (1.0 - sig))
         if ERASE:
-            put(pE2 + i[:, None] * HID + oh[None, :], E2 - s[:, None] * z, mi[:, None] & mh[None, :])
+            put(pR2 + i[:, None] * HID + oh[None, :], E2 - s[:, None] * z, mi[:, None] & mh[None, :])
             tl.debug_barrier()
             i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 4, D, HID, BD, BH, C)
             K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
             Kt = tile(k, r[None, :], od[:, None], D, mr[None, :], md[:, None], ACC)
             scores = h[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(K, Kt, PREC)
-            E2 = solve_rows(scores, tile(pE2, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC), C)
-            tl.debug_barrier()
+            E2 = solve_rows(scores, tile(pR2, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC), C)
         put(pE2 + i[:, None] * HID + oh[None, :], E2, mi[:, None] & mh[None, :])
         tl.debug_barrier()
         i, r, od, oh, mi, mr, md, mh = indices(n, L, CHUNK, 5, D, HID, BD, BH, C)
@@ -157,17 +161,15 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
         w = tl.exp(gC - g)[None, :]
         Et = w * tile(pE1, i[None, :], od[:, None], D, mi[None, :], md[:, None], ACC)
         A = tile(pA, i[:, None], oh[None, :], HID, mi[:, None], mh[None, :], ACC)
-        W = dot_add(Et, A, tl.exp(gC) * tl.load(w1 + at1, mask=m1, other=0.0).to(ACC), PREC)
-        tl.debug_barrier()
-        tl.store(w1 + at1, W, mask=m1)
-        put(c1 + at1, W, m1)
-        tl.debug_barrier()
+        W = dot_add(Et, A, tl.exp(gC) * tl.load(w1 + now + at1, mask=m1, other=0.0).to(ACC), PREC)
+        tl.store(w1 + then + at1, W, mask=m1)
+        put(copies + 2 * then + at1, W, m1)
+        tl.debug_barrier()                                               # keeps the compiler from mixing the two
         Et = w * tile(pE2, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
-        W = dot_add(Et, K, tl.exp(gC) * tl.load(w2 + at2, mask=m2, other=0.0).to(ACC), PREC)
-        tl.debug_barrier()
-        tl.store(w2 + at2, W, mask=m2)
-        put(c2 + at2, W, m2)
+        W = dot_add(Et, K, tl.exp(gC) * tl.load(w2 + now + at2, mask=m2, other=0.0).to(ACC), PREC)
+        tl.store(w2 + then + at2, W, mask=m2)
+        put(copies + 2 * then + D * HID + at2, W, m2)
         tl.debug_barrier()
 
 
@@ -185,12 +187,15 @@ def mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, l2, read, erase):
     hidden = W2.shape[-2]
     q, k, v, eta = (x.contiguous() for x in (q, k, v, eta))
     y = torch.empty_like(q)
-    end1, end2 = (x.clone(memory_format=torch.contiguous_format) for x in (W1, W2))           # updated in place
-    scratch = torch.empty(B, H, 2 * chunk * (d + hidden), dtype=q.dtype, device=q.device)
-    copies = torch.empty(B, H, 2 * d * hidden, dtype=q.dtype, device=q.device)
-    launch(mlp_memory_forward, (B * H,), q, k, v, alpha.log().contiguous(), eta, scratch, copies, y, end1, end2, L,
-           -(-L // chunk), chunk, ERASE=erase, L2=l2, READ=read, **plan(d, hidden, chunk), **settings(q))
-    return y, end1, end2
+    ends = [torch.empty(B, H, 2, *x.shape[2:], dtype=x.dtype, device=x.device) for x in (W1, W2)]
+    for end, W in zip(ends, (W1, W2), strict=True):
+        end[:, :, 0] = W
+    scratch = torch.empty(B, H, 3 * chunk * (d + hidden), dtype=q.dtype, device=q.device)
+    copies = torch.empty(B, H, 4 * d * hidden, dtype=q.dtype, device=q.device)
+    N = -(-L // chunk)
+    launch(mlp_memory_forward, (B * H,), q, k, v, alpha.log().contiguous(), eta, scratch, copies, y, *ends, L, N,
+           chunk, ERASE=erase, L2=l2, READ=read, **plan(d, hidden, chunk), **settings(q))
+    return y, *(end[:, :, N % 2].clone() for end in ends)
 
 
 @mlp_memory_op.register_fake

@@ -65,6 +65,8 @@ def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: st
     need(op, eps >= 0, "eps", eps, "a number >= 0")
     abc = COEFFICIENTS[coefficients]
     choice = dispatch.choose(op, impl, G, size=max(G.shape[-2:]), sized="side")
+    if impl == "auto" and choice.impl == "triton" and not fits_registers(G):
+        choice = dispatch.Choice("chunked", "float32 with both sides over 64 would spill registers on this GPU")
     if explain:
         dispatch.explain_choice(op, choice)
     if G.numel() == 0:
@@ -74,6 +76,11 @@ def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: st
             from nlkernels.newton_schulz.triton import fused
             return fused(G, steps, abc, eps)
         return (chunked if choice.impl == "chunked" else reference)(G, steps, abc, eps)
+
+
+def fits_registers(G: Tensor) -> bool:
+    """Whether the fused kernel keeps G in registers: on sm_90 not float32 with both sides over 64 (compile_check)."""
+    return G.dtype != torch.float32 or min(G.shape[-2:]) <= 64 or dispatch.capability(G.device) < (9, 0)
 
 
 def _grouped(matrices: Sequence[Tensor], steps: int, coefficients: str, eps: float, impl: str,

@@ -90,8 +90,10 @@ def fused(G: Tensor, steps: int, abc: tuple[float, float, float], eps: float) ->
 
 
 def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
-    """A square and a wide matrix with d rows, five steps."""
-    found = []
+    """A square and a wide matrix with d rows, five steps; none where "auto" does not take the kernel."""
+    found: list[Case] = []
+    if cc >= 90 and dtype == "fp32" and d > 64:
+        return found
     for M, N in sorted({(d, d), (d, min(2 * d, 128))}):
         options = plan(M, N)
         warps = options.pop("num_warps")

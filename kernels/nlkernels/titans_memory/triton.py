@@ -30,7 +30,7 @@ def plan(dtype: torch.dtype, cc: tuple[int, int], dk: int, dv: int, chunk: int) 
 
 def slices(dtype: torch.dtype, dk: int, dv: int, cc: tuple[int, int]) -> dict[str, int]:
     """R: dimensions that `blocks.product` sums at a time. BC: columns of dQ and dK in registers. BW: holds all DV."""
-    columns = 32 if dtype == torch.float32 and dk > 64 and cc > (0, 0) else 64
+    columns = 32 if dtype == torch.float32 and cc > (0, 0) else 64
     return {"R": max(block(dk), block(dv)) if cc == (0, 0) else 32, "BC": min(block(dk), columns), "BW": block(dv)}
 
 
