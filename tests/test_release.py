@@ -227,6 +227,17 @@ def test_the_resting_place_of_dgd_moves_with_the_factor_of_the_loss(c):
     assert w * x / target == pytest.approx(mine.solution(), abs=1e-9)
 
 
+def test_numbers_of_a_question_give_its_answer():
+    """12-seeds and 10-state, worked out again from what the question says."""
+    for seed in range(1, 9):
+        item = variants.private("12-seeds", seed)
+        scatter, gap = map(float, re.findall(r"\d\.\d+", item.prompt))
+        assert 2 * scatter * math.sqrt(2 / item.solution()) == pytest.approx(gap)
+        item = variants.private("10-state", seed)
+        width, kept = (int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\d", item.prompt))
+        assert item.solution() * 2 * width == kept > 1000
+
+
 @pytest.mark.parametrize("item", [e for e in registry.items(Implement)], ids=lambda e: e.id)
 def test_private_cases_are_other_cases(item):
     own = variants.private(item.id, SEED)
