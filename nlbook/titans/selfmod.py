@@ -52,6 +52,9 @@ class SelfModifyingTitans(FastLayer):
             learned.
         mem_gain: factor on W2 of M_mem at the start. A write moves the answer by eta |silu(W2 k)|^2 of its error; with
             unit keys and W2 of std dim^-1/2 that square is small (0.3 at 32 units), and 2 to 3 makes one write count.
+        query: how W_q starts. "random": std dim^-1/2, a basis unrelated to that of the keys. "identity": M_k is residual,
+            so keys start as x plus something; queries that start as x share their features, and what must still be
+            learned to find a key again is one number a feature. (Measured in nlbook.tasks.hope_race.)
         block: tokens in one parallel piece: speed only. checkpoint, first_order: see FastLayer.
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
@@ -88,6 +91,7 @@ class SelfModifyingTitans(FastLayer):
         proj_std: float = 2.0,
         gate_std: float = 0.0,
         mem_gain: float = 1.0,
+        query: str = "random",
         block: int = 64,
         checkpoint: bool = False,
         first_order: bool = False,
@@ -110,6 +114,7 @@ class SelfModifyingTitans(FastLayer):
         )
         need(set(adaptive) <= {*BOXES}, "adaptive", adaptive, f"boxes out of {BOXES} (and adaptive_q for q)")
         need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
+        need(query in ("random", "identity"), "query", repr(query), "'random' or 'identity'")
         need(other_rate is None or 0 < other_rate <= 1, "other_rate", other_rate, "a number in (0, 1], or None")
         for name, c in (("chunk", chunk), ("other_chunk", other_chunk)):
             need(isinstance(c, int) and c >= 1, name, c, "an int >= 1 (tokens)")
@@ -128,7 +133,8 @@ class SelfModifyingTitans(FastLayer):
         self._add("proj", d, [proj_std if own else 1.0] * len(proj), g)
         self._add("gate", 1, [gate_std] * 2, g)
         if not adaptive_q:
-            self.W_q = nn.Parameter(torch.randn(dim, dim, generator=g) / dim**0.5)
+            W_q = torch.randn(dim, dim, generator=g) / dim**0.5
+            self.W_q = nn.Parameter(W_q if query == "random" else torch.eye(dim))
         if conv:  # boxes q, k, v
             self.taps = nn.Parameter(identity_taps(heads, 3, d, width=conv, noise=conv_noise, g=g))
         self.b_eta = nn.Parameter(torch.full((heads,), self._bias["eta"]))
