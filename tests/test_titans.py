@@ -532,6 +532,19 @@ def test_normalised_values_keep_the_inner_loop_bounded_without_any_outer_trainin
     assert largest(True, 0, 1500) < 100
 
 
+def test_queries_may_start_as_keys_do():
+    """query="identity": at the start a query shares the features of its token's key; with a random W_q it does not."""
+    x = rand(1, 200, 32)
+    together = {}
+    for query in ("random", "identity"):
+        layer = SelfModifyingTitans(32, conv=0, activation="none", query=query).double()
+        q, k = x @ layer.W_q.mT, read(layer.initial_weights("proj"), x[:, None, None], True)[:, 0, 0]
+        together[query] = float(F.cosine_similarity(q, k, dim=-1).mean().detach())
+    assert abs(together["random"]) < 0.1 < 0.4 < together["identity"]
+    with pytest.raises(NLBookError, match="query"):
+        SelfModifyingTitans(4, query="keys")
+
+
 def test_parity_is_within_reach_of_eta_up_to_one():
     """alpha = 1, eta = the bit, value 0: the squared objective's transition 1 - 2 eta flips a sign per one."""
     bits = (rand(1000) > 0).double()

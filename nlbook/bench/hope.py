@@ -58,12 +58,15 @@ def peers(length: int, dim: int = 64, batch: int = 2, rounds: int = 3, widths: t
     length, against public modules; those that are not installed are named.
 
     titans-pytorch's default takes all gradients of a call at the call's first weights, so nothing in it is sequential;
-    with batch_size=64 they are taken at the weights of the last chunk, as here. Both are shown.
+    with batch_size=64 they are taken at the weights of the last chunk, as here. Both are shown, and beside the default
+    this layer with one chunk for the whole call. One difference stays: there a chunk has one decay and one momentum,
+    and is read at its end; here every token has its own and reads what the tokens before it wrote.
     """
     x = torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(0))
     out = []
     for wide in widths:
-        contestants = {"nlbook": both_ways(NeuralMemory(dim, hidden=wide * dim, chunk=64), x)}
+        ours = {"nlbook": 64, "nlbook, the call is one chunk": length}
+        contestants = {n: both_ways(NeuralMemory(dim, hidden=wide * dim, chunk=c), x) for n, c in ours.items()}
         note = "titans-pytorch is not installed: not measured"
         if find_spec("titans_pytorch"):
             from titans_pytorch import NeuralMemory as Peer
@@ -71,7 +74,7 @@ def peers(length: int, dim: int = 64, batch: int = 2, rounds: int = 3, widths: t
             for name, options in (("same rule", {"batch_size": 64}), ("default", {})):
                 peer = Peer(dim=dim, chunk_size=64, default_model_kwargs=size, **options)
                 contestants[f"titans-pytorch, {name}"] = both_ways(peer, x)
-            note = f"titans-pytorch {version('titans-pytorch')}; default: all gradients at the call's first weights"
+            note = f"titans-pytorch {version('titans-pytorch')}; default: gradients at the call's first weights"
         title = (f"Titans' memory, forward + backward, batch {batch}, length {length}, dim {dim}, hidden {wide * dim}, "
                  "chunk 64")
         out.append(compare(contestants, "nlbook", title=title, rounds=rounds, warmup=1, note=note))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -242,13 +243,16 @@ class CMS(Writes, nn.Module):
             own = [e for e in events if e.level == i]
             pending: list[Rows] = [{} for _ in levels]
             out, done, cursor = [], 0, 0
+            edges = sorted({0, *(e.time for e in own), x.shape[1]})
+            sizes = [b - a for a, b in pairwise(edges)]                     # split: the gradient of one slice a segment
+            cut = iter(zip(*(t.split(sizes, 1) for t in (n, keys, values))) if sizes else ())  # fills the whole length
             while done < x.shape[1] or cursor < len(own):
                 end = own[cursor].time if cursor < len(own) else x.shape[1]
                 if end > done:
                     part = slice(done, end)
-                    out.append(self._mlp(s.weights, self._fold(n[:, part]))[0])
+                    here, k, v = map(self._fold, next(cut))
+                    out.append(self._mlp(s.weights, here)[0])
                     with torch.set_grad_enabled(torch.is_grad_enabled() and not self.first_order):
-                        k, v = self._fold(keys[:, part]), self._fold(values[:, part])
                         w = s.weights
                         if self.first_order:
                             k, v, w = k.detach(), v.detach(), {a: b.detach() for a, b in w.items()}

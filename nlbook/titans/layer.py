@@ -122,8 +122,11 @@ class FastLayer(Writes, nn.Module):
     def _walk(self, x: Tensor, state: TitansState, impl: str) -> tuple[Tensor, TitansState]:
         whole, tails = self._prepare(x, state)
         ys = []
-        for i, n, run in self._plan(x.shape[1], state.position, impl):
-            part = {k: v[..., i : i + n, :] for k, v in whole.items()}
+        plan = list(self._plan(x.shape[1], state.position, impl))
+        sizes = [n for _, n, _ in plan]                                    # split: the gradient of a slice a run would
+        parts = {k: v.split(sizes, -2) for k, v in whole.items()} if plan else {}  # fill the whole length with zeros
+        for j, (_, n, run) in enumerate(plan):
+            part = {k: v[j] for k, v in parts.items()}
             if self.checkpoint and torch.is_grad_enabled():
                 y, new = checkpoint(run, part, state, use_reentrant=False, preserve_rng_state=False)
             else:

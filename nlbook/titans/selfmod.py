@@ -52,9 +52,9 @@ class SelfModifyingTitans(FastLayer):
             learned.
         mem_gain: factor on W2 of M_mem at the start. A write moves the answer by eta |silu(W2 k)|^2 of its error; with
             unit keys and W2 of std dim^-1/2 that square is small (0.3 at 32 units), and 2 to 3 makes one write count.
-        query: how W_q starts. "random": std dim^-1/2, a basis unrelated to that of the keys. "identity": M_k is residual,
-            so keys start as x plus something; queries that start as x share their features, and what must still be
-            learned to find a key again is one number a feature. (Measured in nlbook.tasks.hope_race.)
+        query: how W_q starts. "random": std dim^-1/2, in a basis unrelated to the keys'. "identity": M_k is residual:
+            keys start as x plus something, and queries that start as x share their features: to find a key takes
+            one number a feature in the convolutions (measured in nlbook.tasks.hope_race).
         block: tokens in one parallel piece: speed only. checkpoint, first_order: see FastLayer.
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
