@@ -55,6 +55,20 @@ class Decays:
             m, N = mass.exp()[..., None], _ratios(mass)
             self._after |= {"m": m, "N": N, "f": D @ m, "G": D @ N}
 
+    @classmethod
+    def together(cls, log_keep: Tensor, eta: Tensor, log_mu: Tensor | None = None) -> list[Decays]:
+        """One for each run of equal length, made in one go: (..., run, C) -> a Decays of (..., C) a run."""
+        whole = cls(log_keep, eta, log_mu)
+        names = [n for n in whole._after if n != "G" or log_mu is not None]
+        each = {n: whole._after[n].unbind(-3) for n in names}
+        out = []
+        for i, e in enumerate(whole.eta.unbind(-3)):
+            d = cls.__new__(cls)
+            d.eta, d._after, d._before, d._paced = e, {n: each[n][i] for n in names}, {}, None
+            d._after.setdefault("G", d._after["D"])
+            out.append(d)
+        return out
+
     def __call__(self, name: str, when: str) -> Tensor:
         if when == "after":
             return self._after[name]

@@ -31,6 +31,15 @@ class Gates:
             self._decays = Decays(self.log_keep, self.eta, self.log_mu)
         return self._decays
 
+    @classmethod
+    def together(cls, log_keep: Tensor, eta: Tensor, log_mu: Tensor | None = None) -> list[Gates]:
+        """The gates of each run of equal length, with decays made in one go: (batch, head, 1, run, length)."""
+        mu = [None] * eta.shape[-2] if log_mu is None else log_mu.unbind(-2)
+        out = [cls(*g) for g in zip(log_keep.unbind(-2), eta.unbind(-2), mu)]
+        for gates, decays in zip(out, Decays.together(log_keep, eta, log_mu)):
+            gates._decays = decays
+        return out
+
     def slower(self, rate: Tensor) -> Gates:
         """The same gates at a fraction of the pace: eta -> rate eta, 1 - alpha -> rate (1 - alpha)."""
         return Gates(torch.log1p(rate * torch.expm1(self.log_keep)), rate * self.eta, self.log_mu)

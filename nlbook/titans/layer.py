@@ -125,8 +125,11 @@ class FastLayer(Writes, nn.Module):
         plan = list(self._plan(x.shape[1], state.position, impl))
         sizes = [n for _, n, _ in plan]                                    # split: the gradient of a slice a run would
         parts = {k: v.split(sizes, -2) for k, v in whole.items()} if plan else {}  # fill the whole length with zeros
-        for j, (_, n, run) in enumerate(plan):
-            part = {k: v[j] for k, v in parts.items()}
+        gates = {} if self.checkpoint else self._gates_of(whole, [(i, n) for i, n, run in plan if run == self._run])
+        for j, (i, n, run) in enumerate(plan):
+            part: dict[str, Any] = {k: v[j] for k, v in parts.items()}
+            if i in gates:
+                part["gates"] = gates[i]
             if self.checkpoint and torch.is_grad_enabled():
                 y, new = checkpoint(run, part, state, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -165,7 +168,11 @@ class FastLayer(Writes, nn.Module):
         """
         raise NotImplementedError
 
-    def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+    def _gates_of(self, whole: dict[str, Tensor], runs: list[tuple[int, int]]) -> dict[int, Any]:
+        """Gates that no fast weight makes, for many runs (first token, tokens) at once: first token -> Gates."""
+        return {}
+
+    def _run(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
         """Read and write one run; every group stays inside one chunk. Does not touch start and position."""
         raise NotImplementedError
 

@@ -1,6 +1,9 @@
 """Titans' neural memory: an MLP (or a matrix) that learns the sequence it reads, with fixed projections."""
 from __future__ import annotations
 
+from itertools import groupby
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,8 @@ from nlbook.titans.layer import FastLayer, Group
 from nlbook.titans.operators import for_neural_memory, run_neural_memory
 from nlbook.titans.rules import Rule, layer_io, unit
 from nlbook.titans.state import TitansState
+
+TOGETHER = 16  # runs whose decays are made in one go: fewer operations; more would only hold more memory
 
 
 class NeuralMemory(FastLayer):
@@ -87,14 +92,26 @@ class NeuralMemory(FastLayer):
         z = F.silu(z) if self.activation == "silu" else z
         z = torch.cat([unit(z[:, :, :2]), unit(z[:, :, 2:]) if self.normalise_v else z[:, :, 2:]], 2)
         gate = torch.einsum("bld,ghd->bhgl", x, self.w_gate) + self.b_gate.mT[:, :, None]
-        return {"qkv": z, "gate": gate.mT[:, :, None]}, last               # gate (batch, head, 1, length, 3)
+        eta, alpha, mu = gate[:, :, :, None].unbind(2)                     # each (batch, head, 1, length)
+        gates = [F.logsigmoid(alpha) if self.decay else torch.zeros_like(alpha), self.eta_max * torch.sigmoid(eta)]
+        if self._momentum:
+            gates.append(F.logsigmoid(mu))
+        return {"qkv": z, "gate": torch.stack(gates, -1)}, last            # gate (batch, head, 1, length, 2 or 3)
 
-    def _gates(self, part: dict[str, Tensor]) -> Gates:
-        eta, alpha, mu = part["gate"].unbind(-1)                           # each (batch, head, 1, length)
-        return Gates(F.logsigmoid(alpha) if self.decay else torch.zeros_like(alpha), self.eta_max * torch.sigmoid(eta),
-                     F.logsigmoid(mu) if self._momentum else None)
+    def _gates_of(self, whole: dict[str, Tensor], runs: list[tuple[int, int]]) -> dict[int, Any]:
+        out: dict[int, Any] = {}
+        for n, same in groupby((r for r in runs if r[1] > 1), key=lambda r: r[1]):
+            firsts = [i for i, _ in same]
+            for few in (firsts[j : j + TOGETHER] for j in range(0, len(firsts), TOGETHER)):
+                if few[-1] - few[0] == n * (len(few) - 1) and len(few) > 1:
+                    gate = whole["gate"][..., few[0] : few[-1] + n, :].unflatten(-2, (len(few), n))
+                    out |= zip(few, Gates.together(*gate.unbind(-1)))
+        return out
 
-    def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+    def _gates(self, part: dict[str, Any]) -> Gates:
+        return part.get("gates") or Gates(*part["gate"].unbind(-1))
+
+    def _run(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
         S, group = state.start["mem"], self.groups["mem"]
         q, k, v = part["qkv"].split(1, 2)
         init = self.initial_weights("mem") if self.rule.retention == "initial" else None
