@@ -53,21 +53,21 @@ def fake(model, lr, seed, steps, setting="plain", **_):
     return dict.fromkeys(("all", "static", "document", "fast", "half"), paid) | {"parameters": 1.0, "seconds": 2.0}
 
 
-def test_the_budget_is_thirteen_runs_and_finished_runs_are_kept(monkeypatch, tmp_path):
+def test_the_budget_is_nineteen_runs_and_finished_runs_are_kept(monkeypatch, tmp_path):
     fake.calls = []
     monkeypatch.setattr(h, "run", fake)
     path = tmp_path / "race.json"
     entries = h.race(["Hope", "gated delta"], 5, (0, 1), h.Record(path))
     for name in ("Hope", "gated delta"):
         tried = [c for c in fake.calls if c[0] == name]
-        assert len([c for c in tried if c[2] == h.TUNING_SEEDS[0]]) == 7 and len(tried) == 13 + 2
+        assert len([c for c in tried if c[2] == h.TUNING_SEEDS[0]]) == 7 and len(tried) == 19 + 2
         e = entries[name]
-        assert sorted(map(len, e.tuning.values())) == [1, 1, 1, 1, 3, 3, 3]
-        assert e.setting != "noisy taps" and e.lr == 0.02 and not e.on_edge  # best on one seed, not on three
+        assert sorted(map(len, e.tuning.values())) == [1, 1, 1, 1, 5, 5, 5]
+        assert e.setting != "noisy taps" and e.lr == 0.02 and not e.on_edge  # best on one seed, not on five
         assert e.excess["all"] == pytest.approx([0.1, 0.11])
     assert h.gap(entries["Hope"], entries["gated delta"])[0] == 0
     again = h.race(["Hope", "gated delta"], 5, (0, 1), h.Record(path))
-    assert len(fake.calls) == 30 and again == entries                       # nothing is run twice
+    assert len(fake.calls) == 42 and again == entries                       # nothing is run twice
     text = h.table(entries)
     assert "0.1050 +- 0.0071    0.1100" in text
     assert json.loads(path.read_text())["made by"]["torch"] == torch.__version__
