@@ -82,34 +82,54 @@ def test_the_rule():
     assert h.verdict(entry(1.9, 2.9, 3.9), level) == "further" == h.verdict(entry(2.6, 2.6, 2.6), level)
 
 
-def test_what_is_kept_is_a_whole_race():
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_kept_is_a_whole_race(first):
     """hope_race.json holds the tuning and the evaluation of every contestant that it names, and nothing is picked."""
-    done = h.recorded()
+    done = h.recorded(first)
+    seeds, tuning = (h.FIRST_SEEDS, h.FIRST_TUNING_SEEDS) if first else (h.SEEDS, h.TUNING_SEEDS)
+    assert not {*h.FIRST_SEEDS} & {*h.SEEDS} and not {*h.SEEDS, *h.FIRST_SEEDS} & {*h.TUNING_SEEDS}
     assert {"Hope", "gated delta", "Transformer + conv"} <= set(done)
     for name, e in done.items():
-        assert len(e.tuning) == 7 and e.lr in h.RATES, name
+        assert len(e.tuning) == 7 and e.lr in h.RATES and not e.on_edge, name
         assert set(e.setting.split(" + ")) <= {"plain", *h.CONTESTANTS[name].changes}, name
-        assert e.tuning[f"{e.setting}, lr {e.lr:g}"] == min(e.tuning.values())
-        assert len(e.excess["all"]) >= 3 and all(x > 0 for x in e.excess["all"])
+        finalists = [sum(v) for v in e.tuning.values() if len(v) == len(tuning)]
+        assert len(finalists) == h.FINALISTS and sum(e.tuning[f"{e.setting}, lr {e.lr:g}"]) == min(finalists)
+        assert len(e.excess["all"]) == len(seeds) == 5 and all(x > 0 for x in e.excess["all"])
 
 
 def test_what_the_record_says():
-    """Hope trains, and is not level at this budget: two seeds end where the baselines do, one is still on its way."""
-    done = h.recorded()
-    hope, delta, attention = (done[n] for n in ("Hope", "gated delta", "Transformer + conv"))
-    assert sorted(hope.excess["all"])[1] < 0.02 and max(hope.excess["all"]) > 0.1
-    assert max(delta.excess["all"] + attention.excess["all"]) < 0.02
-    assert h.gap(hope, delta)[0] > 0 and h.gap(hope, delta)[0] < 2 * h.gap(hope, delta)[1]  # behind; not beyond noise
-    assert h.mean_sd(hope.excess["half"])[0] > 2 * h.mean_sd(delta.excess["half"])[0]     # slower at half time
-    plain, noisy, eager = (hope.tuning[f"{s}, lr 0.02"] for s in ("plain", "noisy taps", "eager starts"))
-    assert noisy < eager < plain / 2                                        # what stood in its way, on the tuning seed
+    """Hope trains on every seed, and ends further from the optimum than gated delta, by the rule, in both races."""
+    for first, setting, mean, worst in ((True, "aligned", 0.0286, 0.0524), (False, "aligned, bounded", 0.0307, 0.0791)):
+        done = h.recorded(first)
+        hope, delta, attention = (done[n] for n in ("Hope", "gated delta", "Transformer + conv"))
+        assert h.verdict(hope, delta) == "further" == h.verdict(hope, attention) and hope.setting == setting
+        assert h.verdict(attention, delta) == "no further"
+        assert h.mean_sd(hope.excess["all"])[0] == pytest.approx(mean, abs=1e-4)
+        assert max(hope.excess["all"]) == pytest.approx(worst, abs=1e-4)
+        assert max(delta.excess["all"] + attention.excess["all"]) < 0.016
+        assert h.gap(hope, delta)[0] > 1.5 * h.gap(hope, delta)[1]
+        assert max(hope.excess["static"]) < 0.005                           # what never changes is no trouble
+        assert h.mean_sd(hope.excess["half"])[0] > 2 * h.mean_sd(delta.excess["half"])[0]  # behind at half time
+        late = [half for x, half in zip(hope.excess["all"], hope.excess["half"]) if x > 0.03]
+        assert len(late) == (2 if first else 1) and min(late) > 0.11
+        assert all(0.012 < x < 0.0265 for x in hope.excess["all"] if x < 0.03)
+        assert round(h.mean_sd(delta.excess["all"])[0], 3) == (0.009 if first else 0.010)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+def test_a_recorded_run_comes_again():
+    """The record is real: one of its runs, done once more. Another processor rounds otherwise and ends elsewhere."""
+    e = h.recorded()["gated delta"]
+    again = h.run("gated delta", e.lr, h.SEEDS[0], setting=e.setting)
+    assert again["all"] == pytest.approx(e.excess["all"][0], abs=0.02)
+    assert again["half"] == pytest.approx(e.excess["half"][0], abs=0.1)
+
+
 def test_hope_trains():
-    """A short setting, on a fresh seed: 150 steps at the rate and setting that the race chose."""
-    e = h.recorded()["Hope"]
-    start = h.run("Hope", e.lr, 10, 1, e.setting)["all"]
-    short = h.run("Hope", e.lr, 10, 150, e.setting)
-    assert short["all"] < 0.2 and short["all"] < start / 5 and short["static"] < 0.05
+    """A short setting, on a fresh seed: half the steps, at the rate and setting that the first race chose. Even where
+    it is late, it does better than a reader who knows the language and learns nothing in a document.
+    """
+    e, seed = h.recorded(first=True)["Hope"], 10
+    data = h.LANGUAGE.sample(256, h.PAIRS, 10**9 + seed)
+    blind = float(((math.log(h.LANGUAGE.values) - data.optimum) * (data.kind > 0)).sum() / data.graded.sum())
+    short = h.run("Hope", e.lr, seed, 150, e.setting)
+    assert 0.5 < blind < 0.6 and short["all"] < 0.8 * blind and short["static"] < 0.05

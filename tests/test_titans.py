@@ -156,11 +156,25 @@ def test_shared_values_are_an_option(box):
         {"momentum": False, "read": "start", "chunk": 7, "objective": "dot"},
         {"block": 3, "chunk": 5, "decay": False, "conv": 0},
         {"factor": "unit", "chunk": 4, "normalise_v": False, "activation": "none"},
+        {"momentum": False, "factor": "raw", "chunk": 3},
     ],
     ids=str,
 )
 def test_the_neural_memory_is_its_definition(options):
     agree(stirred(NeuralMemory(4, hidden=5, horizon=20, eta=0.2, **options)), 11, 5)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": False, "factor": "raw"}, {"decay": False, "block": 3}], ids=str)
+def test_decays_made_in_one_go_are_those_of_each_run(options, monkeypatch):
+    layer, x = stirred(NeuralMemory(4, chunk=4, horizon=20, **options)), rand(2, 23, 4)
+    got = {}
+    for most in (16, 2, 1):                                                 # 1: every run makes its own
+        monkeypatch.setattr("nlbook.titans.memory.TOGETHER", most)
+        y, _ = layer(x[:, 3:], layer(x[:, :3], impl="chunked")[1], impl="chunked")
+        got[most] = [y, *gradients(y, layer, rand(*y.shape, seed=3)).values()]
+    for most in (2, 1):
+        for a, b in zip(got[16], got[most], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
 
 
 LINEAR_SELF = {"memory": "linear", "conv": 0, "activation": "none", "chunk": 4, "other_chunk": 4}
