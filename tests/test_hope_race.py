@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,7 +92,7 @@ def test_what_is_kept_is_a_whole_race(first):
     assert not {*h.FIRST_SEEDS} & {*h.SEEDS} and not {*h.SEEDS, *h.FIRST_SEEDS} & {*h.TUNING_SEEDS}
     assert {"Hope", "gated delta", "Transformer + conv"} <= set(done)
     for name, e in done.items():
-        assert len(e.tuning) == 7 and e.lr in h.RATES and not e.on_edge, name
+        assert len(e.tuning) == 7 and e.lr in h.RATES, name
         assert set(e.setting.split(" + ")) <= {"plain", *h.CONTESTANTS[name].changes}, name
         finalists = [sum(v) for v in e.tuning.values() if len(v) == len(tuning)]
         assert len(finalists) == h.FINALISTS and sum(e.tuning[f"{e.setting}, lr {e.lr:g}"]) == min(finalists)
@@ -114,6 +116,32 @@ def test_what_the_record_says():
         assert len(late) == (2 if first else 1) and min(late) > 0.11
         assert all(0.012 < x < 0.0265 for x in hope.excess["all"] if x < 0.03)
         assert round(h.mean_sd(delta.excess["all"])[0], 3) == (0.009 if first else 0.010)
+
+
+def test_late_is_not_lost():
+    """The latest seed with twice the steps, from the record."""
+    e, kept = h.recorded()["Hope"], h._Finished(Path(h.__file__).with_suffix(".json"))
+    assert e.excess["all"].index(max(e.excess["all"])) == h.SEEDS.index(9)
+    longer = kept.run("Hope", e.lr, 9, 600, e.setting)["all"]
+    assert longer == pytest.approx(0.013, abs=5e-4) and longer < max(e.excess["all"]) / 5
+    assert kept.run("gated delta", 0.04, 9, 600, "learned start")["all"] == pytest.approx(0.006, abs=5e-4)
+
+
+def test_what_stands_in_the_way():
+    """The table in the module's text, number by number, and what it says."""
+    half = h.parts()
+    printed = dict(re.findall(r"^    (\S.*?) {3,}(\d\.\d\d  \d\.\d\d) ", h.__doc__ or "", re.MULTILINE))
+    assert len(printed) == 7 and set(printed) < set(half)
+    for name, numbers in printed.items():
+        assert [f"{x:.2f}" for x in half[name]] == numbers.split(), name
+    assert [f"{x:.2f}" for x in half["gated delta"]] == ["0.03", "0.04"]
+    worst = {name: max(x) for name, x in half.items()}
+    assert worst["gated delta"] < worst["aligned, bounded"] < worst["aligned"] < worst["noisy taps"]
+    for name in ("only M_mem moves", "levels stand still"):
+        assert worst["aligned, bounded"] < worst[name] and abs(worst[name] - worst["aligned"]) < 0.03
+    assert min(half["no DGD"]) > worst["aligned"]
+    with pytest.raises(NLBookError, match="setting"):
+        h.run("gated delta", 0.04, 0, 1, "no DGD")                          # parts are Hope's
 
 
 def test_a_recorded_run_comes_again():
