@@ -71,6 +71,7 @@ class Compiled:
     seconds: float
     instructions: dict[str, int] = field(repr=False)
     risky_transposes: int = 0
+    barriers: int = 0                  # of the program's threads, for all memory, that the source asked for
 
     @property
     def fits(self) -> bool:
@@ -135,7 +136,8 @@ def compile_case(case: Case, cc: int) -> Compiled:
               "STL")}
     return Compiled(case.name, cc, case.num_warps, int(usage[1]), int(spills[1]), int(spills[2]),
                     built.metadata.shared, seconds,
-                    {op: n for op, n in counts.items() if n}, risky)
+                    {op: n for op, n in counts.items() if n}, risky,
+                    len(re.findall(r"\bttg\.barrier all\b|\bgpu\.barrier\b", ttgir)))
 
 
 def transposed_left_operands(ttgir: str) -> int:

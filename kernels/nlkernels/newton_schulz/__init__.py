@@ -44,7 +44,7 @@ def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: st
 
     Returns:
         The same shape and dtype as G (a list for a list, in its order). Differentiable; the fused kernel's backward
-        recomputes through the chunked form.
+        is fused too, and runs the steps again.
 
     Raises:
         KernelError: fewer than two dimensions, an integer dtype, an unknown name.

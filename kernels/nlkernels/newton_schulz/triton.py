@@ -6,7 +6,7 @@ sides must fit (at most 128, padded to powers of two); zero padding is kept by t
 product with X.
 Rows are the shorter side: a tall matrix is loaded transposed, (X X^T) X = X (X^T X).
 
-The backward is not fused: it recomputes through the chunked form. An optimizer does not need it.
+The backward (backward.py) runs the steps again; an optimizer does not need it, learning through an optimizer does.
 """
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from nlkernels.blocks import block, dot_add, dot_t, settings
 from nlkernels.compile_check import Case
+from nlkernels.dispatch import capability, compute_dtype
 from nlkernels.interpret import launch
-from nlkernels.newton_schulz.chunked import chunked
+from nlkernels.newton_schulz.backward import newton_schulz_backward
 
 
 @triton.jit
@@ -72,13 +73,29 @@ def _save(ctx: Any, inputs: tuple, output: Any) -> None:
     ctx.save_for_backward(G)
 
 
+@torch.library.custom_op("nlkernels::newton_schulz_backward", mutates_args=(),
+                         schema="(Tensor dout, Tensor G, int steps, float a, float b, float c, float eps) -> Tensor")
+def newton_schulz_backward_op(dout, G, steps, a, b, c, eps):
+    G, dout = G.contiguous(), dout.contiguous()
+    rows, cols = G.shape[-2:]
+    M, N, many = min(rows, cols), max(rows, cols), G.numel() // (rows * cols)
+    like = {"dtype": compute_dtype(G.dtype), "device": G.device}
+    xs, ds, sq = (torch.empty(many, *shape, **like) for shape in ((steps + 1, M, N), (2, M, N), (4, M, M)))
+    dG = torch.empty_like(G)
+    launch(newton_schulz_backward, (many,), G, dout, dG, xs, ds, sq, a, b, c, eps, M=M, N=N, TALL=rows > cols,
+           STEPS=steps, R=block(N) if capability(G.device) == (0, 0) else 32, num_stages=1, **plan(M, N),
+           **settings(G))
+    return dG
+
+
+@newton_schulz_backward_op.register_fake
+def _(dout, G, steps, a, b, c, eps):
+    return G.new_empty(G.shape)
+
+
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     (G,) = ctx.saved_tensors
-    steps, a, b, c, eps = ctx.options
-    with torch.enable_grad():
-        leaf = G.detach().requires_grad_()
-        (dG,) = torch.autograd.grad(chunked(leaf, steps, (a, b, c), eps), leaf, grad)
-    return dG, None, None, None, None, None
+    return torch.ops.nlkernels.newton_schulz_backward(grad, G, *ctx.options), None, None, None, None, None
 
 
 newton_schulz_op.register_autograd(_backward, setup_context=_save)
@@ -101,4 +118,7 @@ def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
                 "ACC": tl.float32}
         signature = {"g": f"*{dtype}", "out": f"*{dtype}", **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
         found.append(Case(newton_schulz_kernel, signature, meta, warps, label=f"{dtype} {M}x{N}"))
+        signature = {n: "fp32" if n in ("a", "b", "c", "eps") else f"*{dtype}" if n in ("g", "dout", "dg") else "*fp32"
+                     for n in newton_schulz_backward.arg_names if n not in meta and n != "R"}
+        found.append(Case(newton_schulz_backward, signature, {**meta, "R": 32}, warps, 1, label=f"{dtype} {M}x{N}"))
     return found
