@@ -38,6 +38,14 @@ def test_values_and_gradients_are_those_of_the_token_loop(rel, impl, read, lengt
     assert max(map(rel, got, want)) < 1e-12
 
 
+@triton
+@pytest.mark.parametrize(("dk", "dv"), [(72, 5), (5, 72)])
+def test_more_than_64_keys_or_values_make_several_blocks_whose_sums_meet(rel, dk, dv):
+    x = draw(9, dk, dv)
+    want, got = (gradients(x, impl=i, read="before", chunk=4) for i in ("reference", "triton"))
+    assert max(map(rel, got, want)) < 1e-12
+
+
 def test_without_momentum_it_is_the_linear_memory_with_the_l2_objective(rel):
     q, k, v, alpha, mu, eta, M0, S0 = draw()
     y, M, _ = titans_memory(q, k, v, alpha, 1e-30 * mu, eta, M0, torch.zeros_like(S0), chunk=16)

@@ -208,11 +208,12 @@ def at_the_end(lb, lm, mr, i, C: tl.constexpr):
 
 
 @triton.jit
-def titans_memory_backward_gates(q, k, v, la, lu, wr, states, us, du, dy, rows, dv, dla, dlu, dwr, L, N, CHUNK, BHN,
-                                 DK: tl.constexpr, DV: tl.constexpr, PARTS: tl.constexpr, BW: tl.constexpr,
+def titans_memory_backward_gates(q, k, v, la, lu, wr, states, us, du, dy, rows, dv, dla, dlu, dwr, L, N, CHUNK,
+                                 DK: tl.constexpr, DV: tl.constexpr, BW: tl.constexpr,
                                  C: tl.constexpr, R: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
                                  MASK_PREC: tl.constexpr, ACC: tl.constexpr):
-    """dV and the gates: one program per (chunk, batch x head). rows: from the PARTS column blocks of `rest`."""
+    """dV and the gates: one program per (chunk, batch x head). rows: from `rest`, summed over
+    its column blocks."""
     n, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ov = tl.arange(0, C), tl.arange(0, BW)
     r = n * CHUNK + i
@@ -231,17 +232,13 @@ def titans_memory_backward_gates(q, k, v, la, lu, wr, states, us, du, dy, rows, 
     end, j, t = i == C - 1, i[:, None], i[None, :]
     dto = tl.zeros([C], ACC)
     df = tl.zeros([C], ACC)
-    dGC = tl.zeros([C], ACC)
-    dWC = tl.zeros([C], ACC)
-    three = tl.zeros([C], ACC)
-    for part in tl.static_range(PARTS):
-        mine = rows + ((part * BHN + bh * N) + n) * 5 * C + i
-        if READ != "start":
-            dto += tl.load(mine).to(ACC)
-            df += tl.load(mine + C).to(ACC)
-        dGC += tl.load(mine + 2 * C).to(ACC)
-        dWC += tl.load(mine + 3 * C).to(ACC)
-        three += tl.load(mine + 4 * C).to(ACC)
+    rows += (bh * N + n) * 5 * C + i
+    if READ != "start":
+        dto += tl.load(rows).to(ACC)
+        df += tl.load(rows + C).to(ACC)
+    dGC = tl.load(rows + 2 * C).to(ACC)
+    dWC = tl.load(rows + 3 * C).to(ACC)
+    three = tl.load(rows + 4 * C).to(ACC)
     dbC = tl.sum(tl.where(i == 0, three, 0.0), 0)
     dfC = tl.sum(tl.where(i == 1, three, 0.0), 0)
     dmC = tl.sum(tl.where(i == 2, three, 0.0), 0)

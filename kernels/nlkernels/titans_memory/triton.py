@@ -93,15 +93,15 @@ def titans_memory_backward_op(dy, dM, dS, q, k, v, la, lu, eta, states, us, chun
     launch(titans_memory_backward_chain, (NV, B * H), q, k, la, lu, eta, hs, dy, dM, dS, dstates, du, dm0, ds0, L, N,
            chunk, **meta, **options)
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-    cut["PARTS"] = -(-DK // cut["BC"])
-    rows = eta.new_empty(cut["PARTS"], B, H, N, 5, meta["C"])
+    parts = -(-DK // cut["BC"])
+    rows = eta.new_empty(parts, B, H, N, 5, meta["C"])
     gates = [torch.empty_like(eta) for _ in range(3)]
     meta = {n: x for n, x in {**meta, **cut}.items() if n not in ("BK", "BV")}
     of = {n: {m: x for m, x in meta.items() if m in n.arg_names} for n in KERNELS[3:]}
-    launch(titans_memory_backward_rest, (N, cut["PARTS"], B * H), q, k, la, lu, eta, states, dstates, us, du, dy, dq,
+    launch(titans_memory_backward_rest, (N, parts, B * H), q, k, la, lu, eta, states, dstates, us, du, dy, dq,
            dk, rows, L, N, chunk, B * H * N, **of[titans_memory_backward_rest], **options)
-    launch(titans_memory_backward_gates, (N, B * H), q, k, v, la, lu, eta, states, us, du, dy, rows, dv, *gates, L, N,
-           chunk, B * H * N, **of[titans_memory_backward_gates], **options)
+    launch(titans_memory_backward_gates, (N, B * H), q, k, v, la, lu, eta, states, us, du, dy, rows.sum(0), dv, *gates,
+           L, N, chunk, **of[titans_memory_backward_gates], **options)
     return dq, dk, dv, *gates, dm0, ds0
 
 
@@ -139,7 +139,7 @@ def compile_cases(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Cas
     tiles, options = plan(TORCH[dtype], on, d, d, chunk)
     prec = "tf32" if dtype == "fp32" else dtype
     cut = slices(TORCH[dtype], d, d, on)
-    every = {**tiles, **cut, "PARTS": -(-d // cut["BC"]), "READ": "after", "PREC": prec, "MASK_PREC": "tf32",
+    every = {**tiles, **cut, "READ": "after", "PREC": prec, "MASK_PREC": "tf32",
              "ACC": tl.float32}
     tokens = ("q", "k", "v", "y", "us", "hs", "du", "dy", "dq", "dk", "dv")
     for kernel in KERNELS:
