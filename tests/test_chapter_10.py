@@ -252,6 +252,10 @@ def test_what_the_ablation_says_seed_by_seed():
     assert max((n for n in said if n != "nothing moves"), key=lambda n: gap[n]) == "without convolution"
     assert float(over("without convolution").min()) > float(over("Hope").max())
     ppl = dict(zip(paper.table(6)["model"], paper.table(6)["ppl"], strict=True))
+    costs = sorted((ppl[n] - ppl["Hope"], n) for n in ppl if n != "Hope")
+    assert "inner-projection q" in costs[0][1] and {n[-1] for _, n in costs[-2:]} == {"k", "v"}
+    seeds = float(over("Hope").max() - over("Hope").min())                 # the seeds differ more than the parts do
+    assert all(abs(g) < seeds for n, g in gap.items() if n not in ("without convolution", "nothing moves"))
     assert {ppl[n] > ppl["Hope"] for n in capstone.TABLE_6.values() if n != "w/o inner-projection q"} == {True}
 
 

@@ -182,6 +182,12 @@ def test_the_markdown_is_safe_on_github():
         assert len(widths) <= 1
 
 
+def test_the_printed_form_gives_no_correction_away():
+    e = paper.equation(57)
+    for text in (e.printed.markdown(), str(e.printed)):
+        assert e.latex in text and e.correct_latex not in text and e.note[:20] not in text
+
+
 def test_an_equation_shows_what_is_printed_what_holds_and_its_code():
     e = paper.equation(57)
     text = e.markdown()

@@ -59,6 +59,11 @@ class Equation(Shown):
         """Tests that prove it, as pytest ids. Empty outside a checkout: the tests are not installed."""
         return scan.checkout_tests().get(self.number, ())
 
+    @property
+    def printed(self) -> Printed:
+        """Only what the paper prints, for a chapter that asks the reader to find what holds."""
+        return Printed(self)
+
     def markdown(self) -> str:
         # no code places here: a committed notebook must not change because a function moved; ask `.code` for them
         head = f"**Eq. {self.number}: {self.name}** (Section {self.section}; {STATUS[self.status]})"
@@ -75,6 +80,20 @@ class Equation(Shown):
     def __str__(self) -> str:
         text = f"Eq. {self.number}: {self.name} ({STATUS[self.status]})\n  {self.latex}"
         return text + (f"\n  to be used: {self.correct_latex}" if self.correct_latex else "") + f"\n  {self.meaning}"
+
+
+@dataclass(frozen=True)
+class Printed(Shown):
+    """An equation as the paper prints it: no correction, no note."""
+
+    equation: Equation
+
+    def markdown(self) -> str:
+        e = self.equation
+        return f"**Eq. {e.number}: {e.name}** (Section {e.section}, as printed)\n\n{display(e.latex)}"
+
+    def __str__(self) -> str:
+        return f"Eq. {self.equation.number}: {self.equation.name} (as printed)\n  {self.equation.latex}"
 
 
 @dataclass(frozen=True)

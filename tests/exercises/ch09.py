@@ -113,15 +113,23 @@ def count_loop(bits, c):
         eta = 2 / (2 - c) if b else 0.0
         w = w * (1 - 2 * eta + eta * c)
         out.append(w)
-    return torch.tensor(out, dtype=bits.dtype)
+    return torch.tensor(out, dtype=bits.dtype), 2 / (2 - c)
 
 
-def count_parity(bits, c):
+def parity_of(bits):
     return 1 - 2 * (bits.cumsum(0) % 2)
 
 
+def rate(c):
+    return 1 / (1 - c / 2)
+
+
+def count_parity(bits, c):
+    return parity_of(bits), rate(c)
+
+
 def count_power(bits, c):
-    return torch.tensor(-1.0, dtype=bits.dtype) ** bits.cumsum(0)
+    return torch.tensor(-1.0, dtype=bits.dtype) ** bits.cumsum(0), torch.tensor(rate(c), dtype=bits.dtype)
 
 
 MUTANTS = {
@@ -163,9 +171,11 @@ MUTANTS = {
     },
     "09-picture": {"the default": 2.6, "nothing": 0.1, "ten": 10, "double": 2.2, "three": 3.0},
     "09-count": {
-        "counts": lambda bits, c: bits.cumsum(0), "flips at zeros": lambda bits, c: count_power(1 - bits, c), "never": lambda bits, c: torch.ones_like(bits),
-        "sign": lambda bits, c: -count_parity(bits, c), "zero or one": lambda bits, c: bits.cumsum(0) % 2,
-        "one bit late": lambda bits, c: torch.cat([torch.ones_like(bits[:1]), count_parity(bits, c)[:-1]]),
+        "counts": lambda bits, c: (bits.cumsum(0), rate(c)), "flips at zeros": lambda bits, c: (parity_of(1 - bits), rate(c)),
+        "never": lambda bits, c: (torch.ones_like(bits), rate(c)), "sign": lambda bits, c: (-parity_of(bits), rate(c)),
+        "zero or one": lambda bits, c: (bits.cumsum(0) % 2, rate(c)), "no rate": lambda bits, c: parity_of(bits),
+        "one bit late": lambda bits, c: (torch.cat([torch.ones_like(bits[:1]), parity_of(bits)[:-1]]), rate(c)),
+        "the rate of one erasure": lambda bits, c: (parity_of(bits), 2 / (1 - c)), "rate one": lambda bits, c: (parity_of(bits), 1.0),
     },
 }
 

@@ -157,15 +157,15 @@ def gradient_reaches_both(answer, d: Draw) -> str | None:
 
 
 # ---------------------------------------------------------------------- counting
-def count_states(bits: Tensor, c: float) -> Tensor:
-    """The memory w after each bit, (T,): one number, w_0 = 1, key 1, value v^ = c w (so c = v . k), eq. 88 with alpha = 1.
+def count_states(bits: Tensor, c: float) -> tuple[Tensor, float]:
+    """(w, eta). w (T,): the memory after each bit: one number, w_0 = 1, key 1, value v^ = c w (so c = v . k), eq. 88 with alpha = 1.
 
-    The rate is 0 at a bit 0. At a bit 1 it is chosen so that w changes its sign and nothing else. bits (T,) of 0 and 1; c <= 0.
+    The rate is 0 at a bit 0. At a bit 1 it is eta, chosen so that w changes its sign and nothing else. bits (T,) of 0 and 1; c <= 0.
     """
     # BEGIN SOLUTION
     eta = 2 / (2 - c)
     factor = 1 + bits * (eta * c - 2 * eta)          # 1 at a bit 0
-    return torch.cumprod(factor, 0)
+    return torch.cumprod(factor, 0), eta
     # END SOLUTION
 
 
@@ -175,10 +175,15 @@ def draw_bits(d: Draw) -> tuple:
 
 def scaled_count(shift: float):
     """Counting with a wrong number of erasures: 1 - shift eta + eta c at the right rate of another rule."""
-    def states(bits: Tensor, c: float) -> Tensor:
+    def states(bits: Tensor, c: float) -> tuple[Tensor, float]:
         eta = 2 / (shift - c)
-        return torch.cumprod(1 + bits * (eta * c - 2 * eta), 0)
+        return torch.cumprod(1 + bits * (eta * c - 2 * eta), 0), eta
     return states
+
+
+def with_rate(states):
+    """A wrong memory beside the right rate."""
+    return lambda bits, c: (states(bits), 2 / (2 - c))
 
 
 # ---------------------------------------------------------------------- numbers
@@ -210,7 +215,7 @@ ITEMS = [
     Prediction(id="09-p3", objective="09.2", options=("M_mem only", "M_k and M_v only", "all five", "none, without training"),
                question="An untrained layer reads four words over and over, then four new ones. Which of its memories move more than just before?"),
     Prediction(id="09-p4", objective="09.4", options=("the fixed value", "its own value", "both alike", "neither"),
-               question="Trained readers, Hebbian writes. After the switch to *new facts* (no references): who answers better?"),
+               question="Trained readers, Hebbian writes; key and value may each be made of both words of a token. After the switch to *new facts* (no references): who answers better?"),
     Prediction(id="09-p5", objective="09.5", options=("none", "the self-modifying memory", "the delta rule", "all three"),
                question="Trained on words of up to 12 symbols. Who is right on every prefix of words of 25 to 48?"),
     Implement(
@@ -228,6 +233,8 @@ ITEMS = [
                      "That walks uphill: minus eta times the gradient."),
             NearMiss("forgets the surprise", lambda M, S, k, v, eta, alpha, mu: (alpha * (M + mu * S - eta * torch.outer(M @ k - v, k)), mu * S - eta * torch.outer(M @ k - v, k)),
                      "alpha acts on the old memory; what has just been learned comes in whole."),
+            NearMiss("twice the gradient", lambda M, S, k, v, eta, alpha, mu: (alpha * M + mu * S - 2 * eta * torch.outer(M @ k - v, k), mu * S - 2 * eta * torch.outer(M @ k - v, k)),
+                     "The objective is *half* the squared error: its gradient is (M k - v) k^T, without a 2."),
             NearMiss("one minus alpha", lambda M, S, k, v, eta, alpha, mu: ((1 - alpha) * M + mu * S - eta * torch.outer(M @ k - v, k), mu * S - eta * torch.outer(M @ k - v, k)),
                      "In the Titans paper alpha is what is *forgotten*. Here, as in eq. 88, it is what is kept."),
         ]),
@@ -243,6 +250,8 @@ ITEMS = [
             NearMiss("plain descent", lambda W, x, g, eta: W - eta * torch.outer(g, x), "This is gradient descent: it never looks at what W answers for x."),
             NearMiss("implicit rate, no erasing", lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(g, x), "The rate is right. What W said about x is still there."),
             NearMiss("explicit rate", lambda W, x, g, eta: W - eta * torch.outer(W @ x + g, x), "The full rate overshoots for long inputs: divide it by 1 + eta |x|^2."),
+            NearMiss("only the erasing at the right rate", lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x) - eta * torch.outer(g, x),
+                     "The erasing has the right rate, the writing has not: both stand under the one rate."),
             NearMiss("length not squared", lambda W, x, g, eta: W - eta / (1 + eta * (x @ x).sqrt()) * torch.outer(W @ x + g, x), "|x| wants its square."),
             NearMiss("erases only", lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x), "Erased, and nothing written."),
         ]),
@@ -293,26 +302,27 @@ ITEMS = [
     ReadPicture(
         id="09-picture", title="The switch in the picture", objective="09.2", minutes=3, difficulty=1, view="v11:switch=16", within=0.1,
         solution=jump_in_the_picture,
+        wrong={2.6: "That is the switch after token 32. Press 'an early switch' first."},
         prompt="V11 with the switch after token 16: how many times more does M_mem move in the eight tokens after it than in the eight before?",
         hints=("Press 'an early switch'.", "The numbers stand in the words below the picture.", "After 'mem'.")),
     Implement(
         id="09-count", title="A memory that counts", objective="09.5", minutes=6, difficulty=3, points=2,
-        prompt="One number as a memory. Choose its rate so that a 1 flips its sign, and return the memory after each bit.",
+        prompt="One number as a memory. Choose its rate so that a 1 flips its sign, and return the memory after each bit, and that rate.",
         hints=("For one number T is 1 - 2 eta + eta c.", "Set it to -1 and solve for eta.", "`eta = 2 / (2 - c)`; then multiply by -1 at each 1."),
         solution=count_states, draw=draw_bits, time_dim=0,
         cases=[Case((torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), 0.0), "a value of zero"),
                Case((torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64), -1.0), "v = -k")],
         near_misses=[
-            NearMiss("counts", lambda bits, c: torch.cumsum(bits, 0), "This counts the ones, as linear attention does. Parity wants a sign that flips."),
-            NearMiss("flips at zeros", lambda bits, c: torch.cumprod(2 * bits - 1, 0), "The sign changes at a 1, not at a 0."),
+            NearMiss("counts", with_rate(lambda bits: torch.cumsum(bits, 0)), "This counts the ones, as linear attention does. Parity wants a sign that flips."),
+            NearMiss("flips at zeros", with_rate(lambda bits: torch.cumprod(2 * bits - 1, 0)), "The sign changes at a 1, not at a 0."),
             NearMiss("erased once", scaled_count(1.0), "You solved 1 - eta + eta c = -1. The DGD factor and the error erase once each: 1 - 2 eta + eta c."),
-            NearMiss("before the bit", lambda bits, c: torch.cumprod(1 - 2 * torch.cat([bits[:1] * 0, bits[:-1]]), 0),
+            NearMiss("before the bit", with_rate(lambda bits: torch.cumprod(1 - 2 * torch.cat([bits[:1] * 0, bits[:-1]]), 0)),
                      "That is the memory before each bit."),
         ]),
     Question(id="09-q1", objective="09.2", text="M_k and M_v both start near the identity, and k and v are brought to length one. What is learned?", options=(
-        right("Nothing: k = v, so M k equals the value M v and every inner error is zero", "And what still moves is only forgotten. Start them apart."),
         wrong("The identity", "It is there already. Nothing is written, by any memory."),
         wrong("Everything, only slower", "The error is zero at every token, not small."),
+        right("Nothing: k = v, so M k equals the value M v and every inner error is zero", "And what still moves is only forgotten. Start them apart."),
         wrong("It explodes", "Zero errors explode nowhere."))),
     Question(id="09-q2", objective="09.4", text="With the delta rule in place of Hebb's, even the reader with *random* values learns to rename, to some degree. What does that say?", options=(
         wrong("Random values are good values", "With Hebb's rule the same values know nothing. Something else must carry the news."),
@@ -320,20 +330,22 @@ ITEMS = [
         wrong("The control was broken", "A new random map per story, and with Hebb's rule it fails as it should."),
         wrong("The test was too easy", "Then Hebb's rule would pass it as well."))),
     Question(id="09-r1", objective="09.1", text="On noiseless pairs with unit keys, where does repeated DGD with the squared error end?", options=(
-        right("at half the value", "It is descent on the error plus |W x|^2 / 2: the two halves meet in the middle."),
         wrong("at the value", "The delta rule does. DGD also erases what is right."), wrong("at zero", "The error pulls back."),
+        right("at half the value", "It is descent on the error plus |W x|^2 / 2: the two halves meet in the middle."),
         wrong("nowhere", "It never overshoots."))),
     Question(id="09-r2", objective="09.2", text="What does the write with v^ = M v do to a linear memory?", options=(
+        wrong("it adds v k^T", "That is a value from outside."),
         right("it multiplies it by a matrix", "M (alpha I - 2 eta k k^T + eta v k^T). Hence zero stays zero, and signs can flip."),
-        wrong("it adds v k^T", "That is a value from outside."), wrong("nothing", "Only if v = k, and then it still forgets."),
+        wrong("nothing", "Only if v = k, and then it still forgets."),
         wrong("it raises its rank", "A product never has a higher rank than its factors."))),
     Question(id="09-r3", objective="09.5", text="Why can a delta rule with rates below one not count parity on any length?", options=(
-        right("its transitions have eigenvalues in (0, 1] only: no sign ever flips", "1 - beta for beta in (0, 1). DGD reaches 1 - 2 eta, down to -1."),
         wrong("its memory is too small", "One number is enough."), wrong("it has no values of its own", "With beta up to 2 it counts, without them."),
-        wrong("it was trained too briefly", "No training changes the interval."))),
+        wrong("it was trained too briefly", "No training changes the interval."),
+        right("its transitions have eigenvalues in (0, 1] only: no sign ever flips", "1 - beta for beta in (0, 1). DGD reaches 1 - 2 eta, down to -1."))),
     Question(id="09-r4", recalls="06", objective="09.3", text="A layer's initial state, its inner state, its outer weights: which of them does a sequence change?", options=(
+        wrong("the initial state", "That changes once per outer step."),
         right("the inner state only", "It begins at the initial state, which the outer level learns, as it learns W_q."),
-        wrong("the initial state", "That changes once per outer step."), wrong("the outer weights", "Only training moves them."),
+        wrong("the outer weights", "Only training moves them."),
         wrong("all three", "Then nothing would be left to begin the next sequence with."))),
     Question(id="09-r5", recalls="02", objective="09.1", text="Why is backpropagation not linear attention over gradients?", options=(
         right("its values depend on the weights that are being written", "Eq. 58: the surprise is self-generated. This chapter is that remark, taken as a design."),
