@@ -13,7 +13,7 @@ from nlbook.errors import NLBookError
 from nlbook.hope import Hope
 from nlbook.hope.model import rms
 from nlbook.levels import levels_of
-from nlbook.tasks import capstone, reading
+from nlbook.tasks import capstone, hope_race, reading
 from nlbook.viz import ch10, v13_reading
 
 SIX = ("M_k", "M_v", "M_eta", "M_alpha", "C8", "C32")
@@ -263,3 +263,11 @@ def test_negative_control_where_nothing_moves_nothing_is_learned_in_a_document()
     for name, kind in (("nothing moves", "document"), ("nothing moves", "fast")):
         assert float(over(name, kind).min()) > 0.5
     assert float(over("nothing moves", "static").abs().max()) < 0.01       # what is in the weights is known
+
+
+def test_the_stricter_race_says_what_the_chapter_says():
+    entries = hope_race.recorded()
+    hope, delta = entries["Hope"], entries["gated delta"]
+    assert hope_race.verdict(hope, delta) == "further" and len(hope.excess["all"]) == 5
+    assert max(hope.excess["all"]) < 0.1                                    # it trains on every seed
+    assert sum(x > 0.03 for x in hope.excess["all"]) == 1                   # one of five is late
