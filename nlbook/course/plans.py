@@ -205,7 +205,18 @@ SYLLABI = (
                 "module-9",
                 "A memory that teaches itself",
                 75,
-                (Part("09", home=("The same thing in the library", "What this does not show", *HOME)),),
+                (
+                    Part(
+                        "09",
+                        home=(
+                            "The same thing in the library",
+                            "Counting with one number",
+                            "Is it the self-reference, or the sign?",
+                            "What this does not show",
+                            *HOME,
+                        ),
+                    ),
+                ),
             ),
             Session(
                 "module-10",
@@ -300,6 +311,7 @@ SYLLABI = (
                     Part(
                         "09",
                         home=(
+                            "Where it comes from: Titans",
                             "The same thing in the library",
                             "A rule switch, by hand",
                             "Counting with one number",
