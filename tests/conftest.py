@@ -1,8 +1,11 @@
 """Shared by every test: the marks, and fixed threads so that two workers do not fight over two cores."""
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # jsonschema imports rfc3987_syntax, which builds a grammar that nobody here uses: 2 s of CPU in every process.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -29,3 +32,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: pytest --slow, or make test-full"))
+
+
+@pytest.fixture(scope="module")
+def views_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """JupyterLab in a real browser with the pictures of the module's VIEWS run, in a page HEIGHT pixels high."""
+    import nbformat
+
+    from nlbook.viz import browser
+
+    if not browser.chromium():
+        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
+            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
+        pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
+    root = tmp_path_factory.mktemp("lab")
+    cells = [nbformat.v4.new_code_cell(f'from nlbook import viz\nviz.load("{key}")') for key in request.module.VIEWS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, root / "views.ipynb")
+    shots = Path(__file__).resolve().parent.parent / "build" / "shots"
+    with browser.lab(root) as server, browser.chrome(shots) as new_page:
+        page = new_page(height=request.module.HEIGHT)
+        browser.open_notebook(page, server, "views.ipynb")
+        browser.run_all(page)
+        yield page

@@ -1,36 +1,20 @@
 """Five memories (V11) and a model that reads (V13) in a real browser: a slider, a choice, a landmark, their words."""
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
-import nbformat
 import pytest
 
 from nlbook.viz import browser
 
-SHOTS = Path(__file__).parents[1] / "build" / "shots"
 pytestmark = pytest.mark.browser
+VIEWS, HEIGHT = ("v11", "v13"), 2600
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
-    if not browser.chromium():
-        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
-            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
-        pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
-    root = tmp_path_factory.mktemp("lab")
-    cells = [nbformat.v4.new_code_cell(f'from nlbook import viz\nviz.load("{key}")') for key in ("v11", "v13")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, root / "reading.ipynb")
-    with browser.lab(root) as server, browser.chrome(SHOTS) as new_page:
-        made = new_page(height=2600)
-        browser.open_notebook(made, server, "reading.ipynb")
-        browser.run_all(made)
-        made.locator(".nlbook-picture").nth(1).wait_for(timeout=60_000)
-        yield made
+def page(views_page: browser.Page) -> browser.Page:
+    views_page.locator(".nlbook-picture").nth(1).wait_for(timeout=60_000)
+    return views_page
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,8 @@
 """The ledger's explorer (V12) in a real browser: a click, the arrow keys, a filter."""
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from nlbook import paper
@@ -13,26 +10,15 @@ from nlbook.viz import browser
 
 SHOTS = Path(__file__).parents[1] / "build" / "shots"
 pytestmark = pytest.mark.browser
+VIEWS, HEIGHT = ("v12",), 1300
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
-    if not browser.chromium():
-        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
-            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
-        pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
+def page(views_page: browser.Page) -> browser.Page:
     if len(paper.verdicts()) < 3:
         pytest.skip("no ledger is committed yet")
-    root = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('from nlbook import viz\nviz.load("v12")')])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, root / "ledger.ipynb")
-    with browser.lab(root) as server, browser.chrome(SHOTS) as new_page:
-        made = new_page(height=1300)
-        browser.open_notebook(made, server, "ledger.ipynb")
-        browser.run_all(made)
-        made.locator(".nlbook-ledger button").first.wait_for(timeout=20_000)
-        yield made
+    views_page.locator(".nlbook-ledger button").first.wait_for(timeout=20_000)
+    return views_page
 
 
 def test_a_row_is_chosen_with_the_mouse_and_with_the_keys_and_filtered(page: browser.Page) -> None:

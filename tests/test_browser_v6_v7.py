@@ -1,36 +1,20 @@
 """The stability map (V6) and two tasks and a clock (V7) in a real browser: a click, the arrow keys, a landmark."""
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
-import nbformat
 import pytest
 
 from nlbook.viz import browser
 
-SHOTS = Path(__file__).parents[1] / "build" / "shots"
 pytestmark = pytest.mark.browser
+VIEWS, HEIGHT = ("v6", "v7"), 2300
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
-    if not browser.chromium():
-        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
-            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
-        pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
-    root = tmp_path_factory.mktemp("lab")
-    cells = [nbformat.v4.new_code_cell(f'from nlbook import viz\nviz.load("{key}")') for key in ("v6", "v7")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, root / "maps.ipynb")
-    with browser.lab(root) as server, browser.chrome(SHOTS) as new_page:
-        made = new_page(height=2300)
-        browser.open_notebook(made, server, "maps.ipynb")
-        browser.run_all(made)
-        made.locator(".nlbook-grid button").first.wait_for(timeout=20_000)
-        yield made
+def page(views_page: browser.Page) -> browser.Page:
+    views_page.locator(".nlbook-grid button").first.wait_for(timeout=20_000)
+    return views_page
 
 
 @pytest.fixture(autouse=True)
