@@ -271,3 +271,4 @@ def test_the_stricter_race_says_what_the_chapter_says():
     assert hope_race.verdict(hope, delta) == "further" and len(hope.excess["all"]) == 5
     assert max(hope.excess["all"]) < 0.1                                    # it trains on every seed
     assert sum(x > 0.03 for x in hope.excess["all"]) == 1                   # one of five is late
+    assert hope_race.verdict(entries["self-modifying, no CMS"], delta) == "no further"

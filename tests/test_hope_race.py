@@ -118,6 +118,16 @@ def test_what_the_record_says():
         assert round(h.mean_sd(delta.excess["all"])[0], 3) == (0.009 if first else 0.010)
 
 
+def test_its_relatives_without_the_chain_level_and_titans_with_it_last():
+    done = h.recorded()
+    alone, titans, delta, hope = (done[n] for n in ("self-modifying, no CMS", "Titans + CMS", "gated delta", "Hope"))
+    assert h.verdict(alone, delta) == "no further" and h.verdict(titans, delta) == "further" == h.verdict(hope, alone)
+    assert h.mean_sd(alone.excess["all"])[0] == pytest.approx(0.0124, abs=1e-4) and max(alone.excess["all"]) < 0.021
+    assert h.mean_sd(titans.excess["all"])[0] == pytest.approx(0.1096, abs=1e-4)
+    assert sum(x > 0.03 for x in titans.excess["all"]) == 2 and abs(alone.parameters - hope.parameters) < 20
+    assert "self-modifying, no CMS" not in h.recorded(first=True)
+
+
 def test_late_is_not_lost():
     """The latest seed with twice the steps, from the record."""
     e, kept = h.recorded()["Hope"], h._Finished(Path(h.__file__).with_suffix(".json"))
