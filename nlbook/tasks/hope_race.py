@@ -35,9 +35,9 @@ Aligned starts and bounded writes make late seeds rarer, not impossible. They we
 seeds 100 to 105, all but two before the races; no baseline got as much attention, and none needed it.
 
 Two relatives ran in the second race only, by its rule and budget, after Hope's outcome was known. The self-modifying
-memory without the CMS, one ordinary MLP in its place, is level with gated delta: 0.012 against 0.010, its latest seed at
-0.021. Titans' memory before a CMS is the last: 0.110, two of five seeds late. So by this race the self-reference is no
-burden, and the moving chain is; on the two late seeds above, holding the levels still did not bring them forward, so
+memory without the CMS, one ordinary MLP in its place, is level with gated delta: 0.012 against 0.010, its latest seed
+at 0.021. Titans' memory before a CMS is the last: 0.110, two of five seeds late. So by this race the self-reference is
+no burden, and the moving chain is; on the two late seeds above, holding the levels still did not bring them forward, so
 it may be the chain's shape rather than its movement. That was not taken apart further.
 """
 from __future__ import annotations
