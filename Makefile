@@ -35,6 +35,8 @@ course: .venv/.course  ## the environment, and what a teacher needs: student set
 lab: setup  ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_start_here.ipynb
 
+# $(JOBS) workers share the cores, and a notebook beside another needs longer than alone: budgets are doubled in tests.
+test test-full: export NLBOOK_PATIENCE ?= 2
 test: dev lint  ## lint, types and the tests, every notebook through papermill among them
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
