@@ -34,17 +34,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="slow: pytest --slow, or make test-full"))
 
 
-@pytest.fixture(scope="module")
-def views_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """JupyterLab in a real browser with the pictures of the module's VIEWS run, in a page HEIGHT pixels high."""
-    import nbformat
-
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """Who asks for it is skipped where no browser is, and fails where one is required."""
     from nlbook.viz import browser
 
     if not browser.chromium():
         if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
             pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
         pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
+
+
+@pytest.fixture(scope="module")
+def views_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, chromium: None) -> Iterator[Any]:
+    """JupyterLab in a real browser with the pictures of the module's VIEWS run, in a page HEIGHT pixels high."""
+    import nbformat
+
+    from nlbook.viz import browser
+
     root = tmp_path_factory.mktemp("lab")
     cells = [nbformat.v4.new_code_cell(f'from nlbook import viz\nviz.load("{key}")') for key in request.module.VIEWS]
     notebook = nbformat.v4.new_notebook(cells=cells)

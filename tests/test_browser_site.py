@@ -1,7 +1,6 @@
 """The static site in a real browser, opened from its folder: desktop and phone, light and dark, mouse and keyboard."""
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +21,7 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not browser.chromium():
-        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
-            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
-        pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
+def site(tmp_path_factory: pytest.TempPathFactory, chromium: None) -> Path:
     out = tmp_path_factory.mktemp("web") / "a folder with spaces"
     build(ROOT, out, few=True, only=["01", "05", "08", "10", "12"])
     return out

@@ -230,6 +230,11 @@ def test_rows_of_the_table_come_again(name, within):
     assert capstone.run(name, 0).excess["all"] == pytest.approx(float(over(name)[0]), abs=within)
 
 
+def test_hope_attention_is_as_near_on_seed_0_with_fewer_weights():
+    found = capstone.run("Hope-Attention", 0)
+    assert found.excess["all"] < 0.05 and found.parameters < 0.75 * capstone.run("Hope", 0, 1).parameters
+
+
 def test_gated_delta_is_nearest_and_the_transformer_cannot_be_told_from_hope():
     mean = {n: float(over(n).mean()) for n in ("Hope", *capstone.BASELINES)}
     assert min(mean, key=lambda n: mean[n]) == "gated delta" and max(mean, key=lambda n: mean[n]) == "Hope"

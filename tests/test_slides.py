@@ -1,7 +1,6 @@
 """The slides: what is on them, what is for the speaker only, and that nothing runs over the edge of any of them."""
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,11 +103,7 @@ def test_an_unknown_chapter_is_named():
 
 # ---- in the browser -------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def projector() -> Iterator[browser.Page]:
-    if not browser.chromium():
-        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
-            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
-        pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
+def projector(chromium: None) -> Iterator[browser.Page]:
     with browser.chrome(SHOTS) as new_page:
         yield new_page(1280, 720)
 

@@ -63,7 +63,7 @@ class Table(Shown):
                 f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{prose(self.note)}")
 
 
-EMPHASIS = re.compile(r"(?<![\w*])\*([^\s*](?:[^*]*[^\s*])?)\*(?![\w*])")
+EMPHASIS = re.compile(r"(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?![\w*])")
 
 
 def inline(text: str) -> str:
