@@ -710,6 +710,8 @@ def test_html_is_escaped():
     ("does the *period* matter", "does the <em>period</em> matter"), ("two *words here*.", "two <em>words here</em>."),
     ("O * O * O cubes", "O * O * O cubes"), ("1 - beta**n", "1 - beta**n"), ("2*3*4", "2*3*4"),
     ("`a * b` and *c*", "<code>a * b</code> and <em>c</em>"), ("a < *b*", "a &lt; <em>b</em>"),
+    ("a stray ` and `code`", "a stray <code> and </code>code`"), ("`x", "`x"),
+    ("`a`, `b` and *c*", "<code>a</code>, <code>b</code> and <em>c</em>"),
     ("one *open\n\nand one* more", "one *open\n\nand one* more")])
 def test_words_in_asterisks_are_emphasised_and_products_stay(text, html):
     assert show.inline(text) == html
