@@ -3,6 +3,7 @@
 Needed only to make the file again: `python -m pip install scikit-learn && python data/make_digits.py`. The archive is
 stored uncompressed, so that its bytes (and the checksum) do not depend on the version of zlib.
 """
+
 from __future__ import annotations
 
 import hashlib

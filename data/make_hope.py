@@ -5,6 +5,7 @@
 
 Both are what nlbook.tasks.capstone.run returns; nothing else goes in. A run that was stopped goes on where it was.
 """
+
 from __future__ import annotations
 
 import hashlib

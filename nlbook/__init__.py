@@ -14,14 +14,29 @@ One room holds one idea, and a chapter maps to a room:
 
 Rooms are imported on first use, so that `import nlbook` is fast.
 """
+
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["attention", "bench", "check", "cms", "errors", "hope", "levels", "memory", "optim", "paper", "tasks",
-           "titans", "train", "viz"]
+__all__ = [
+    "attention",
+    "bench",
+    "check",
+    "cms",
+    "errors",
+    "hope",
+    "levels",
+    "memory",
+    "optim",
+    "paper",
+    "tasks",
+    "titans",
+    "train",
+    "viz",
+]
 
 
 def __getattr__(name: str) -> Any:

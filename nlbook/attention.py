@@ -9,6 +9,7 @@ delta, Oja, Omega, L_p and an MLP memory answer the same question with a state o
     AdaTransformerBlock(dim)       softmax attention whose MLP is a linear memory with a learned start (eq. 21, 69)
     cost("delta", length, d)       floats of state and FLOPs a token; `family()` shows all members in one table
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -35,8 +36,15 @@ def causal_mask(length: int, window: int | None = None, read: str = "after") -> 
     return (t <= last) & (t > last - (window or length + 1))
 
 
-def attention_weights(q: Tensor, k: Tensor, *, temperature: float | None = None, kernel: str = "dot",
-                      recency: float = 1.0, mask: Tensor | None = None) -> Tensor:
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    temperature: float | None = None,
+    kernel: str = "dot",
+    recency: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
     """s(k_i, q_j) / sum_i s(k_i, q_j): q (..., n, d), k (..., m, d) -> (..., n, m); rows sum to 1.
 
     temperature: None = sqrt(d); 0 = nearest key only; inf = all alike. recency in (0, 1]: a pair loses this factor of
@@ -55,8 +63,12 @@ def attention_weights(q: Tensor, k: Tensor, *, temperature: float | None = None,
         score = score + (t[:, None] - t).clamp_min(0) * torch.tensor(recency, dtype=score.dtype).log()
     if mask is None:
         return torch.softmax(score, -1)
-    need(mask.dtype == torch.bool and mask.shape == score.shape[-2:], "mask", f"{mask.dtype} {tuple(mask.shape)}",
-         f"torch.bool {tuple(score.shape[-2:])}")
+    need(
+        mask.dtype == torch.bool and mask.shape == score.shape[-2:],
+        "mask",
+        f"{mask.dtype} {tuple(mask.shape)}",
+        f"torch.bool {tuple(score.shape[-2:])}",
+    )
     none = ~mask.any(-1, keepdim=True)
     return torch.softmax(score.masked_fill(~mask & ~none, -torch.inf), -1).masked_fill(none, 0)
 
@@ -70,8 +82,9 @@ def nadaraya_watson(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     return attention_weights(q, k, **options) @ v
 
 
-def fit_objective(m: Tensor, q: Tensor, k: Tensor, v: Tensor, *, temperature: float | None = None,
-                  kernel: str = "dot") -> Tensor:
+def fit_objective(
+    m: Tensor, q: Tensor, k: Tensor, v: Tensor, *, temperature: float | None = None, kernel: str = "dot"
+) -> Tensor:
     """sum_i s(k_i, q) |v_i - m|^2: the problem of one query q (d) with pairs k (n, d), v (n, d_v); m (d_v).
 
     Its minimiser is `nadaraya_watson` (eq. 62). Eq. 63 is the same on the last c pairs, and with q_t in every weight:
@@ -83,6 +96,7 @@ def fit_objective(m: Tensor, q: Tensor, k: Tensor, v: Tensor, *, temperature: fl
 
 # ---- layers ----
 
+
 class MemoryAttention(nn.Module):
     """Slow projections around a fast memory: y_t = W_o M(W_q x_t), the memory written with (W_k x_t, W_v x_t).
 
@@ -91,8 +105,18 @@ class MemoryAttention(nn.Module):
     x (batch, length, dim) -> y (batch, length, dim) and the state, one memory per sequence and head.
     """
 
-    def __init__(self, dim: int, memory: str | Memory = "delta", heads: int = 1, *, normalise: bool = True,
-                 read: str = "after", impl: str = "loop", seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        memory: str | Memory = "delta",
+        heads: int = 1,
+        *,
+        normalise: bool = True,
+        read: str = "after",
+        impl: str = "loop",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
         super().__init__()
         need(heads >= 1 and dim % heads == 0, "heads", heads, f"a divisor of dim = {dim}")
         need(isinstance(memory, str) or not options, "options", sorted(options), "none: the memory is already made")
@@ -158,6 +182,7 @@ class AdaTransformerBlock(nn.Module):
 
 # ---- what each member costs ----
 
+
 @dataclass(frozen=True)
 class Cost:
     """floats: state of one head of one sequence after `length` tokens. flops: multiplications and additions of the
@@ -177,20 +202,26 @@ def cost(name: str, length: int, d: int, *, window: int | None = None, hidden: i
     need(length >= 0, "length", length, "an int >= 0 (tokens)")
     need(d >= 1, "d", d, "an int >= 1")
     square = d * d
-    read, write = 2 * square, 2 * square                   # y = M q; M + v k^T
+    read, write = 2 * square, 2 * square  # y = M q; M + v k^T
     if name in ("softmax", "sliding_window"):
         seen = length if name == "softmax" else min(length, window or 16)
-        return Cost(seen * (2 * d + 1), seen * (4 * d + 3))    # scores, exp, sum, weigh, mix
+        return Cost(seen * (2 * d + 1), seen * (4 * d + 3))  # scores, exp, sum, weigh, mix
     if name == "mlp":
         return Cost(2 * d * hidden, steps * (2 * 2 * d * hidden + 3 * 2 * d * hidden) + 2 * 2 * d * hidden)
     if name == "omega":
         c = window or 8
         return Cost(square + c * (2 * d + 1), c * (2 * square + 2 * square + d) + read)
     extra = {
-        "hebbian": 0, "linear_attention": 4 * d, "decay": square, "delta": 2 * square + d,
-        "gated_delta": 3 * square + d, "oja": 2 * square + d, "implicit": 2 * square + 3 * d,
-        "dgd": 2 * square + 3 * d, "lp": 2 * square + 3 * d,
-        "rls": 6 * square + 5 * d,                         # M k, P k, and the rank-one update of P
+        "hebbian": 0,
+        "linear_attention": 4 * d,
+        "decay": square,
+        "delta": 2 * square + d,
+        "gated_delta": 3 * square + d,
+        "oja": 2 * square + d,
+        "implicit": 2 * square + 3 * d,
+        "dgd": 2 * square + 3 * d,
+        "lp": 2 * square + 3 * d,
+        "rls": 6 * square + 5 * d,  # M k, P k, and the rank-one update of P
     }[name]
     return Cost(square * (2 if name == "rls" else 1), read + write + extra)
 
@@ -200,7 +231,14 @@ def family(length: int = 1024, d: int = 64) -> Table:
     rows = Table()
     for name in names():
         parts, c = make(name).parts(), cost(name, length, d)
-        rows.append({"memory": name, "objective": parts["objective"], "learning rule": PRESETS[name].rule,
-                     "retention": parts["retention"], "floats of state": f"{c.floats:,}",
-                     "FLOPs a token": f"{c.flops:,}"})
+        rows.append(
+            {
+                "memory": name,
+                "objective": parts["objective"],
+                "learning rule": PRESETS[name].rule,
+                "retention": parts["retention"],
+                "floats of state": f"{c.floats:,}",
+                "FLOPs a token": f"{c.flops:,}",
+            }
+        )
     return rows

@@ -1,4 +1,5 @@
 """The command line: `nlbook <command>`. Each command is one file of nlbook/commands, imported when it is asked for."""
+
 from __future__ import annotations
 
 import importlib

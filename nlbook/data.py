@@ -1,4 +1,5 @@
 """The data files that come with the book: where they lie, and whether they are what their checksums say."""
+
 from __future__ import annotations
 
 import hashlib
@@ -36,6 +37,8 @@ def path(name: str) -> Path:
         raise _bad(f"{name}: not found in {folder().name}/; {mend}")
     came = hashlib.sha256(file.read_bytes()).hexdigest()
     if came != known[name]:
-        raise _bad(f"{name}: got sha256 {came[:12]}..., expected {known[name][:12]}... (checksums.txt): the file was "
-                   f"changed or cut off; {mend}")
+        raise _bad(
+            f"{name}: got sha256 {came[:12]}..., expected {known[name][:12]}... (checksums.txt): the file was "
+            f"changed or cut off; {mend}"
+        )
     return file

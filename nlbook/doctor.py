@@ -6,6 +6,7 @@
 
 A warning costs a convenience (no GPU tests, no browser test), a failure breaks a chapter.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -210,8 +211,18 @@ def _notebooks() -> Finding:
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
-    "python": _python, "packages": _packages, "torch": _torch, "triton": _triton, "gpu": _gpu, "cores": _cores,
-    "memory": _memory, "chromium": _chromium, "fonts": _fonts, "kernels": _kernels, "store": _store, "data": _data,
+    "python": _python,
+    "packages": _packages,
+    "torch": _torch,
+    "triton": _triton,
+    "gpu": _gpu,
+    "cores": _cores,
+    "memory": _memory,
+    "chromium": _chromium,
+    "fonts": _fonts,
+    "kernels": _kernels,
+    "store": _store,
+    "data": _data,
     "notebooks": _notebooks,
 }
 

@@ -2,6 +2,7 @@
 
 A message always says three things: which argument, what came, what was expected.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -44,7 +45,7 @@ def need_shape(argument: str, x: Tensor, *shape: int | str | None) -> None:
     if x.ndim < len(shape):
         raise NLBookError(f"{argument}: got shape {tuple(x.shape)}, expected (..., {want})")
     seen: dict[str, int] = {}
-    for size, s in zip(x.shape[x.ndim - len(shape):], shape, strict=True):
+    for size, s in zip(x.shape[x.ndim - len(shape) :], shape, strict=True):
         wanted = seen.setdefault(s, size) if isinstance(s, str) else s
         if wanted is not None and size != wanted:
             raise NLBookError(f"{argument}: got shape {tuple(x.shape)}, expected (..., {want})")

@@ -3,6 +3,7 @@
 A bar shows times, and times differ from run to run, so a committed notebook must not contain one. NLBOOK_QUIET=1 turns
 it off, and so does tqdm's own TQDM_DISABLE=1, which the notebook runner sets for its kernels.
 """
+
 from __future__ import annotations
 
 import os

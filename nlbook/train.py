@@ -6,6 +6,7 @@
 that was killed and started again the same run. Nothing is pickled; a checkpoint is one safetensors file that is
 replaced as a whole.
 """
+
 from __future__ import annotations
 
 import json
@@ -74,16 +75,23 @@ def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.01, start_lr: 
     """AdamW for a model of the book. start_lr: a factor on the rate of meta-learned initial states
     (`nested_initial_states`); weight decay applies to matrices only, not to starts, gains, biases or convolution taps.
     """
-    starts = {id(p) for m in model.modules() for n in getattr(m, "nested_initial_states", ())
-              for p in _parameters(getattr(m, n, None))}
+    starts = {
+        id(p)
+        for m in model.modules()
+        for n in getattr(m, "nested_initial_states", ())
+        for p in _parameters(getattr(m, n, None))
+    }
     groups: dict[str, list[nn.Parameter]] = {"start": [], "matrix": [], "other": []}
     for name, p in model.named_parameters():
         if p.requires_grad:
             matrix = p.ndim == 2 and not name.endswith("embedding")
             groups["start" if id(p) in starts else "matrix" if matrix else "other"].append(p)
     rates = {"start": (start_lr, 0.0), "matrix": (1.0, weight_decay), "other": (1.0, 0.0)}
-    return torch.optim.AdamW([{"params": ps, "lr": lr * rates[n][0], "weight_decay": rates[n][1]}
-                              for n, ps in groups.items() if ps], lr=lr, betas=(0.9, 0.95))
+    return torch.optim.AdamW(
+        [{"params": ps, "lr": lr * rates[n][0], "weight_decay": rates[n][1]} for n, ps in groups.items() if ps],
+        lr=lr,
+        betas=(0.9, 0.95),
+    )
 
 
 def _parameters(held: Any) -> Iterable[nn.Parameter]:
@@ -180,6 +188,7 @@ def train(
 
 def _bar(steps: int, done: int, label: str) -> Any:
     from tqdm.auto import tqdm
+
     return tqdm(total=steps, initial=done, desc=label, leave=False, dynamic_ncols=True)
 
 
@@ -188,8 +197,15 @@ def _tokens(batch: Any) -> int:
     return t.numel() if isinstance(t, Tensor) else 0
 
 
-def _stop(paid: float, norm: float, step: int, history: History, path: Path | None, model: nn.Module,
-          opt: torch.optim.Optimizer) -> None:
+def _stop(
+    paid: float,
+    norm: float,
+    step: int,
+    history: History,
+    path: Path | None,
+    model: nn.Module,
+    opt: torch.optim.Optimizer,
+) -> None:
     what = (
         f"the loss is {paid}"
         if not math.isfinite(paid)
@@ -201,8 +217,10 @@ def _stop(paid: float, norm: float, step: int, history: History, path: Path | No
         kept = f"the model is back at the checkpoint of step {load_checkpoint(path, model, opt).steps} ({path.name})"
     elif path is not None:
         kept = "no checkpoint had been written yet"
-    raise TrainingStopped(f"training stopped at step {step}: {what}; losses before it: {before}; {kept}. "
-                          "A smaller lr, more warm-up or a smaller inner rate (eta) usually helps.")
+    raise TrainingStopped(
+        f"training stopped at step {step}: {what}; losses before it: {before}; {kept}. "
+        "A smaller lr, more warm-up or a smaller inner rate (eta) usually helps."
+    )
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -211,6 +229,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
     one.
     """
     from safetensors.torch import save_file
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
@@ -234,6 +253,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
 def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer) -> History:
     """Put model, optimizer and torch's generator where `save_checkpoint` found them; returns the history until then."""
     from safetensors import safe_open
+
     with safe_open(str(path), framework="pt") as f:
         meta = (f.metadata() or {}).get("nlbook.train")
         if meta is None:

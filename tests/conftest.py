@@ -1,4 +1,5 @@
 """Shared by every test: the marks, and fixed threads so that two workers do not fight over two cores."""
+
 from __future__ import annotations
 
 import os
@@ -46,8 +47,9 @@ def chromium() -> None:
 
 
 @pytest.fixture(scope="module")
-def views_page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
-               chromium: None) -> Iterator[Any]:
+def views_page(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, chromium: None
+) -> Iterator[Any]:
     """JupyterLab in a real browser with the pictures of the module's VIEWS run, in a page HEIGHT pixels high."""
     import nbformat
 

@@ -1,4 +1,5 @@
 """Attention as a memory without parameters: the fit behind softmax, the family as layers, AdaTransformer, costs."""
+
 from __future__ import annotations
 
 import pytest
@@ -32,10 +33,16 @@ def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
 
 # ---- softmax attention as a fit ----
 
+
 @pytest.mark.eq(62)
 @few
-@given(st.integers(1, 9), st.integers(1, 5), st.sampled_from([None, 0.3, 1.0, 5.0]),
-       st.sampled_from(["dot", "gaussian"]), st.integers(0, 1000))
+@given(
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from([None, 0.3, 1.0, 5.0]),
+    st.sampled_from(["dot", "gaussian"]),
+    st.integers(0, 1000),
+)
 def test_softmax_attention_is_the_weighted_least_squares_fit(n, d, temperature, kernel, seed):
     q, k, v = rand(d, seed=seed), rand(n, d, seed=seed + 1), rand(n, 3, seed=seed + 2)
     o = {"temperature": temperature, "kernel": kernel}
@@ -91,6 +98,7 @@ def test_temperature_and_recency_at_their_ends():
 
 
 # ---- the family as layers ----
+
 
 @pytest.mark.eq(14, 16, 26, 61)
 def test_layer_is_slow_projection_then_fast_read():
@@ -149,6 +157,7 @@ def test_layers_have_a_chunked_form(name):
 
 # ---- AdaTransformer ----
 
+
 @pytest.mark.eq(21, 69)
 @pytest.mark.parametrize("window", [None, 2])
 def test_adatransformer_parallel_is_token_by_token(window):
@@ -191,12 +200,37 @@ def test_adatransformer_starts_as_attention_and_an_mlp_layer_and_learns_its_star
 
 # ---- costs ----
 
+
 class Count(TorchDispatchMode):
     """Counts the FLOPs of what really runs: products of matrices, one for each entry of everything else."""
 
-    free = ("_unsafe_view", "alias", "as_strided", "cat", "clone", "copy", "detach", "empty", "expand", "lift",
-            "narrow", "new_", "ones", "permute", "reshape", "scalar", "select", "slice", "split", "squeeze", "t.",
-            "transpose", "unsqueeze", "view", "zeros")
+    free = (
+        "_unsafe_view",
+        "alias",
+        "as_strided",
+        "cat",
+        "clone",
+        "copy",
+        "detach",
+        "empty",
+        "expand",
+        "lift",
+        "narrow",
+        "new_",
+        "ones",
+        "permute",
+        "reshape",
+        "scalar",
+        "select",
+        "slice",
+        "split",
+        "squeeze",
+        "t.",
+        "transpose",
+        "unsqueeze",
+        "view",
+        "zeros",
+    )
 
     def __init__(self) -> None:
         super().__init__()

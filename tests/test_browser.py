@@ -1,4 +1,5 @@
 """The book in a real browser: JupyterLab and Chromium, a mouse and a keyboard, and nobody else on the line."""
+
 from __future__ import annotations
 
 import shutil
@@ -18,10 +19,12 @@ CHAPTER = sorted((ROOT / "notebooks").glob("01_*.ipynb"))
 V2 = viz.find("v2")
 pytestmark = pytest.mark.browser
 
-CELLS = ["""
+CELLS = [
+    """
 from nlbook import viz
 viz.load("v2:n=8")
-""", """
+""",
+    """
 @viz.view("fragile", title="Breaks at nine", task="Move it to nine.", answer="It breaks.",
           params=[viz.Int("n", 8, 1, 9)], facts=lambda s: {"n": s.n},
           alt=lambda s, f: f"A straight line from zero up to the number {s.n}.")
@@ -31,11 +34,14 @@ def draw(state):
     return fig
 
 viz.load("fragile")
-""", """
+""",
+    """
 viz.load("v1")
-""", """
+""",
+    """
 viz.load("v8")
-"""]
+""",
+]
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +157,14 @@ def test_the_detective_takes_mouse_and_keyboard(lab: browser.Page) -> None:
     browser.wait_text(lab, box.locator("li").first, "m_t > W_k is violated")
     assert box.locator("svg path").count() == 1 and box.locator(".part.trouble").count() == 2
     lab.shot("5_detective_broken")
-    for name, lane, lanes in (("m_t", 3, "2,0,3,0,0,0,0"), ("v_t", 3, "2,0,3,3,0,0,0"), ("M_t", 4, "2,4,3,3,0,0,0"),
-                              ("attention", 5, "2,4,3,3,5,0,0"), ("MLP", 2, "2,4,3,3,5,2,0"),
-                              ("W_init", 2, "2,4,3,3,5,2,2")):
+    for name, lane, lanes in (
+        ("m_t", 3, "2,0,3,0,0,0,0"),
+        ("v_t", 3, "2,0,3,3,0,0,0"),
+        ("M_t", 4, "2,4,3,3,0,0,0"),
+        ("attention", 5, "2,4,3,3,5,0,0"),
+        ("MLP", 2, "2,4,3,3,5,2,0"),
+        ("W_init", 2, "2,4,3,3,5,2,2"),
+    ):
         move(name, lane, f"lanes={lanes}")
     browser.wait_text(lab, box.locator(".verdict"), "Solved: 4 levels")
     lab.shot("6_detective_solved")
@@ -163,8 +174,12 @@ def test_the_score_plays_smoothly_and_steps_by_keyboard(lab: browser.Page) -> No
     score = lab.locator(".nlbook-score")
     score.scroll_into_view_if_needed()
     score.focus()
-    for key, says in (("Home", "nothing is written"), ("ArrowRight", "Token 1: level C = 1 writes."),
-                      ("ArrowLeft", "nothing is written"), ("End", "Token 200: level C = 1 writes.")):
+    for key, says in (
+        ("Home", "nothing is written"),
+        ("ArrowRight", "Token 1: level C = 1 writes."),
+        ("ArrowLeft", "nothing is written"),
+        ("End", "Token 200: level C = 1 writes."),
+    ):
         lab.keyboard.press(key)
         browser.wait_text(lab, score.locator(".nlbook-said"), says)
     lab.keyboard.press("Home")
@@ -174,10 +189,14 @@ def test_the_score_plays_smoothly_and_steps_by_keyboard(lab: browser.Page) -> No
     for attempt in range(5):  # the best of five: the machine may be busy with something else
         lab.keyboard.press(" ")
         lab.wait_for_timeout(200)
-        rate = max(rate, lab.evaluate(
-            "(e) => new Promise((done) => { const n = e.nlbookFrames, t = performance.now();"
-            " setTimeout(() => done((e.nlbookFrames - n) / (performance.now() - t) * 1000), 1000); })",
-            score.element_handle()))
+        rate = max(
+            rate,
+            lab.evaluate(
+                "(e) => new Promise((done) => { const n = e.nlbookFrames, t = performance.now();"
+                " setTimeout(() => done((e.nlbookFrames - n) / (performance.now() - t) * 1000), 1000); })",
+                score.element_handle(),
+            ),
+        )
         lab.keyboard.press(" ")
         if attempt == 0:
             lab.shot("5_score")

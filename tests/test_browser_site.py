@@ -1,4 +1,5 @@
 """The static site in a real browser, opened from its folder: desktop and phone, light and dark, mouse and keyboard."""
+
 from __future__ import annotations
 
 import random
@@ -33,8 +34,9 @@ def new_page() -> Iterator[Callable[..., browser.Page]]:
         yield make
 
 
-def opened(new_page: Callable[..., browser.Page], site: Path, name: str, size: tuple[int, int] = DESKTOP,
-           scheme: str = "light") -> browser.Page:
+def opened(
+    new_page: Callable[..., browser.Page], site: Path, name: str, size: tuple[int, int] = DESKTOP, scheme: str = "light"
+) -> browser.Page:
     p = new_page(*size, scheme=scheme)
     page, _, fragment = name.partition("#")
     p.goto((site / page).as_uri() + (f"#{fragment}" if fragment else ""))
@@ -62,8 +64,19 @@ def clean(p: browser.Page) -> None:
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("name", ["index.html", "01_a_memory_you_can_hold.html", "10_hope_whole.html", "12_read_like_a_referee.html",
-                                  "equations.html", "ledger.html", "glossary.html", "code/nlbook/memory/rules.py.html"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index.html",
+        "01_a_memory_you_can_hold.html",
+        "10_hope_whole.html",
+        "12_read_like_a_referee.html",
+        "equations.html",
+        "ledger.html",
+        "glossary.html",
+        "code/nlbook/memory/rules.py.html",
+    ],
+)
 def test_pages_open_from_a_folder(site: Path, new_page: Callable[..., browser.Page], name: str, size: tuple[int, int]):
     p = opened(new_page, site, name, size)
     p.wait_for_function("document.fonts.ready.then(() => true)")
@@ -75,8 +88,10 @@ def test_pages_open_from_a_folder(site: Path, new_page: Callable[..., browser.Pa
 
 def test_formulas_are_drawn_without_a_script(site: Path, new_page: Callable[..., browser.Page]):
     p = opened(new_page, site, "equations.html")
-    boxes = p.evaluate("[...document.querySelectorAll('article .display math')].map((m) => [m.getBoundingClientRect().width,"
-                       " m.getBoundingClientRect().height, getComputedStyle(m).fontFamily])")
+    boxes = p.evaluate(
+        "[...document.querySelectorAll('article .display math')].map((m) => [m.getBoundingClientRect().width,"
+        " m.getBoundingClientRect().height, getComputedStyle(m).fontFamily])"
+    )
     assert len(boxes) > 121 and all(w > 20 and h > 12 and "STIX Two Math" in f for w, h, f in boxes)
     assert p.evaluate("document.querySelectorAll('merror').length") == 0
 
@@ -115,9 +130,13 @@ def test_the_keyboard_reaches_everything(site: Path, new_page: Callable[..., bro
     stops = []
     for _ in range(400):
         p.keyboard.press("Tab")
-        stops.append(p.evaluate("(() => { const e = document.activeElement, s = getComputedStyle(e);"
-                                " return [e.className || e.dataset.param || e.dataset.state || e.tagName, e.textContent.trim()"
-                                ".slice(0, 30), s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0]; })()"))
+        stops.append(
+            p.evaluate(
+                "(() => { const e = document.activeElement, s = getComputedStyle(e);"
+                " return [e.className || e.dataset.param || e.dataset.state || e.tagName, e.textContent.trim()"
+                ".slice(0, 30), s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0]; })()"
+            )
+        )
         if "keys overlap" in stops[-1][1]:
             break
     names = [s[0] for s in stops]
@@ -154,7 +173,10 @@ def test_a_memory_of_the_reader_is_held(site: Path, new_page: Callable[..., brow
     p = opened(new_page, site, "10_hope_whole.html")
     twin = p.locator("figure.twin")
     before = seen(twin.locator("img"))
-    assert twin.locator("select option").all_inner_texts()[:2] == ["nothing", "M_mem"]  # each memory can be held, one by one
+    assert twin.locator("select option").all_inner_texts()[:2] == [
+        "nothing",
+        "M_mem",
+    ]  # each memory can be held, one by one
     twin.get_by_role("button", name="hold the memory").click()
     changed(twin.locator("img"), before)
     assert twin.locator("img").get_attribute("alt") == viz.find("v13").alt("v13:hold=M_mem")
@@ -162,7 +184,9 @@ def test_a_memory_of_the_reader_is_held(site: Path, new_page: Callable[..., brow
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_ledgers_board_shows_a_row_and_filters(site: Path, new_page: Callable[..., browser.Page], size: tuple[int, int]):
+def test_the_ledgers_board_shows_a_row_and_filters(
+    site: Path, new_page: Callable[..., browser.Page], size: tuple[int, int]
+):
     rows = paper.verdicts()
     p = opened(new_page, site, "12_read_like_a_referee.html", size)
     twin = p.locator("figure.twin")
@@ -175,17 +199,23 @@ def test_the_ledgers_board_shows_a_row_and_filters(site: Path, new_page: Callabl
     assert options.count() == len(rows) and rows[2].command in box.locator(".card code").inner_text()
     word = rows[0].verdict
     twin.locator(".landmarks").get_by_role("button", name=word).first.click()
-    p.wait_for_function("n => document.querySelectorAll('.nlbook-ledger [role=option]').length === n", arg=rows.count(word))
+    p.wait_for_function(
+        "n => document.querySelectorAll('.nlbook-ledger [role=option]').length === n", arg=rows.count(word)
+    )
     clean(p)
 
 
-def test_paper_is_white_and_nothing_is_cut_off_when_a_page_is_printed(site: Path, new_page: Callable[..., browser.Page]):
+def test_paper_is_white_and_nothing_is_cut_off_when_a_page_is_printed(
+    site: Path, new_page: Callable[..., browser.Page]
+):
     p = opened(new_page, site, "10_hope_whole.html", scheme="dark")
     dark = p.evaluate("getComputedStyle(document.body).color")
     p.emulate_media(media="print")
     p.set_viewport_size({"width": 700, "height": 900})
     assert p.evaluate("getComputedStyle(document.body).color") != dark
-    cut = p.evaluate("[...document.querySelectorAll('article pre')].filter((e) => e.scrollWidth > e.clientWidth + 1).length")
+    cut = p.evaluate(
+        "[...document.querySelectorAll('article pre')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    )
     assert cut == 0 and not p.locator("#chapters").is_visible()
 
 
@@ -206,12 +236,16 @@ def test_the_detective_judges_as_python_does(site: Path, new_page: Callable[...,
     spec, pick = viz.find("v8"), random.Random(0)
     for system in ("layer", "deployed", "momentum", "M3"):
         names = [c.name for c in judge(spec.state(f"system={system}")).system.components]
-        orders = [[pick.randint(0, 3) for _ in names] for _ in range(12)] + [[pick.randint(1, 4) for _ in names] for _ in range(12)]
+        orders = [[pick.randint(0, 3) for _ in names] for _ in range(12)] + [
+            [pick.randint(1, 4) for _ in names] for _ in range(12)
+        ]
         for lanes in [*orders, [1] * len(names), [0] * len(names)]:
             case = judge(spec.state(system=system, lanes=tuple(lanes)))
-            got = p.evaluate("([system, lanes]) => { const t = Object.values(nlbookTwins)[0].systems[system]; const r = nlbookJudge(t,"
-                             " Object.fromEntries(t.names.map((n, i) => [n, lanes[i]]))); return { ...r, trouble: [...r.trouble] }; }",
-                             [system, lanes])
+            got = p.evaluate(
+                "([system, lanes]) => { const t = Object.values(nlbookTwins)[0].systems[system]; const r = nlbookJudge(t,"
+                " Object.fromEntries(t.names.map((n, i) => [n, lanes[i]]))); return { ...r, trouble: [...r.trouble] }; }",
+                [system, lanes],
+            )
             assert (got["verdict"], got["messages"], got["solved"]) == (case.verdict(), case.messages(), case.solved)
             assert set(got["trouble"]) == case.names_in_trouble
             assert got["labels"] == [case.label(i) for i in range(1, 6)]

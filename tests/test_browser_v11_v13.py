@@ -1,4 +1,5 @@
 """Five memories (V11) and a model that reads (V13) in a real browser: a slider, a choice, a landmark, their words."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

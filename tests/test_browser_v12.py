@@ -1,4 +1,5 @@
 """The ledger's explorer (V12) in a real browser: a click, the arrow keys, a filter."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -40,7 +41,10 @@ def test_a_row_is_chosen_with_the_mouse_and_with_the_keys_and_filtered(page: bro
     page.screenshot(path=SHOTS / "v12.png")
     word = rows[0].verdict  # a landmark button shows one verdict only
     page.get_by_role("button", name=word, exact=False).first.click()
-    page.wait_for_function("n => document.querySelectorAll('.nlbook-ledger [role=option]').length === n",
-                           arg=rows.count(word), timeout=20_000)
+    page.wait_for_function(
+        "n => document.querySelectorAll('.nlbook-ledger [role=option]').length === n",
+        arg=rows.count(word),
+        timeout=20_000,
+    )
     assert all(word in (o.get_attribute("aria-label") or "") for o in box.get_by_role("option").all())
     assert not page.errors and not page.outside

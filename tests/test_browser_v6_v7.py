@@ -1,4 +1,5 @@
 """The stability map (V6) and two tasks and a clock (V7) in a real browser: a click, the arrow keys, a landmark."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

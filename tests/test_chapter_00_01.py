@@ -1,4 +1,5 @@
 """Every claim of chapters 00 and 01 that stands under a figure or in a sentence with a number."""
+
 from __future__ import annotations
 
 import math
@@ -21,10 +22,10 @@ def test_keep_halves_a_memory_in_so_many_writes(keep, half):
 
 def test_the_first_plot_is_the_memory_it_says():
     fading, kept = viz.load("v0:keep=0.9").facts, viz.load("v0:keep=1.0").facts
-    assert fading["left_7"] < 0.5 < viz.load("v0:keep=0.91").facts["left_7"]       # the task's answer
-    assert abs(fading["signal_end"] - fading["left_end"]) < 0.05                   # forgotten
-    assert abs(kept["signal_end"] - 1) < 0.1 and kept["noise_end"] > 1.2           # nothing shrinks, and yet it drowns
-    assert kept["half"] == math.inf and 25 <= kept["drowned"] <= 45                # "some 30 writes"
+    assert fading["left_7"] < 0.5 < viz.load("v0:keep=0.91").facts["left_7"]  # the task's answer
+    assert abs(fading["signal_end"] - fading["left_end"]) < 0.05  # forgotten
+    assert abs(kept["signal_end"] - 1) < 0.1 and kept["noise_end"] > 1.2  # nothing shrinks, and yet it drowns
+    assert kept["half"] == math.inf and 25 <= kept["drowned"] <= 45  # "some 30 writes"
 
 
 @pytest.mark.parametrize("state", ["v0:keep=0.5,writes=10", "v0:keep=1.0,writes=200", "v0:keep=0.99,writes=200,seed=9"])
@@ -42,11 +43,11 @@ def test_forty_capitals_nearly_all_come_back():
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
 def test_delta_forgets_by_age_and_hebb_does_not(seed):
     found = {r: e.mean(0) for r, e in curves.identified_by_age(["hebbian", "delta"], worlds=150, seed=seed).items()}
-    assert float(found["delta"][0]) == 1                                           # right about the newest pair
-    assert float(found["delta"][-3:].mean()) < 0.6                                 # and half of the oldest are lost
-    assert float(found["hebbian"].min()) > 0.9                                     # all ages alike
+    assert float(found["delta"][0]) == 1  # right about the newest pair
+    assert float(found["delta"][-3:].mean()) < 0.6  # and half of the oldest are lost
+    assert float(found["hebbian"].min()) > 0.9  # all ages alike
     errors = curves.mean_error(["hebbian", "delta"], seed=seed)
-    assert 0.9 < errors["hebbian"] < 1.05 and 0.5 < errors["delta"] < 0.65         # by squared error delta leads
+    assert 0.9 < errors["hebbian"] < 1.05 and 0.5 < errors["delta"] < 0.65  # by squared error delta leads
 
 
 @pytest.mark.parametrize("d", [16, 64])
@@ -66,7 +67,7 @@ def test_what_a_pair_keeps_is_1_minus_1_over_d_to_its_age(d):
 def test_capacity_claims(seed):
     random = curves.capacity(["hebbian", "delta", "omega", "rls"], grid=[32, 96, 128], worlds=12, seed=seed)
     at = {r: float(by_n[32].mean()) for r, by_n in random.items()}
-    assert at["hebbian"] > 0.95 and 0.7 < at["delta"] < 0.88 and at["rls"] == 1    # when delta is worse
+    assert at["hebbian"] > 0.95 and 0.7 < at["delta"] < 0.88 and at["rls"] == 1  # when delta is worse
     assert float(random["hebbian"][96].mean()) > 0.5 > float(random["hebbian"][128].mean())
     common = curves.capacity(["hebbian", "delta", "omega", "rls"], rho=0.5, grid=[32], worlds=12, seed=seed)
     share = {r: float(by_n[32].mean()) for r, by_n in common.items()}

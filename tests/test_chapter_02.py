@@ -1,4 +1,5 @@
 """Every claim of chapter 02 that stands under a figure or in a sentence with a number."""
+
 from __future__ import annotations
 
 import pytest
@@ -19,11 +20,12 @@ def test_the_list_answers_as_the_weight_and_frozen_surprises_do_not(seed):
     assert layer.accuracy() > 0.7
     frozen = writing.write_digits(400, 0.05, seed, frozen_surprises=True)
     assert frozen.accuracy() < 0.4 < layer.accuracy() - 0.3
-    centred = [writing.write_digits(400, 0.05, seed, centred=True, frozen_surprises=f).accuracy()
-               for f in (False, True)]
-    assert centred[1] > 0.7 and 0.01 < centred[0] - centred[1] < 0.15                  # a Hebbian sum, a little behind
+    centred = [
+        writing.write_digits(400, 0.05, seed, centred=True, frozen_surprises=f).accuracy() for f in (False, True)
+    ]
+    assert centred[1] > 0.7 and 0.01 < centred[0] - centred[1] < 0.15  # a Hebbian sum, a little behind
     one_batch_step = trace.start - 0.05 * frozen.trace.surprises.T @ trace.keys
-    assert torch.allclose(frozen.trace.weight(), one_batch_step)                       # "one huge step"
+    assert torch.allclose(frozen.trace.weight(), one_batch_step)  # "one huge step"
 
 
 def test_the_hand_calculation():
@@ -55,9 +57,9 @@ def test_divergence():
         assert float(gaps.max()) < 1e-12, lr
     for lr, gaps in d.frozen.items():
         mean = gaps.mean(0)
-        assert float(mean[0]) > 1e-4 and bool((mean.diff() > 0).all()), lr    # ever further from the second step on
-    assert float(d.frozen[0.002][:, 1].max()) < 0.02            # the kernel regime: good for a few small steps
-    assert float(d.frozen[0.2][:, -1].min()) > 5                # and hopeless at a large rate
+        assert float(mean[0]) > 1e-4 and bool((mean.diff() > 0).all()), lr  # ever further from the second step on
+    assert float(d.frozen[0.002][:, 1].max()) < 0.02  # the kernel regime: good for a few small steps
+    assert float(d.frozen[0.2][:, -1].min()) > 5  # and hopeless at a large rate
 
 
 def test_after_one_step_frozen_is_live():
@@ -78,7 +80,7 @@ def test_a_steeper_loss_can_make_dgd_diverge():
 def test_dgd_rests_at_half_the_target_at_every_rate(lr):
     answers = writing.one_weight("dgd", lr, steps=20_000)
     assert abs(answers[-1] - 0.5) < 1e-3
-    assert max(abs(a) for a in answers) <= 1.0                  # never beyond the target
+    assert max(abs(a) for a in answers) <= 1.0  # never beyond the target
 
 
 def test_gradient_descent_explodes_at_the_printed_rates():

@@ -1,4 +1,5 @@
 """Every claim of chapter 05 that stands under a figure or in a sentence with a number."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,9 +11,13 @@ from nlbook.levels import Component, NestedSystem, levels_of
 from nlbook.tasks import diagrams
 from nlbook.viz import ch05
 
-FIVE = {"linear layer, momentum": "{W}  <  {m}", "linear layer, AdamW": "{W}  <  {m, v}",
-        "linear attention, momentum": "{W}  <  {m}  <  {M}", "Transformer, SGD": "{W}  <  {attention}",
-        "AdaTransformer, AdamW": "{W, W_init}  <  {m, v}  <  {M}  <  {attention}"}
+FIVE = {
+    "linear layer, momentum": "{W}  <  {m}",
+    "linear layer, AdamW": "{W}  <  {m, v}",
+    "linear attention, momentum": "{W}  <  {m}  <  {M}",
+    "Transformer, SGD": "{W}  <  {attention}",
+    "AdaTransformer, AdamW": "{W, W_init}  <  {m, v}  <  {M}  <  {attention}",
+}
 
 
 def test_a_model_of_256_parameters_changes_832_numbers():
@@ -20,8 +25,8 @@ def test_a_model_of_256_parameters_changes_832_numbers():
     system = levels_of(model, torch.optim.AdamW(model.parameters()), tokens_per_step=64, depth=0)
     held = sum(c.size for c in system.components)
     assert sum(p.numel() for p in model.parameters()) == 256 and held == 832
-    assert abs((held - 256) / held - 2 / 3) < 0.03                                 # "two thirds"
-    assert system.in_unit("sequence of 64 tokens", 64).levels == system.levels     # the unit does not matter
+    assert abs((held - 256) / held - 2 / 3) < 0.03  # "two thirds"
+    assert system.in_unit("sequence of 64 tokens", 64).levels == system.levels  # the unit does not matter
 
 
 @pytest.mark.parametrize("length", [2, 64, 4096])
@@ -50,7 +55,12 @@ def test_random_systems_and_the_run_that_ticks(seed):
     assert diagrams.measured_periods(trace) == trace.periods
     lanes = diagrams.lanes(trace)
     assert {n: len(u) for n, u in lanes.updates.items()} == {
-        "C2": 96, "C8": 24, "C32": 6, "exp_avg, exp_avg_sq": 3, "6 initial states": 3}
+        "C2": 96,
+        "C8": 24,
+        "C32": 6,
+        "exp_avg, exp_avg_sq": 3,
+        "6 initial states": 3,
+    }
     assert len(lanes.updates["C32"]) == 192 // 32 and "| C8 | 8 | 24 | 192 |" in lanes.as_table()
 
 
@@ -68,7 +78,7 @@ def test_ticking_at_its_extremes(periods):
 
 
 def test_a_measured_period_is_not_a_guess():
-    trace = diagrams.ticking((3,), sequences=2)   # 64 is no multiple of 3: gaps of 3 and of 4
+    trace = diagrams.ticking((3,), sequences=2)  # 64 is no multiple of 3: gaps of 3 and of 4
     with pytest.raises(NLBookError, match=r"C3: got gaps \[3.0, 4.0\]|C3: got gaps \[3, 4\]"):
         diagrams.measured_periods(trace)
 
@@ -79,7 +89,12 @@ def test_the_control_is_refused_with_the_arrow():
         ada.check_order([["m", "v"], ["W", "W_init"], ["M", "attention"]])
     assert len(error.value.violations) == 5
     assert {(v.slow, v.fast) for v in error.value.violations} == {
-        ("M", "attention"), ("W", "m"), ("W", "v"), ("W_init", "m"), ("W_init", "v")}
+        ("M", "attention"),
+        ("W", "m"),
+        ("W", "v"),
+        ("W_init", "m"),
+        ("W_init", "v"),
+    }
     ada.check_order([["W", "W_init"], ["m", "v"], ["M"], ["attention"]])
 
 

@@ -1,4 +1,5 @@
 """Every claim of chapter 06 that stands under a figure or in a sentence with a number."""
+
 from __future__ import annotations
 
 import math
@@ -23,7 +24,7 @@ def found():
 @pytest.mark.eq(28)
 def test_the_learned_start_beats_the_zero_start_after_every_write(found):
     ratio = found["meta"] / found["none"]
-    assert float(ratio.max()) < 0.3 and float(ratio.min()) > 0.18           # "about a quarter", in each seed, at each n
+    assert float(ratio.max()) < 0.3 and float(ratio.min()) > 0.18  # "about a quarter", in each seed, at each n
     assert float((ratio.max(1).values - ratio.min(1).values).max()) < 0.04  # "the ratio hardly changes"
     assert abs(float(found["none"][:, 8].mean()) - (1 - 1 / 8) ** 8) < 0.02
 
@@ -36,9 +37,9 @@ def test_the_start_is_worth_about_ten_writes(found):
 
 
 def test_where_the_gradient_is_cut_nothing_is_gained(found):
-    assert torch.equal(found["cut"], found["none"])                          # the same bits
+    assert torch.equal(found["cut"], found["none"])  # the same bits
     learned = meta.learn(meta.World(), "cut")
-    assert not learned.start.any() and abs(learned.rate - 0.5) > 0.4         # while the rate was learned all the same
+    assert not learned.start.any() and abs(learned.rate - 0.5) > 0.4  # while the rate was learned all the same
 
 
 def test_with_nothing_in_common_a_learned_start_gains_nothing():
@@ -79,21 +80,36 @@ def test_the_best_start_serves_the_quiet_context():
     assert same["best_printed"] == same["best_first"] == same["best_meta"] == 0
 
 
-@pytest.mark.parametrize("state", ["v10:writes=6", "v10:writes=0,eta=0", "v10:eta=0.5,loud=1.9,quiet=1.9,writes=6",
-                                   "v10:loud=0.2,quiet=0.1,eta=0.05"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "v10:writes=6",
+        "v10:writes=0,eta=0",
+        "v10:eta=0.5,loud=1.9,quiet=1.9,writes=6",
+        "v10:loud=0.2,quiet=0.1,eta=0.05",
+    ],
+)
 def test_the_dial_is_right_at_its_extremes(state):
     """The marked start is the minimum of the outer loss: no start on a fine grid is better, and autograd agrees."""
     view = viz.find("v10")
     f, s = view.facts(state), view.state(state)
     from nlbook.viz.v10_start import loss
+
     grid = torch.linspace(-2, 2, 401, dtype=F64)
     assert float(loss(s, grid, s.writes).min()) >= f["loss_meta"] - 1e-15
     c, a = torch.tensor([s.loud, s.quiet], dtype=F64), torch.tensor([1.0, -1.0], dtype=F64)
 
     def half(M, context):
         return (0.5 * context[0] * (M - context[1]) ** 2).sum()
-    _, g = levels.learn_start(torch.tensor(f["best_meta"], dtype=F64), half, list(zip(c, a)), inner_lr=s.eta,
-                              inner_steps=s.writes, outer_lr=0.0)
+
+    _, g = levels.learn_start(
+        torch.tensor(f["best_meta"], dtype=F64),
+        half,
+        list(zip(c, a)),
+        inner_lr=s.eta,
+        inner_steps=s.writes,
+        outer_lr=0.0,
+    )
     assert abs(float(g)) < 1e-9 and view.figure(state).axes
 
 
@@ -106,7 +122,7 @@ def test_the_gradient_through_the_inner_loop(writes):
     g = torch.Generator().manual_seed(0)
     start, way = (torch.randn(5, 5, generator=g, dtype=F64) for _ in range(2))
     leaf = start.clone().requires_grad_()
-    auto, = torch.autograd.grad(meta.outer_loss(leaf, c, writes, 0.7), leaf)
+    (auto,) = torch.autograd.grad(meta.outer_loss(leaf, c, writes, 0.7), leaf)
     up, down = (meta.outer_loss(start + s * way, c, writes, 0.7) for s in (1e-6, -1e-6))
     assert float(up - down) / 2e-6 == pytest.approx(float((auto * way).sum()), rel=1e-6)
     product = torch.eye(5, dtype=F64)
@@ -119,6 +135,7 @@ def test_the_gradient_through_the_inner_loop(writes):
 
 def test_the_inner_loop_is_the_delta_rule_and_the_librarys_adapt():
     from nlbook import memory
+
     c = meta.World(4, seed=1).contexts(3, 6)
     mine = meta.adapted(torch.zeros(4, 4, dtype=F64), c, 6, 0.6)
     rule = memory.make("delta", lr=0.6)
@@ -133,10 +150,10 @@ def test_each_method_follows_its_own_gradient(method):
     c = same.contexts(8, 4)
     start = torch.zeros(3, 3, dtype=F64, requires_grad=True)
     M = meta.adapted(start, c, 2, 0.5)
-    through, = torch.autograd.grad(meta.asked(M, c, 2), start)
+    (through,) = torch.autograd.grad(meta.asked(M, c, 2), start)
     at_M = meta.adapted(start.detach(), c, 2, 0.5).requires_grad_()
     first = torch.autograd.grad(meta.asked(at_M, c, 2), at_M)[0].sum(0)
-    printed, = torch.autograd.grad(meta.asked(start, c, 2), start)
+    (printed,) = torch.autograd.grad(meta.asked(start, c, 2), start)
     wanted = {"meta": through, "first order": first, "printed": printed}[method]
     assert torch.equal(learned.start.sign(), -wanted.sign())
     assert not torch.allclose(through, first) and not torch.allclose(first, printed)
@@ -198,6 +215,7 @@ def test_a_bug_as_the_notebook_compiles_it_is_shown_but_not_named(id):
     from nlbook.check import registry
     from nlbook.check.define import FixTheBug
     from nlbook.check.judge import judge
+
     item = registry.find(id, FixTheBug)
     assert isinstance(item, FixTheBug)
 
@@ -205,6 +223,7 @@ def test_a_bug_as_the_notebook_compiles_it_is_shown_but_not_named(id):
         made: dict = {"torch": torch, "Tensor": torch.Tensor}
         exec(compile(source, "<cell>", "exec", dont_inherit=True), made)
         return made[item.solution.__name__]
+
     shown = judge(item, cell(item.stub_source()))
     assert shown.status == "not tried" and "Unchanged" in shown.message
     touched = judge(item, cell(item.stub_source().replace("    return ", "    wrong = 1\n    return ")))

@@ -1,4 +1,5 @@
 """Every claim of chapter 07 that stands under a figure or in a sentence with a number."""
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -54,13 +55,13 @@ def test_only_the_level_that_has_not_written_still_knows_a(seed):
     fast, middle, slow = three(seed)
     assert (fast.updates, middle.updates, slow.updates) == (1024, 64, 8)
     for k in (fast, middle, slow):
-        assert (on_a(k, 512) < 0.35).all()                               # all have learned A
-        assert (k.b[-1] < 0.35).all() and (k.a[-1] > 1).all()            # and in the end all have lost it to B
-    assert torch.equal(on_a(slow, 576), on_a(slow, 512))                 # not one bit lost 64 tokens later
+        assert (on_a(k, 512) < 0.35).all()  # all have learned A
+        assert (k.b[-1] < 0.35).all() and (k.a[-1] > 1).all()  # and in the end all have lost it to B
+    assert torch.equal(on_a(slow, 576), on_a(slow, 512))  # not one bit lost 64 tokens later
     assert (on_a(fast, 576) > 1).all() and (on_a(middle, 576) > 0.7).all()
-    assert (on_a(slow, 640) > 2 * on_a(slow, 512)).all()                 # its next write takes A away
+    assert (on_a(slow, 640) > 2 * on_a(slow, 512)).all()  # its next write takes A away
     at = rates.at(slow, 576)
-    assert (slow.b[at] > fast.b[at]).all() and (slow.b[at] > middle.b[at]).all()   # and it is the last to follow B
+    assert (slow.b[at] > fast.b[at]).all() and (slow.b[at] > middle.b[at]).all()  # and it is the last to follow B
 
 
 def test_the_figures_in_the_prose():
@@ -70,7 +71,7 @@ def test_the_figures_in_the_prose():
 
 
 def test_a_switch_between_boundaries_leaves_only_the_rest_of_the_chunk():
-    fast, _, slow = three(0, 480)            # boundaries of the slow level at 384, 512, 640
+    fast, _, slow = three(0, 480)  # boundaries of the slow level at 384, 512, 640
     assert torch.equal(on_a(slow, 504), on_a(slow, 480))
     assert (on_a(slow, 512) > on_a(slow, 504)).all() and torch.equal(on_a(slow, 512), on_a(slow, 632))
     assert (on_a(slow, 544) < on_a(fast, 544)).all()

@@ -104,7 +104,7 @@ def test_by_hand_own_values_follow_references_and_given_ones_are_better_on_facts
             0.98,
             0.91,
         )
-        fixed = by_hand(0)["fixed"]["references"].mean(0)                  # "at 0.34 and falling"
+        fixed = by_hand(0)["fixed"]["references"].mean(0)  # "at 0.34 and falling"
         assert round(c["fixed"]["references"], 2) == 0.34 and float(fixed[-1]) < 0.25 < float(fixed[22])
 
 

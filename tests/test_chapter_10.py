@@ -1,4 +1,5 @@
 """Every claim of chapter 10 that stands under a figure or in a sentence with a number, and V13's."""
+
 from __future__ import annotations
 
 import math
@@ -47,7 +48,7 @@ def test_three_kinds_of_keys_take_news_in_three_ways_as_the_ideal_reader_does():
         assert next(iter(mine)) == next(iter(best)) == value
         assert abs(mine[value] - best[value]) < 0.2
     assert said("B5 A1", "A")["1"] < 0.05
-    for lie in "1234":                                                     # whatever one says about A
+    for lie in "1234":  # whatever one says about A
         assert said(f"B5 A{lie}", "A")["5"] > 0.9
 
 
@@ -56,7 +57,7 @@ def test_the_ideal_reader_pays_the_optimum():
         doc = capstone.LANGUAGE.sample(1, 20, seed)
         *before, last = reading.decode(doc.tokens[0]).split()
         paid = -math.log(reading.ideal(" ".join(before), last[0])[last[1]])
-        assert paid == pytest.approx(float(doc.optimum[0, -1]), abs=0.03)   # probabilities are rounded to 0.001
+        assert paid == pytest.approx(float(doc.optimum[0, -1]), abs=0.03)  # probabilities are rounded to 0.001
         assert torch.equal(reading.encode(reading.decode(doc.tokens[0])), doc.tokens)
 
 
@@ -98,7 +99,7 @@ def test_the_hand_calculation():
         M = M * (1 - 0.5) - 0.5 * (o - 0.8)
     w -= 0.5 * waiting / 2
     assert seen == [0.0, 0.4] and pytest.approx(0.4) == M and w == pytest.approx(0.04)
-    for _ in range(50):                                                     # half the value is where it stays
+    for _ in range(50):  # half the value is where it stays
         M = M * (1 - 0.5) - 0.5 * (M - 0.8)
     assert pytest.approx(0.4) == M
 
@@ -139,7 +140,7 @@ def test_a_held_memory_does_not_move_and_the_others_do():
 def test_v13_facts_at_the_default_and_the_extremes():
     v = viz.find("v13")
     free, no_memory = v.facts(), v.facts("v13:hold=M_mem")
-    assert free["moved_M_k"] == pytest.approx(0.31, abs=0.03)               # "by a third of its length"
+    assert free["moved_M_k"] == pytest.approx(0.31, abs=0.03)  # "by a third of its length"
     known = tuple(no_memory[f"known_{k}"] for k in ("document", "fast", "static"))
     assert known == pytest.approx((0.17, 0.22, 0.96), abs=0.02)
     for part in SIX:
@@ -162,7 +163,7 @@ def test_v13_slips_at_static_keys_are_ignored_and_the_one_at_token_82_is_believe
     told = [v for k, v in zip(keys[:-1], values[:-1]) if k == keys[-1]]
     assert reading.LETTERS[keys[-1]] == "d" and len(told) == 7 and len(set(told)) == 1
     text = reading.decode(r.tokens[:82])
-    assert next(iter(reading.ideal(text, "d"))) == str(told[0] - reading.K + 1)     # the ideal reader is not fooled
+    assert next(iter(reading.ideal(text, "d"))) == str(told[0] - reading.K + 1)  # the ideal reader is not fooled
 
 
 def test_a_fact_outlasts_the_training_documents():
@@ -173,7 +174,7 @@ def test_a_fact_outlasts_the_training_documents():
         gone = reading.lasts(reading.frozen(model(), "M_mem"), distances, seed=seed)
         assert all(abs(float(x) - 0.2) < 0.05 for x in gone)
         static = reading.lasts(model(), distances, kind="static", seed=seed)
-        assert float(static.max()) < 0.05                                   # a static key cannot be talked to
+        assert float(static.max()) < 0.05  # a static key cannot be talked to
 
 
 def test_shuffled_time_hurts_fast_facts_only():
@@ -188,8 +189,10 @@ def test_shuffled_time_hurts_fast_facts_only():
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
 def test_figures_and_their_words():
-    runs = [capstone.Run("Hope", 0, model(), {"all": 0.02}, {10: 0.5, 20: 0.02}),
-            capstone.Run("gated delta", 0, model(), {"all": 0.01}, {10: 0.4, 20: 0.01})]
+    runs = [
+        capstone.Run("Hope", 0, model(), {"all": 0.02}, {10: 0.5, 20: 0.02}),
+        capstone.Run("gated delta", 0, model(), {"all": 0.01}, {10: 0.4, 20: 0.01}),
+    ]
     alt = ch10.race_alt(runs)
     assert len(ch10.race(runs).axes) == 1 and alt.index("gated delta") < alt.index("Hope")
     table = capstone.table()
@@ -223,8 +226,9 @@ def test_the_kept_model_is_near_the_optimum():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("name", "within"), [("Hope", 0.05), ("gated delta", 0.03), ("without convolution", 0.1),
-                                              ("nothing moves", 0.05)])
+@pytest.mark.parametrize(
+    ("name", "within"), [("Hope", 0.05), ("gated delta", 0.03), ("without convolution", 0.1), ("nothing moves", 0.05)]
+)
 def test_rows_of_the_table_come_again(name, within):
     """Another machine rounds otherwise and ends elsewhere; not far."""
     assert capstone.run(name, 0).excess["all"] == pytest.approx(float(over(name)[0]), abs=within)
@@ -240,26 +244,31 @@ def test_gated_delta_is_nearest_and_the_transformer_cannot_be_told_from_hope():
     assert min(mean, key=lambda n: mean[n]) == "gated delta" and max(mean, key=lambda n: mean[n]) == "Hope"
     assert capstone.verdict(over("Hope"), over("gated delta")) == "better"
     assert (over("Transformer + conv") < over("Hope")).tolist() == [True, False, True]
-    assert all(float(over(n)[0]) < 0.05 for n in mean)                      # seed 0: within a few hundredths
+    assert all(float(over(n)[0]) < 0.05 for n in mean)  # seed 0: within a few hundredths
     assert all(len(row["all"]) == 3 for row in capstone.table().values())
     assert (float(over("Hope").min()), float(over("Hope").max())) == pytest.approx((0.036, 0.209), abs=0.001)
 
 
 def test_what_the_ablation_says_seed_by_seed():
     said = {n: capstone.verdict(over("Hope"), over(n)) for n in capstone.ABLATIONS}
-    assert {n for n, v in said.items() if v == "worse"} == {"without DGD", "without decay", "with momentum",
-                                                           "without convolution", "nothing moves"}
+    assert {n for n, v in said.items() if v == "worse"} == {
+        "without DGD",
+        "without decay",
+        "with momentum",
+        "without convolution",
+        "nothing moves",
+    }
     assert {v for v in said.values()} == {"worse", "cannot tell"}
     gap = {n: float((over(n) - over("Hope")).mean()) for n in said}
     assert gap["without DGD"] == pytest.approx(0.04, abs=0.005) and 0.01 < gap["without decay"] < 0.015
-    for name in ("without CMS", "without self-made values"):               # two of three seeds better, one worse
+    for name in ("without CMS", "without self-made values"):  # two of three seeds better, one worse
         assert int((over(name) < over("Hope")).sum()) == 2
     assert max((n for n in said if n != "nothing moves"), key=lambda n: gap[n]) == "without convolution"
     assert float(over("without convolution").min()) > float(over("Hope").max())
     ppl = dict(zip(paper.table(6)["model"], paper.table(6)["ppl"], strict=True))
     costs = sorted((ppl[n] - ppl["Hope"], n) for n in ppl if n != "Hope")
     assert "inner-projection q" in costs[0][1] and {n[-1] for _, n in costs[-2:]} == {"k", "v"}
-    seeds = float(over("Hope").max() - over("Hope").min())                 # the seeds differ more than the parts do
+    seeds = float(over("Hope").max() - over("Hope").min())  # the seeds differ more than the parts do
     assert all(abs(g) < seeds for n, g in gap.items() if n not in ("without convolution", "nothing moves"))
     assert {ppl[n] > ppl["Hope"] for n in capstone.TABLE_6.values() if n != "w/o inner-projection q"} == {True}
 
@@ -267,13 +276,13 @@ def test_what_the_ablation_says_seed_by_seed():
 def test_negative_control_where_nothing_moves_nothing_is_learned_in_a_document():
     for name, kind in (("nothing moves", "document"), ("nothing moves", "fast")):
         assert float(over(name, kind).min()) > 0.5
-    assert float(over("nothing moves", "static").abs().max()) < 0.01       # what is in the weights is known
+    assert float(over("nothing moves", "static").abs().max()) < 0.01  # what is in the weights is known
 
 
 def test_the_stricter_race_says_what_the_chapter_says():
     entries = hope_race.recorded()
     hope, delta = entries["Hope"], entries["gated delta"]
     assert hope_race.verdict(hope, delta) == "further" and len(hope.excess["all"]) == 5
-    assert max(hope.excess["all"]) < 0.1                                    # it trains on every seed
-    assert sum(x > 0.03 for x in hope.excess["all"]) == 1                   # one of five is late
+    assert max(hope.excess["all"]) < 0.1  # it trains on every seed
+    assert sum(x > 0.03 for x in hope.excess["all"]) == 1  # one of five is late
     assert hope_race.verdict(entries["self-modifying, no CMS"], delta) == "no further"

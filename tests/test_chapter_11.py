@@ -1,4 +1,5 @@
 """Every claim of chapter 11 that stands under a figure or in a sentence with a number, and V9's."""
+
 from __future__ import annotations
 
 import math
@@ -42,7 +43,7 @@ def test_a_twentieth_of_the_calls_and_twice_the_arithmetic():
     chunks, chunk_flops = chunking.calls_and_flops(lambda: chunking.in_chunks(k, k, v, 0.5, 64))
     assert loop > 20 * chunks
     assert chunk_flops == 2 * loop_flops
-    assert loop_flops == 512 * 3 * 2 * 64 * 64                 # M q, M k and an outer product a token
+    assert loop_flops == 512 * 3 * 2 * 64 * 64  # M q, M k and an outer product a token
 
 
 def test_the_hand_calculation():
@@ -57,12 +58,12 @@ def test_doubling_explodes_when_a_key_repeats_and_rows_do_not():
         errors = chunking.solve_errors(kind, seeds=10)
         for name in ("row by row", "16-blocks"):
             assert float(errors[name].max()) < 1e-5, (kind, name)
-    assert float(chunking.solve_errors("random keys", seeds=10)["doubling"].max()) < 1e-5     # the trap is hidden
+    assert float(chunking.solve_errors("random keys", seeds=10)["doubling"].max()) < 1e-5  # the trap is hidden
     assert float(chunking.solve_errors("correlated keys", seeds=10)["doubling"][:, 2].min()) > 0.1
     repeated = chunking.solve_errors("one key, repeated", seeds=3)["doubling"]
     assert float(repeated[:, 2].min()) > 1e8 and f"{float(repeated[:, 2].max()):.0e}" == "6e+08"
     exact = chunking.solve_errors("one key, repeated", (16,), seeds=3, dtype=torch.float64)
-    assert all(float(e.max()) < 1e-9 for e in exact.values())                                 # on paper all agree
+    assert all(float(e.max()) < 1e-9 for e in exact.values())  # on paper all agree
 
 
 def test_powers_of_the_matrix_pass_1e17():
@@ -79,17 +80,18 @@ def test_freezing_changes_the_rule_and_the_exact_form_does_not():
             exact = [float(chunking.chunk_error("exact", eta, c, 3, seed=seed).max()) for c in chunking.CHUNKS]
             frozen = [float(chunking.chunk_error("frozen", eta, c, 3, seed=seed).mean()) for c in chunking.CHUNKS]
             assert max(exact) < 1e-12 and frozen[0] == 0
-            assert frozen[1] > 1e12 * max(exact)                                              # "thirteen orders"
+            assert frozen[1] > 1e12 * max(exact)  # "thirteen orders"
             assert all(a < b for a, b in pairwise(frozen))
-        assert frozen[-1] > 2                                       # rate 0.5, chunk 64: it has exploded
+        assert frozen[-1] > 2  # rate 0.5, chunk 64: it has exploded
         assert float(chunking.chunk_error("eq. 93", 0.5, 64, 3, seed=seed).max()) < 2
 
 
 def test_the_factor_of_eq_93_keeps_the_memory_bounded():
     k, v = chunking.stream(3, length=512)
     for eta in (0.5, 1.0):
-        frozen, tamed = (chunking.last_state(rule, eta, 64, k, v).flatten(1).norm(dim=1)
-                         for rule in ("frozen", "eq. 93"))
+        frozen, tamed = (
+            chunking.last_state(rule, eta, 64, k, v).flatten(1).norm(dim=1) for rule in ("frozen", "eq. 93")
+        )
         assert bool((frozen > 100 * tamed).all()) if eta == 1.0 else bool((frozen > 5 * tamed).all())
         loop = chunking.last_state("eq. 93", eta, 1, k, v).flatten(1).norm(dim=1)
         assert bool((tamed < 3 * loop).all())
@@ -121,8 +123,9 @@ def test_v9_says_what_is_measured():
     one, many = v9.facts("v9:C=1"), v9.facts("v9:C=64")
     assert (one["waits"], many["waits"]) == (256, 4) and one["error"] == 0
     assert f"{one['intensity']:.1f}" == "0.7" and f"{many['intensity']:.0f}" == "35"
-    assert all(v9.facts(v9.state(rule="exact", C=c, eta=e))["error"] < 1e-12
-               for c in chunking.CHUNKS for e in (0.05, 0.5, 1.0))
+    assert all(
+        v9.facts(v9.state(rule="exact", C=c, eta=e))["error"] < 1e-12 for c in chunking.CHUNKS for e in (0.05, 0.5, 1.0)
+    )
 
 
 @pytest.mark.parametrize("chunk", chunking.CHUNKS)
@@ -132,7 +135,7 @@ def test_v9_programs_wait_for_what_they_load(chunk):
     assert len(parts) == 3 * n and max(p.step for p in parts.values()) + 1 == n + 2
     for p in parts.values():
         first = 1 + max((parts[w].step for w in p.waits), default=-1)
-        assert p.step == first                                 # as early as what it waits for allows
+        assert p.step == first  # as early as what it waits for allows
     assert viz.find("v9").facts(f"v9:C={chunk}")["steps"] == n + 2
 
 
@@ -158,6 +161,7 @@ def test_costs_and_roofs():
             def chunk(k=k, S=S):
                 E = k - k @ S
                 return k @ S + torch.tril(k @ k.T, -1) @ E, S + k.T @ E
+
             assert chunking.calls_and_flops(chunk)[1] == chunking.Cost(C, d).flops
     far, near = (chunking.Cost(1, 64, on).intensity for on in (False, True))
     assert near / far == 65 and chunking.Cost(256, 64, True).intensity / chunking.Cost(256, 64).intensity == 1.25
@@ -174,8 +178,10 @@ def test_wrong_masks_are_caught_twice(seed):
     truth = chunking.token_loop(k, k, v, 0.5)[0]
     found = {}
     for name, mask in chunking.MASKS.items():
+
         def form(q, k, v, mask=mask):
             return chunking.in_chunks(q, k, v, 0.5, 16, chunking.with_mask(mask))[0]
+
         found[name] = (float((form(k, k, v) - truth).abs().max()) < 1e-12, chunking.leaks(form, k, v, 40)[0])
     assert found == {"i < t (right)": (True, 0), "i <= t": (False, 1), "i > t": (False, 9), "no mask": (False, 9)}
 
@@ -188,6 +194,7 @@ def shifted(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
 @needs_triton
 def test_the_stage_names_races_and_foreign_memory():
     from nlkernels.checker import OutOfBounds, Race
+
     with pytest.raises(Race, match="stored"):
         exercises.WRITE.record(shifted, *exercises.example("11-write"))
     with pytest.raises(OutOfBounds, match="a mask is missing"):
@@ -203,11 +210,11 @@ def test_the_stage_names_races_and_foreign_memory():
 @pytest.mark.parametrize("id", PUZZLES)
 def test_a_picture_shows_who_touched_what(id):
     item = registry.find(id, KernelPuzzle)
-    assert item.counter(item.solution) == dict(item.par)               # the par is what the solution takes
+    assert item.counter(item.solution) == dict(item.par)  # the par is what the solution takes
     run = exercises.PUZZLES[id].record(item.solution, *exercises.example(id))
     out = exercises.PUZZLES[id].out
     stored = ch11.owners(run, out, "store")
-    assert (stored >= 0).all()                                         # each element by exactly one program
+    assert (stored >= 0).all()  # each element by exactly one program
     assert ch11.moves(run).axes and out in ch11.moves_alt(run)
     shared = {a for a, kind in ch11.touched(run) if (ch11.owners(run, a, kind) == -2).any()}
     assert shared == ({"k"} if id == "11-write" else set())
@@ -234,11 +241,13 @@ def test_without_triton_the_exercises_say_so(monkeypatch):
 
 
 def test_the_chapter_is_imported_where_triton_is_missing():
-    code = ("import sys; sys.modules['triton'] = None; sys.modules['triton.language'] = None\n"
-            "from nlbook.check.exercises import ch11; from nlbook.viz import ch11 as figures, v9_theatre\n"
-            "from nlbook.tasks.stage import tl\n"
-            "def kernel(x, N: tl.constexpr): ...\n"
-            "print(len(ch11.ITEMS))")
+    code = (
+        "import sys; sys.modules['triton'] = None; sys.modules['triton.language'] = None\n"
+        "from nlbook.check.exercises import ch11; from nlbook.viz import ch11 as figures, v9_theatre\n"
+        "from nlbook.tasks.stage import tl\n"
+        "def kernel(x, N: tl.constexpr): ...\n"
+        "print(len(ch11.ITEMS))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert found.returncode == 0 and int(found.stdout) == len(exercises.ITEMS), found.stderr
 

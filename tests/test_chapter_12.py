@@ -1,4 +1,5 @@
 """Every claim of chapter 12 under a figure or in a sentence with a number; V12, the card, the ledger read."""
+
 from __future__ import annotations
 
 import json
@@ -50,6 +51,7 @@ def test_the_two_methods_share_no_seed():
     def spy(a, b):
         seen.add((frozenset(a.tolist()), frozenset(b.tolist())))
         return original(a, b)
+
     referee.outcome, kept = spy, referee.outcome
     try:
         referee.flips(t, t, 1, 1, referees=20)
@@ -73,7 +75,7 @@ def test_how_often_the_rule_is_fooled(n, low, high):
 
 def test_what_three_seeds_see():
     small, large = (referee.power(g, 1.0, [3, 40])[0] for g in (0.67, 2.0))
-    assert 0.16 < small < 0.24 and large > 0.6      # "one time in five", "most of the time"
+    assert 0.16 < small < 0.24 and large > 0.6  # "one time in five", "most of the time"
     assert referee.power(2.0, 1.0, [40])[0] > 0.999
     assert referee.power(0.02, 0.03, [10], seed=1) == referee.power(2, 3, [10], seed=1)  # only the ratio counts
 
@@ -97,9 +99,15 @@ def test_one_rule_in_three_rooms():
     assert said == {"level", "better", "worse"} or said == {"level", "better"}
 
 
-@pytest.mark.parametrize(("call", "match"), [
-    (lambda: referee.table("SGD"), "name: got 'SGD'"), (lambda: referee.table("AdamW", seeds=2), "seeds: got 2"),
-    (lambda: referee.seeds_needed(0, 1), "gap, sd"), (lambda: slips.slip(7), "equation: got 7")])
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: referee.table("SGD"), "name: got 'SGD'"),
+        (lambda: referee.table("AdamW", seeds=2), "seeds: got 2"),
+        (lambda: referee.seeds_needed(0, 1), "gap, sd"),
+        (lambda: slips.slip(7), "equation: got 7"),
+    ],
+)
 def test_errors_name_the_argument(call, match):
     with pytest.raises(NLBookError, match=match):
         call()
@@ -129,6 +137,7 @@ def test_a_factor_that_does_nothing():
             m = decay * m + beta * g
             out.append(round(m / abs(m)))
         return out
+
     assert [read(b, 1) for b in (0.9, 0.001)] == [[1, 1, 1]] * 2
     assert read(0.9, 0.1) == [1, 1, -1] and read(0.001, 0.999) == [1, 1, 1]
 
@@ -136,6 +145,7 @@ def test_a_factor_that_does_nothing():
 @pytest.mark.eq(75)
 def test_m3_of_the_exercise_is_the_librarys():
     from nlbook.optim import M3
+
     g = torch.Generator().manual_seed(1)
     grads = torch.randn(9, 4, 3, generator=g, dtype=torch.float64)
     p = torch.nn.Parameter(torch.zeros(4, 3, dtype=torch.float64))
@@ -163,12 +173,20 @@ def test_table_6_and_the_word_all():
 # ---- the card --------------------------------------------------------------------------------------------------------
 def good() -> dict:
     return {
-        "claim": "Many levels forget less than one.", "source": "Section 7.1", "prediction": "They are level, I think.",
-        "metric": {"name": "accuracy", "better": "higher"}, "ours": "CMS", "baseline": {"MLP": "one block, same size"},
-        "control": {"equal periods": "must be level with one"}, "budget": {"CMS": 5, "MLP": 5},
-        "seeds": {"tuning": [9], "test": [0, 1, 2]}, "rule": {"partly": "by 1 point", "not reproduced": "by less"},
-        "result": {"CMS": [0.5, 0.6, 0.7], "MLP": [0.4, 0.5, 0.6]}, "verdict": "partly",
-        "limits": ["Only digits were looked at.", "Only one learning rate schedule."]}
+        "claim": "Many levels forget less than one.",
+        "source": "Section 7.1",
+        "prediction": "They are level, I think.",
+        "metric": {"name": "accuracy", "better": "higher"},
+        "ours": "CMS",
+        "baseline": {"MLP": "one block, same size"},
+        "control": {"equal periods": "must be level with one"},
+        "budget": {"CMS": 5, "MLP": 5},
+        "seeds": {"tuning": [9], "test": [0, 1, 2]},
+        "rule": {"partly": "by 1 point", "not reproduced": "by less"},
+        "result": {"CMS": [0.5, 0.6, 0.7], "MLP": [0.4, 0.5, 0.6]},
+        "verdict": "partly",
+        "limits": ["Only digits were looked at.", "Only one learning rate schedule."],
+    }
 
 
 def test_a_good_card_passes_and_a_blank_one_lists_its_fields():
@@ -178,29 +196,36 @@ def test_a_good_card_passes_and_a_blank_one_lists_its_fields():
     assert "A blank card" in blank.html() and "complete and consistent" in check.card(good()).text()
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"claim": "Yes."}, "claim: got 'Yes.', expected a sentence of at least 5 words"),
-    ({"source": "the paper"}, "source: got 'the paper', expected a place such as"),
-    ({"metric": {"name": "loss"}}, "metric: 'better' is None, expected 'lower' or 'higher'"),
-    ({"metric": "loss"}, "metric: got 'loss'"), ({"baseline": {"MLP": "simple"}}, "baseline: 'MLP' has 'simple'"),
-    ({"baseline": {"CMS": "the very same method"}}, "baseline: 'CMS' is the method itself, expected a rival"),
-    ({"control": "shuffle"}, "control: got 'shuffle', expected names with a reason"),
-    ({"budget": {"CMS": 20, "MLP": 1}}, "budget: CMS was tried with 20 settings and MLP with 1"),
-    ({"budget": {"CMS": 5}}, "budget: has no MLP"), ({"budget": {"CMS": 5.0, "MLP": 5}}, "budget: got"),
-    ({"seeds": {"tuning": [0], "test": [0, 1, 2]}}, "seeds: seed 0 is used for tuning and for the test"),
-    ({"seeds": {"tuning": [9], "test": [0, 1]}}, "seeds: got 2 seeds to test with, expected at least 3"),
-    ({"seeds": [0, 1, 2]}, "seeds: got [0, 1, 2]"),
-    ({"rule": {"partly": "if it is 2 better"}}, "rule: got one outcome"),
-    ({"rule": {"partly": "a bit", "proved": "much"}}, "rule: says nothing of 'not reproduced'"),
-    ({"rule": {"partly": "a bit", "not reproduced": "else"}}, "rule: has no number, expected a threshold"),
-    ({"rule": {"true": "by 1", "partly": "by 1", "not reproduced": "else"}}, "rule: 'true' is no verdict"),
-    ({"result": {"CMS": [0.5, 0.6, math.nan], "MLP": [0.4, 0.5, 0.6]}}, "result: CMS has nan"),
-    ({"result": {"CMS": [0.5], "MLP": [0.4, 0.5, 0.6]}}, "result: CMS has 1 numbers, expected 3"),
-    ({"result": {"CMS": [0.5, 0.6, 0.7]}}, "result: has no MLP"), ({"verdict": "yes"}, "verdict: got 'yes'"),
-    ({"verdict": "proved"}, "verdict: 'proved' has no line in the rule"),
-    ({"limits": ["Only digits were used."]}, "limits: got 1"),
-    ({"limits": ["Only digits were used.", "small"]}, "limits: 'small' is too short"),
-    ({"limit": 1}, "'limit' is no field")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"claim": "Yes."}, "claim: got 'Yes.', expected a sentence of at least 5 words"),
+        ({"source": "the paper"}, "source: got 'the paper', expected a place such as"),
+        ({"metric": {"name": "loss"}}, "metric: 'better' is None, expected 'lower' or 'higher'"),
+        ({"metric": "loss"}, "metric: got 'loss'"),
+        ({"baseline": {"MLP": "simple"}}, "baseline: 'MLP' has 'simple'"),
+        ({"baseline": {"CMS": "the very same method"}}, "baseline: 'CMS' is the method itself, expected a rival"),
+        ({"control": "shuffle"}, "control: got 'shuffle', expected names with a reason"),
+        ({"budget": {"CMS": 20, "MLP": 1}}, "budget: CMS was tried with 20 settings and MLP with 1"),
+        ({"budget": {"CMS": 5}}, "budget: has no MLP"),
+        ({"budget": {"CMS": 5.0, "MLP": 5}}, "budget: got"),
+        ({"seeds": {"tuning": [0], "test": [0, 1, 2]}}, "seeds: seed 0 is used for tuning and for the test"),
+        ({"seeds": {"tuning": [9], "test": [0, 1]}}, "seeds: got 2 seeds to test with, expected at least 3"),
+        ({"seeds": [0, 1, 2]}, "seeds: got [0, 1, 2]"),
+        ({"rule": {"partly": "if it is 2 better"}}, "rule: got one outcome"),
+        ({"rule": {"partly": "a bit", "proved": "much"}}, "rule: says nothing of 'not reproduced'"),
+        ({"rule": {"partly": "a bit", "not reproduced": "else"}}, "rule: has no number, expected a threshold"),
+        ({"rule": {"true": "by 1", "partly": "by 1", "not reproduced": "else"}}, "rule: 'true' is no verdict"),
+        ({"result": {"CMS": [0.5, 0.6, math.nan], "MLP": [0.4, 0.5, 0.6]}}, "result: CMS has nan"),
+        ({"result": {"CMS": [0.5], "MLP": [0.4, 0.5, 0.6]}}, "result: CMS has 1 numbers, expected 3"),
+        ({"result": {"CMS": [0.5, 0.6, 0.7]}}, "result: has no MLP"),
+        ({"verdict": "yes"}, "verdict: got 'yes'"),
+        ({"verdict": "proved"}, "verdict: 'proved' has no line in the rule"),
+        ({"limits": ["Only digits were used."]}, "limits: got 1"),
+        ({"limits": ["Only digits were used.", "small"]}, "limits: 'small' is too short"),
+        ({"limit": 1}, "'limit' is no field"),
+    ],
+)
 def test_a_spoiled_card_names_the_field(change, said):
     review = check.card({**good(), **change})
     assert not review and any(said in p for p in review.problems), review.text()
@@ -222,16 +247,27 @@ def test_a_verdict_must_follow_from_the_numbers():
 
 # ---- the ledger, read ------------------------------------------------------------------------------------------------
 def entry(id: str, word: str, **more):
-    return {"id": id, "title": f"title of {id}", "source": "Fig. 9",
-            "verdict": {"word": word, "because": "0.1 and 0.2"}, "rule": "by two",
-            "command": f"nlbook ledger --only {id}", "cpu_seconds": 30.0,
-            "results": {"Hope": {"y": [1.0, 2.0]}, "MLP": {"y": [1.0, 2.0, 3.0]}}} | more
+    return {
+        "id": id,
+        "title": f"title of {id}",
+        "source": "Fig. 9",
+        "verdict": {"word": word, "because": "0.1 and 0.2"},
+        "rule": "by two",
+        "command": f"nlbook ledger --only {id}",
+        "cpu_seconds": 30.0,
+        "results": {"Hope": {"y": [1.0, 2.0]}, "MLP": {"y": [1.0, 2.0, 3.0]}},
+    } | more
 
 
 @pytest.fixture
 def ledger(tmp_path):
-    rows = [entry("a", "proved", claim="All is one.", look=["03", "tests/x.py"]), entry("b", "partly"),
-            entry("c", "partly", results={}), entry("d", "", results={}), entry("e", "not reproduced", limits="Small.")]
+    rows = [
+        entry("a", "proved", claim="All is one.", look=["03", "tests/x.py"]),
+        entry("b", "partly"),
+        entry("c", "partly", results={}),
+        entry("d", "", results={}),
+        entry("e", "not reproduced", limits="Small."),
+    ]
     file = tmp_path / "ledger.json"
     file.write_text(json.dumps({"profile": "quick", "rows": rows}))
     return file
@@ -263,6 +299,7 @@ def test_a_ledger_that_is_none_says_so(ledger, tmp_path, monkeypatch):
 
 def test_the_committed_ledger_is_the_ledgers_own_list():
     from nlbook.ledger import VERDICTS, all_rows
+
     assert VERDICTS == WORDS
     known = {r.id: r for r in all_rows()}
     for row in paper.verdicts():
@@ -291,7 +328,7 @@ def test_v12_filters_and_counts(board):
     f = v12_ledger.facts(At(show="partly", row="a"))
     assert f == {"rows": 5, "shown": 2, "proved": 1, "toy": 0, "partly": 2, "not": 1, "out": 0}
     assert [r.id for r in v12_ledger.shown(At(show="partly", row="a"))] == ["b", "c"]
-    assert v12_ledger.chosen(At(show="partly", row="a")).id == "b"        # the chosen row is hidden: the first shown
+    assert v12_ledger.chosen(At(show="partly", row="a")).id == "b"  # the chosen row is hidden: the first shown
     assert v12_ledger.chosen(At(show="all", row="c")).id == "c" and v12_ledger.chosen(At(show="out", row="a")) is None
     for state in (At(show="all", row="a"), At(show="out", row="a"), At(show="all", row="d")):
         assert viz.png(v12_ledger.draw._draw(state)) and len(v12_ledger.alt(state, v12_ledger.facts(state)).split()) > 8
@@ -307,7 +344,7 @@ def test_v12_board_moves_as_the_browser_moves_it(board):
     live.show_state(after)
     assert after.row == "e" and live.at == 4 and ["Does not show", "Small."] in live.card
     live.chosen = [2, 99]
-    assert live.picked(after) == after                                   # a place that is not there changes nothing
+    assert live.picked(after) == after  # a place that is not there changes nothing
     live.show_state(At(show="out", row="a"))
     assert live.rows == [] and live.at == -1 and live.head == [] and live.card == [["", "No row has this verdict."]]
 
@@ -322,8 +359,10 @@ def test_v12_draws_the_committed_ledger():
 
 # ---- figures, command ------------------------------------------------------------------------------------------------
 def test_figures_say_what_they_show():
-    found = {"equal": {"better": 0.1, "level": 0.8, "worse": 0.1},
-             "unequal": {"better": 1.0, "level": 0.0, "worse": 0.0}}
+    found = {
+        "equal": {"better": 0.1, "level": 0.8, "worse": 0.1},
+        "unequal": {"better": 1.0, "level": 0.0, "worse": 0.0},
+    }
     assert ch12.verdict_bars(found, "x").axes
     assert "equal: 10 % better, 80 % level, 10 % worse; unequal: 100 % better" in ch12.verdict_alt(found, "x")
     curves = ((2, 40), (0.2, 0.05), {"a gap": (0.3, 0.9)})
@@ -332,5 +371,6 @@ def test_figures_say_what_they_show():
 
 def test_the_command_that_the_chapter_ends_with():
     from nlbook.commands.ledger import command
+
     shown = CliRunner().invoke(command, ["--list"])
     assert shown.exit_code == 0 and "fig11" in shown.output

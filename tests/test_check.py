@@ -1,4 +1,5 @@
 """The checks: every rung of the ladder, the store, predictions, the other kinds of exercise, hostile answers."""
+
 from __future__ import annotations
 
 import contextlib
@@ -51,6 +52,7 @@ def own_store(tmp_path, monkeypatch):
 
 
 # -- a few exercises to judge by
+
 
 def step(M, k, v, eta):
     """One delta write."""
@@ -120,6 +122,7 @@ def says(item, answer, rung, *words):
 
 
 # -- the rungs, one by one
+
 
 def test_solution_passes_and_stub_is_not_tried():
     for item in ITEMS.values():
@@ -263,8 +266,15 @@ def test_sign():
     says(STEP, lambda M, k, v, eta: M - eta * torch.outer(v - M @ k, k), "sign", "moves M the wrong way")
 
 
-@pytest.mark.parametrize(("factor", "words"), [(2, "2 times too large"), (0.5, "2 times too small"),
-                                               (1.5, "3/2 times too large"), (-3, "of the wrong sign and 3 times")])
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (2, "2 times too large"),
+        (0.5, "2 times too small"),
+        (1.5, "3/2 times too large"),
+        (-3, "of the wrong sign and 3 times"),
+    ],
+)
 def test_factor(factor, words):
     says(MEAN, lambda x, c: factor * mean(x, c), "factor", words)
     says(STEP, lambda M, k, v, eta: M + factor * eta * torch.outer(v - M @ k, k), "factor", "moves M", words)
@@ -357,16 +367,24 @@ def test_gradient():
 
 
 def test_property():
-    law = Property("adding zero changes nothing",
-                   lambda f, d: None if torch.equal(f(torch.zeros(2, 2)), torch.zeros(2, 2)) else "f(0) is not 0.")
+    law = Property(
+        "adding zero changes nothing",
+        lambda f, d: None if torch.equal(f(torch.zeros(2, 2)), torch.zeros(2, 2)) else "f(0) is not 0.",
+    )
     item = replace(SQUARE, properties=[law])
     assert "adding zero" in judge(item, square).message
     says(item, lambda A: A @ A + (0 if A.dtype == torch.float64 else 1), "property", "adding zero", "f(0) is not 0")
 
 
 def test_counts():
-    item = KernelPuzzle(id="99-k", solution=square, draw=lambda d: (d.tensor(2, 2),), par={"loads": 4},
-                        counter=lambda f: {"loads": 8 if f.__name__ == "slow" else 4, "stores": 4}, **COMMON)
+    item = KernelPuzzle(
+        id="99-k",
+        solution=square,
+        draw=lambda d: (d.tensor(2, 2),),
+        par={"loads": 4},
+        counter=lambda f: {"loads": 8 if f.__name__ == "slow" else 4, "stores": 4},
+        **COMMON,
+    )
 
     def slow(A):
         return A @ A
@@ -412,6 +430,7 @@ def test_callables_of_other_kinds_are_judged():
 
 # -- answers that try to pass without being right
 
+
 class Yes:
     """Equal to everything, true of everything."""
 
@@ -456,8 +475,11 @@ class Same(tuple):
         raise RuntimeError("do not iterate me")
 
 
-@pytest.mark.parametrize("thing", [Yes(), Raises(), Lies(), object(), Same((1, 2)), "x", True, NotImplemented],
-                         ids=["yes", "raises", "lies", "object", "tuple", "text", "flag", "notimplemented"])
+@pytest.mark.parametrize(
+    "thing",
+    [Yes(), Raises(), Lies(), object(), Same((1, 2)), "x", True, NotImplemented],
+    ids=["yes", "raises", "lies", "object", "tuple", "text", "flag", "notimplemented"],
+)
 def test_hostile_objects_do_not_pass(thing):
     says(STEP, lambda M, k, v, eta: thing, "type")
     assert judge(STEP, thing).status == "failed"
@@ -468,8 +490,15 @@ def test_hostile_objects_do_not_pass(thing):
 
 
 def test_replacing_the_comparison_does_not_help(monkeypatch):
-    for owner, name in ((torch, "allclose"), (torch, "equal"), (np, "allclose"), (np, "array_equal"),
-                        (torch.testing, "assert_close"), (torch.Tensor, "__eq__"), (torch.Tensor, "detach")):
+    for owner, name in (
+        (torch, "allclose"),
+        (torch, "equal"),
+        (np, "allclose"),
+        (np, "array_equal"),
+        (torch.testing, "assert_close"),
+        (torch.Tensor, "__eq__"),
+        (torch.Tensor, "detach"),
+    ):
         monkeypatch.setattr(owner, name, lambda *a, **k: True)
     verdict = judge(STEP, lambda M, k, v, eta: M + 1)
     monkeypatch.undo()
@@ -491,6 +520,7 @@ def test_an_answer_that_asks_for_its_input_again_gets_a_copy():
 
 # -- the other kinds
 
+
 def bytes_of_state():
     """Megabytes of a memory of 8 heads of 512 by 512 numbers in float32."""
     # BEGIN SOLUTION
@@ -498,10 +528,21 @@ def bytes_of_state():
     # END SOLUTION
 
 
-ESTIMATE = Estimate(id="99-e", solution=bytes_of_state, unit="MB", units={"KB": 1e-3}, within=0.2,
-                    wrong={4.194304: "That is float16: float32 has four bytes."}, **COMMON)
-ORDER = Order(id="99-o", steps=("write", "read", "project"), **COMMON,
-              before=(("project", "read", "a read needs its query"), ("read", "write", "a read sees the past")))
+ESTIMATE = Estimate(
+    id="99-e",
+    solution=bytes_of_state,
+    unit="MB",
+    units={"KB": 1e-3},
+    within=0.2,
+    wrong={4.194304: "That is float16: float32 has four bytes."},
+    **COMMON,
+)
+ORDER = Order(
+    id="99-o",
+    steps=("write", "read", "project"),
+    **COMMON,
+    before=(("project", "read", "a read needs its query"), ("read", "write", "a read sees the past")),
+)
 EXPLAIN = Explain(id="99-x", model="Because the delta rule erases.", rubric=("erases", "writes"), words=4, **COMMON)
 QUESTION = Question(id="99-q", text="Which?", options=(wrong("left", "It is not left."), right("right", "It is.")))
 
@@ -604,16 +645,27 @@ def test_question_explains_every_choice():
 
 # -- definitions
 
+
 def unmarked(x):
     """No markers."""
     return x
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"hints": ("one",)}, "needs 3"), ({"difficulty": 4}, "difficulty"), ({"minutes": 0}, "minutes"),
-    ({"objective": "1"}, "objective"), ({"id": "delta"}, "id 'delta'"), ({"title": " "}, "title"),
-    ({"solution": unmarked}, "BEGIN SOLUTION"), ({"draw": None}, "neither draw nor cases"),
-    ({"points": -1}, "negative"), ({"draw": lambda d: 1 / 0}, "draw fails")])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hints": ("one",)}, "needs 3"),
+        ({"difficulty": 4}, "difficulty"),
+        ({"minutes": 0}, "minutes"),
+        ({"objective": "1"}, "objective"),
+        ({"id": "delta"}, "id 'delta'"),
+        ({"title": " "}, "title"),
+        ({"solution": unmarked}, "BEGIN SOLUTION"),
+        ({"draw": None}, "neither draw nor cases"),
+        ({"points": -1}, "negative"),
+        ({"draw": lambda d: 1 / 0}, "draw fails"),
+    ],
+)
 def test_a_faulty_definition_is_told(change, told):
     assert any(told in p for p in replace(STEP, **change).problems())
 
@@ -687,6 +739,7 @@ def test_the_readme_example_is_sound():
 
 # -- showing
 
+
 def test_result_has_text_and_html():
     r = Result(STEP, judge(STEP, lambda M, k, v, eta: 2 * step(M, k, v, eta)))
     data = r._repr_mimebundle_()
@@ -706,13 +759,22 @@ def test_html_is_escaped():
     assert "<script>" not in Result(STEP, judge(STEP, bad)).html()
 
 
-@pytest.mark.parametrize(("text", "html"), [
-    ("does the *period* matter", "does the <em>period</em> matter"), ("two *words here*.", "two <em>words here</em>."),
-    ("O * O * O cubes", "O * O * O cubes"), ("1 - beta**n", "1 - beta**n"), ("2*3*4", "2*3*4"),
-    ("`a * b` and *c*", "<code>a * b</code> and <em>c</em>"), ("a < *b*", "a &lt; <em>b</em>"),
-    ("a stray ` and `code`", "a stray <code> and </code>code`"), ("`x", "`x"),
-    ("`a`, `b` and *c*", "<code>a</code>, <code>b</code> and <em>c</em>"),
-    ("one *open\n\nand one* more", "one *open\n\nand one* more")])
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("does the *period* matter", "does the <em>period</em> matter"),
+        ("two *words here*.", "two <em>words here</em>."),
+        ("O * O * O cubes", "O * O * O cubes"),
+        ("1 - beta**n", "1 - beta**n"),
+        ("2*3*4", "2*3*4"),
+        ("`a * b` and *c*", "<code>a * b</code> and <em>c</em>"),
+        ("a < *b*", "a &lt; <em>b</em>"),
+        ("a stray ` and `code`", "a stray <code> and </code>code`"),
+        ("`x", "`x"),
+        ("`a`, `b` and *c*", "<code>a</code>, <code>b</code> and <em>c</em>"),
+        ("one *open\n\nand one* more", "one *open\n\nand one* more"),
+    ],
+)
 def test_words_in_asterisks_are_emphasised_and_products_stay(text, html):
     assert show.inline(text) == html
 
@@ -731,6 +793,7 @@ def test_hint_stub_and_solution():
 
 def test_exercises_command():
     from nlbook.commands.exercises import command
+
     out = CliRunner().invoke(command, [])
     assert out.exit_code == 0 and "01-delta" in out.output and "minutes" in out.output
     listed = json.loads(CliRunner().invoke(command, ["01", "--json"]).output)
@@ -740,6 +803,7 @@ def test_exercises_command():
 
 
 # -- the store and progress
+
 
 def test_progress_counts_tries_and_keeps_a_pass(own_store):
     check.exercise("01-delta", STEP.stub())
@@ -781,6 +845,7 @@ def test_a_store_that_cannot_be_written_stays_in_memory(tmp_path, monkeypatch):
 
 
 # -- predictions
+
 
 def entries(own_store, id="99-p1"):
     return json.loads((own_store / "predictions.json").read_text())[id]["entries"]
@@ -882,8 +947,9 @@ def test_reveal_explains_the_choice():
     assert "Hebb adds" in check.reveal("99-p4", "Hebb", why).text()  # nobody predicted: the right one is explained
 
 
-@pytest.mark.parametrize(("kind", "answer"), [
-    ("n", 33), ("n", float("nan")), ("n", "12"), ("n", True), ("o", "Oja"), ("o", 1)])
+@pytest.mark.parametrize(
+    ("kind", "answer"), [("n", 33), ("n", float("nan")), ("n", "12"), ("n", True), ("o", "Oja"), ("o", 1)]
+)
 def test_an_impossible_prediction_is_refused(kind, answer, own_store):
     ask = {"n": {"low": 0, "high": 32}, "o": {"options": ["Hebb", "delta"]}}[kind]
     with pytest.raises(NLBookError, match="answer: got"):

@@ -2,6 +2,7 @@
 
 Chapter writers add nlbook/check/exercises/chNN.py and tests/exercises/chNN.py; nothing here changes.
 """
+
 from __future__ import annotations
 
 from pathlib import Path

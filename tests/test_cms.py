@@ -1,5 +1,6 @@
 """nlbook.cms: equality with the token-by-token definition, streaming, outer gradients, isolation, state files,
 stacking."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,11 +32,18 @@ def cross_entropy(y: Tensor, target: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------------- the definition
 CASES = [  # periods that divide neither each other nor the length; no state may explode, or rounding grows with it
-    {}, {"reduce": "sum", "lr": [0.03, 0.02, 0.01], "meta_lr": 0.03}, {"norm": False}, {"activation": "gelu"},
-    {"activation": "tanh"}, {"activation": "relu"}, {"optimizer": "momentum"},
+    {},
+    {"reduce": "sum", "lr": [0.03, 0.02, 0.01], "meta_lr": 0.03},
+    {"norm": False},
+    {"activation": "gelu"},
+    {"activation": "tanh"},
+    {"activation": "relu"},
+    {"optimizer": "momentum"},
     {"optimizer": Adam(weight_decay=0.1), "lr": 0.02},
-    {"objective": "local"}, {"objective": "local", "optimizer": "momentum", "reduce": "sum", "lr": 0.02},
-    {"learn_lr": True}, {"meta": "reptile"},
+    {"objective": "local"},
+    {"objective": "local", "optimizer": "momentum", "reduce": "sum", "lr": 0.02},
+    {"learn_lr": True},
+    {"meta": "reptile"},
 ]
 
 
@@ -79,9 +87,9 @@ def test_one_level_is_mini_batch_sgd_and_uses_every_token_once() -> None:
     up, down = cms.up[0].detach().clone(), cms.down[0].detach().clone()
     for c in (0, 4):
         up.requires_grad_(), down.requires_grad_()
-        xs = x[0, c: c + 4]
+        xs = x[0, c : c + 4]
         n = xs * (xs.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
-        loss = 0.5 * (xs + F.silu(n @ up.mT) @ down.mT - target[0, c: c + 4]).square().sum()
+        loss = 0.5 * (xs + F.silu(n @ up.mT) @ down.mT - target[0, c : c + 4]).square().sum()
         gu, gd = torch.autograd.grad(loss, (up, down))
         up, down = (up - 0.02 * gu).detach(), (down - 0.02 * gd).detach()
     torch.testing.assert_close(state.levels[0].weights["up"][0], up, atol=1e-12, rtol=0)
@@ -141,7 +149,7 @@ def test_a_stream_cut_at_every_position_equals_one_call(variant: str, objective:
         state = None
         parts = []
         for t in range(T):  # one token a call
-            out, state = cms(x[:, t: t + 1], state, target=None if target is None else target[:, t: t + 1])
+            out, state = cms(x[:, t : t + 1], state, target=None if target is None else target[:, t : t + 1])
             parts.append(out)
     torch.testing.assert_close(torch.cat(parts, 1), y, atol=1e-11, rtol=1e-11)
     assert state is not None and state.position == T
@@ -161,7 +169,7 @@ def test_causal(variant: str, objective: str) -> None:
             assert torch.equal(a[:, : at + 1], b[:, : at + 1])  # its own output too: the target comes after the read
             assert (a - b).abs().max() > 1e-6
         a, b = (cms(v, target=target if objective == "task" else None)[0] for v in (x, x2))
-        assert torch.equal(a[:, :at], b[:, :at]) and (a[:, at + 1:] - b[:, at + 1:]).abs().max() > 1e-6
+        assert torch.equal(a[:, :at], b[:, :at]) and (a[:, at + 1 :] - b[:, at + 1 :]).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("objective", ["task", "local"])
@@ -190,13 +198,21 @@ def outer(cms: CMS, x: Tensor, target: Tensor | None) -> Tensor:
 
 
 @pytest.mark.eq(28, 72, 73, 74)
-@pytest.mark.parametrize(("variant", "kw"), [
-    ("sequential", {}), ("sequential", {"optimizer": "adam", "lr": 0.03}), ("sequential", {"optimizer": "momentum"}),
-    ("nested", {}), ("nested", {"meta": "reptile"}), ("headwise", {}),
-    ("sequential", {"objective": "local", "learn_lr": True}),
-    ("nested", {"objective": "local"}), ("sequential", {"loss": lambda y, t: (y - t).cosh().log().sum(-1)}),
-    ("sequential", {"regime": "shared"}),
-])
+@pytest.mark.parametrize(
+    ("variant", "kw"),
+    [
+        ("sequential", {}),
+        ("sequential", {"optimizer": "adam", "lr": 0.03}),
+        ("sequential", {"optimizer": "momentum"}),
+        ("nested", {}),
+        ("nested", {"meta": "reptile"}),
+        ("headwise", {}),
+        ("sequential", {"objective": "local", "learn_lr": True}),
+        ("nested", {"objective": "local"}),
+        ("sequential", {"loss": lambda y, t: (y - t).cosh().log().sum(-1)}),
+        ("sequential", {"regime": "shared"}),
+    ],
+)
 def test_outer_gradient_reaches_every_initial_state(variant: str, kw: dict) -> None:
     cms = make(variant, **kw)
     x, target = rnd(2, T, D), (None if cms.objective == "local" else rnd(2, T, D, seed=1))
@@ -243,6 +259,7 @@ def test_the_outer_loop_learns_a_better_start() -> None:
 
     def late(model: CMS, x: Tensor, t: Tensor) -> Tensor:
         return 0.5 * (model(x, target=t)[0] - t)[:, 16:].square().mean()
+
     test = batch()
     before = late(cms, *test).item()
     opt = torch.optim.Adam(cms.parameters(), lr=0.02)
@@ -317,9 +334,11 @@ def test_shared_regime_steps_one_set_and_adopts_it() -> None:
 @pytest.mark.parametrize("named", ["sgd", "momentum", "adam"])
 def test_torch_optimizers_as_inner_ones(named: str) -> None:
     lr = 0.05
-    factory = {"sgd": lambda p: torch.optim.SGD(p, lr=1.0),
-               "momentum": lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9),
-               "adam": lambda p: torch.optim.Adam(p, lr=1.0, betas=(0.9, 0.99))}[named]
+    factory = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=1.0),
+        "momentum": lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9),
+        "adam": lambda p: torch.optim.Adam(p, lr=1.0, betas=(0.9, 0.99)),
+    }[named]
     x, target = rnd(2, T, D), rnd(2, T, D, seed=1)
     a, _ = make(optimizer=named, lr=lr, first_order=True)(x, target=target)
     b, state = make(optimizer=FromTorch(factory), lr=lr, first_order=True)(x, target=target)
@@ -339,6 +358,7 @@ def test_a_matrix_optimizer_sees_each_sequence_alone() -> None:
                     assert p.ndim == 2
                     u, _, v = torch.linalg.svd(p.grad, full_matrices=False)
                     p -= group["lr"] * u @ v
+
     x, target = rnd(3, 9, D), rnd(3, 9, D, seed=1)
     y, _ = make(optimizer=FromTorch(Polar), lr=0.1)(x, target=target)
     alone, _ = make(optimizer=FromTorch(Polar), lr=0.1)(x[2:], target=target[2:])
@@ -360,6 +380,7 @@ def test_state_survives_a_file(variant: str, optimizer, tmp_path) -> None:
     assert torch.equal(rest, direct) and end.position == T
     torch.testing.assert_close(rest, y[:, 11:], atol=1e-11, rtol=0)
     from safetensors.torch import save_file
+
     save_file({"a": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
     with pytest.raises(NLBookError, match="holds no CMS state"):
         CMSState.load(tmp_path / "other.safetensors")
@@ -378,8 +399,10 @@ def test_levels_and_trace() -> None:
     cms = make("nested", (2, 4, 12), optimizer="momentum")
     opt = torch.optim.SGD(cms.parameters(), lr=0.1)
     s = levels_of(cms, opt, tokens_per_step=24)
-    assert s.order() == ("{down.0, down.1, down.2, up.0, up.1, up.2}  <  {C12, C4.start}  <  {C12.momentum}  <  "
-                         "{C2.start, C4}  <  {C4.momentum}  <  {C2}  <  {C2.momentum}")
+    assert s.order() == (
+        "{down.0, down.1, down.2, up.0, up.1, up.2}  <  {C12, C4.start}  <  {C12.momentum}  <  "
+        "{C2.start, C4}  <  {C4.momentum}  <  {C2}  <  {C2.momentum}"
+    )
     x = rnd(1, 24, D)
     with Trace(cms, opt, tokens_per_step=24) as trace:
         cms(x, target=x)[0].sum().backward()
@@ -392,32 +415,35 @@ def test_levels_and_trace() -> None:
     assert len(trace.events) == before and not cms.write_hooks
 
 
-@pytest.mark.parametrize(("make_it", "match"), [
-    (lambda: CMS(4, 4, ()), "periods: got"),
-    (lambda: CMS(4, 4, (0, 2)), "periods: got 0"),
-    (lambda: CMS(4, 4, (2.5,)), "periods: got 2.5"),
-    (lambda: CMS(0, 4, (2,)), "dim: got 0"),
-    (lambda: CMS(4, [4, 4], (2,)), "hidden: got 2 values"),
-    (lambda: CMS(4, 4, (2,), "parallel"), "variant: got 'parallel'"),
-    (lambda: CMS(4, 4, (8, 2), "nested"), "strictly growing periods"),
-    (lambda: CMS(4, 4, (2,), lr=-1), "lr: got -1"),
-    (lambda: CMS(4, 4, (2,), lr=0.0, learn_lr=True), "numbers > 0"),
-    (lambda: CMS(4, 4, (2,), optimizer="lion"), "optimizer: got 'lion'"),
-    (lambda: CMS(4, 4, (2,), optimizer=Adam), "an object with init and step"),
-    (lambda: CMS(4, 4, (2,))(torch.zeros(1, 3, 5)), "x: got shape"),
-    (lambda: CMS(4, 4, (2,))(torch.zeros(3, 4)), "x: got shape"),
-    (lambda: CMS(4, 4, (2,))(Z.long()), "floating-point"),
-    (lambda: CMS(4, 4, (2,))(Z.double()), "float64"),
-    (lambda: CMS(4, 4, (2,))(Z, target=torch.zeros(1, 2, 4)), "target: got shape"),
-    (lambda: CMS(4, 4, (2,))(Z, target=torch.zeros(1, 3, 5)), "target: got shape"),
-    (lambda: CMS(4, 4, (2,), objective="local")(Z, target=Z), "makes its own values"),
-    (lambda: CMS(4, 4, (2,))(Z, loss=cross_entropy), "a loss without a target"),
-    (lambda: CMS(4, 4, (2,), loss=lambda y, t: (y - t).sum())(Z, target=Z), "one number a token"),
-    (lambda: CMS(4, 4, (2,))(Z, partial="keep"), "partial: got 'keep'"),
-    (lambda: CMS(4, 4, (2,))(torch.zeros(2, 3, 4), CMS(4, 4, (2,)).initial_state(1)), "1 levels for 1 sequence"),
-    (lambda: CMS(4, 4, (2,))(Z, target=Z, weight=torch.ones(1, 4)), "weight: got shape"),
-    (lambda: CMS(4, 4, (2,)).adopt(CMS(4, 4, (2,)).initial_state(1)), "regime: got sequence"),
-])
+@pytest.mark.parametrize(
+    ("make_it", "match"),
+    [
+        (lambda: CMS(4, 4, ()), "periods: got"),
+        (lambda: CMS(4, 4, (0, 2)), "periods: got 0"),
+        (lambda: CMS(4, 4, (2.5,)), "periods: got 2.5"),
+        (lambda: CMS(0, 4, (2,)), "dim: got 0"),
+        (lambda: CMS(4, [4, 4], (2,)), "hidden: got 2 values"),
+        (lambda: CMS(4, 4, (2,), "parallel"), "variant: got 'parallel'"),
+        (lambda: CMS(4, 4, (8, 2), "nested"), "strictly growing periods"),
+        (lambda: CMS(4, 4, (2,), lr=-1), "lr: got -1"),
+        (lambda: CMS(4, 4, (2,), lr=0.0, learn_lr=True), "numbers > 0"),
+        (lambda: CMS(4, 4, (2,), optimizer="lion"), "optimizer: got 'lion'"),
+        (lambda: CMS(4, 4, (2,), optimizer=Adam), "an object with init and step"),
+        (lambda: CMS(4, 4, (2,))(torch.zeros(1, 3, 5)), "x: got shape"),
+        (lambda: CMS(4, 4, (2,))(torch.zeros(3, 4)), "x: got shape"),
+        (lambda: CMS(4, 4, (2,))(Z.long()), "floating-point"),
+        (lambda: CMS(4, 4, (2,))(Z.double()), "float64"),
+        (lambda: CMS(4, 4, (2,))(Z, target=torch.zeros(1, 2, 4)), "target: got shape"),
+        (lambda: CMS(4, 4, (2,))(Z, target=torch.zeros(1, 3, 5)), "target: got shape"),
+        (lambda: CMS(4, 4, (2,), objective="local")(Z, target=Z), "makes its own values"),
+        (lambda: CMS(4, 4, (2,))(Z, loss=cross_entropy), "a loss without a target"),
+        (lambda: CMS(4, 4, (2,), loss=lambda y, t: (y - t).sum())(Z, target=Z), "one number a token"),
+        (lambda: CMS(4, 4, (2,))(Z, partial="keep"), "partial: got 'keep'"),
+        (lambda: CMS(4, 4, (2,))(torch.zeros(2, 3, 4), CMS(4, 4, (2,)).initial_state(1)), "1 levels for 1 sequence"),
+        (lambda: CMS(4, 4, (2,))(Z, target=Z, weight=torch.ones(1, 4)), "weight: got shape"),
+        (lambda: CMS(4, 4, (2,)).adopt(CMS(4, 4, (2,)).initial_state(1)), "regime: got sequence"),
+    ],
+)
 def test_errors(make_it, match: str) -> None:
     with pytest.raises(NLBookError, match=match):
         make_it()
@@ -431,7 +457,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(11, 8)
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True, norm_first=True) for _ in range(layers))
+            nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True, norm_first=True) for _ in range(layers)
+        )
         self.head = nn.Linear(8, 11)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -481,6 +508,7 @@ def test_stacked_levels_preserve_the_function_and_move_on_time() -> None:
         read(m, stack_levels(m, (8, 32), lr=lr), text(4))
         with torch.no_grad():
             return (m(ids) - before).abs().max().item()
+
     assert gap(1e-2) / gap(1e-3) == pytest.approx(10, rel=0.1)
 
 
@@ -505,6 +533,7 @@ def test_a_slow_level_takes_the_mean_over_its_own_tokens() -> None:
 def test_stack_resumes_from_its_state_dict_and_shows_its_levels(tmp_path) -> None:
     def heavy(params, lr):
         return torch.optim.SGD(params, lr=lr, momentum=0.9)
+
     batches = text(7)
     whole = decoder()
     stack = stack_levels(whole, (8, 24), lr=0.1, optimizer=heavy, rest=40)
@@ -531,16 +560,19 @@ def test_stack_resumes_from_its_state_dict_and_shows_its_levels(tmp_path) -> Non
     assert second.finish("flush") == ["C24", "rest"] and second.finish("drop") == []
 
 
-@pytest.mark.parametrize(("make_it", "match"), [
-    (lambda: stack_levels(nn.Linear(2, 2), (8,)), "without MLPs"),
-    (lambda: stack_levels(decoder(), ()), "periods: got"),
-    (lambda: stack_levels(decoder(), (0,)), "periods: got 0"),
-    (lambda: stack_levels(decoder(), (1, 2, 3, 4, 5)), "at most 4"),
-    (lambda: stack_levels(decoder(), (1, 2), assign=[0, 0, 0, 0]), "assign"),
-    (lambda: stack_levels(decoder(), (1, 2), lr=[0.1]), "lr: got 1 values"),
-    (lambda: stack_levels(decoder(), (8, 16)).step(9), "at most 8, the period of C8"),
-    (lambda: stack_levels(decoder(), (8,)).finish("later"), "partial"),
-])
+@pytest.mark.parametrize(
+    ("make_it", "match"),
+    [
+        (lambda: stack_levels(nn.Linear(2, 2), (8,)), "without MLPs"),
+        (lambda: stack_levels(decoder(), ()), "periods: got"),
+        (lambda: stack_levels(decoder(), (0,)), "periods: got 0"),
+        (lambda: stack_levels(decoder(), (1, 2, 3, 4, 5)), "at most 4"),
+        (lambda: stack_levels(decoder(), (1, 2), assign=[0, 0, 0, 0]), "assign"),
+        (lambda: stack_levels(decoder(), (1, 2), lr=[0.1]), "lr: got 1 values"),
+        (lambda: stack_levels(decoder(), (8, 16)).step(9), "at most 8, the period of C8"),
+        (lambda: stack_levels(decoder(), (8,)).finish("later"), "partial"),
+    ],
+)
 def test_stack_errors(make_it, match: str) -> None:
     with pytest.raises(NLBookError, match=match):
         make_it()
@@ -548,8 +580,15 @@ def test_stack_errors(make_it, match: str) -> None:
 
 def test_stack_on_a_hugging_face_decoder(tmp_path) -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(vocab_size=11, hidden_size=8, intermediate_size=16, num_hidden_layers=4,
-                                      num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=32)
+    config = transformers.LlamaConfig(
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)

@@ -1,4 +1,5 @@
 """Task streams, the field's metrics, and the learners of the fair ablation."""
+
 from __future__ import annotations
 
 import pytest
@@ -102,12 +103,20 @@ def test_methods_that_must_agree_do() -> None:
 
     def r(m: Method) -> torch.Tensor:
         return train(m, **kw).r
+
     base = r(METHODS["MLP"])
     for same in (Method(lr_split=(1, 1, 1)), Method(reduce="mean"), Method(ema=0.0), Method(reset=10, meta_lr=1.0)):
         assert torch.equal(r(same), base), same
     assert torch.equal(r(Method((1, 100, 100))), r(named("only block 0 learns")))  # a period that never comes
-    for other in ("CMS, mean", "replay 20", "EWC 300", "EMA 0.99", "MLP head-wise", "CMS nested, reset 64",
-                  "only the head learns"):
+    for other in (
+        "CMS, mean",
+        "replay 20",
+        "EWC 300",
+        "EMA 0.99",
+        "MLP head-wise",
+        "CMS nested, reset 64",
+        "only the head learns",
+    ):
         assert not torch.equal(r(named(other, reset=16 if "nested" in other else 0)), base), other
     own = train(METHODS["MLP"], lambda s: stream("facts", s, 2), [0.1], [0, 1], steps=30, dtype=torch.float64)
     assert torch.equal(own.r, base)
@@ -159,13 +168,20 @@ def test_tuning_reports_the_edge_of_its_grid() -> None:
     assert not mid.at_edge
 
 
-@pytest.mark.parametrize(("make", "match"), [
-    (lambda: stream("moving"), "kind: got 'moving'"), (lambda: stream("class", tasks=6), "at most 5"),
-    (lambda: stream("facts", tasks=0), "tasks"), (lambda: Method((0,)), "periods"),
-    (lambda: Method(reduce="max"), "reduce"),
-    (lambda: Method(lr_split=(1,)), "lr_split"), (lambda: named("GPT"), "name: got 'GPT'"),
-    (lambda: train(Method(), "facts", [], [0]), "lrs"), (lambda: train(Method(), "facts", [0.1], []), "seeds"),
-])
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: stream("moving"), "kind: got 'moving'"),
+        (lambda: stream("class", tasks=6), "at most 5"),
+        (lambda: stream("facts", tasks=0), "tasks"),
+        (lambda: Method((0,)), "periods"),
+        (lambda: Method(reduce="max"), "reduce"),
+        (lambda: Method(lr_split=(1,)), "lr_split"),
+        (lambda: named("GPT"), "name: got 'GPT'"),
+        (lambda: train(Method(), "facts", [], [0]), "lrs"),
+        (lambda: train(Method(), "facts", [0.1], []), "seeds"),
+    ],
+)
 def test_errors(make, match: str) -> None:
     with pytest.raises(NLBookError, match=match):
         make()

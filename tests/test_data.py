@@ -1,4 +1,5 @@
 """The data that comes with the book, and the progress bar that no committed output may contain."""
+
 from __future__ import annotations
 
 import sys
@@ -34,17 +35,21 @@ def test_digits_are_split_scaled_and_whole():
 def test_the_seed_alone_decides_the_split():
     a, b, c = load_digits(seed=3), load_digits(seed=3), load_digits(seed=4)
     assert torch.equal(a.x_test, b.x_test) and not torch.equal(a.x_test, c.x_test)
+
     def whole(d):
         return torch.cat([d.x_train, d.x_test]).sum(0)
+
     assert torch.allclose(whole(a), whole(c))
 
 
 def test_labels_belong_to_their_images():
     """A nearest-class-mean classifier does far better than chance on held-out images, and not on shuffled labels."""
     d = load_digits()
+
     def accuracy(labels):
         means = torch.stack([d.x_train[labels == c].mean(0) for c in range(10)])
         return float((torch.cdist(d.x_test, means).argmin(1) == d.y_test).float().mean())
+
     assert accuracy(d.y_train) > 0.85
     assert accuracy(d.y_train[torch.randperm(1438, generator=torch.Generator().manual_seed(0))]) < 0.4
 

@@ -1,4 +1,5 @@
 """The doctor: every check runs, says what to do, and the summary is the same on every machine that is ready."""
+
 from __future__ import annotations
 
 import json
@@ -49,6 +50,7 @@ def test_packages_out_of_range_or_missing_are_found():
 def test_a_check_that_breaks_is_a_finding():
     def broken():
         raise RuntimeError("boom")
+
     found = doctor._run("gpu", broken)
     assert found.status == doctor.FAIL and "RuntimeError: boom" in found.found and found.mend
 
@@ -57,8 +59,10 @@ def test_a_store_that_cannot_be_written_fails(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NLBOOK_STORE", str(tmp_path / "store"))
     assert doctor._store()[0] == doctor.OK and not (tmp_path / "store").exists()  # looking creates nothing
+
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
+
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     status, found, mend = doctor._store()
     assert status == doctor.FAIL and "Permission denied" in found and "NLBOOK_STORE" in mend
@@ -66,6 +70,7 @@ def test_a_store_that_cannot_be_written_fails(monkeypatch, tmp_path):
 
 def test_changed_data_fails(monkeypatch, tmp_path):
     from nlbook import data
+
     (tmp_path / "checksums.txt").write_text("0" * 64 + "  digits.npz\n")
     (tmp_path / "digits.npz").write_bytes(b"cut off")
     monkeypatch.setattr(data, "folder", lambda: tmp_path)

@@ -3,6 +3,7 @@
 One test per entry of `paper.errata()`, named after its first equation. Each shows that the printed form fails (another
 number, another sign, shapes that do not multiply) and that the corrected one does what the paper says it does.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -72,8 +73,10 @@ def newton_schulz(x: Tensor, steps: int = 40) -> Tensor:
 def test_eq_9(rand):
     w0, old, x, y, eta = rand(4, 3), rand(3), rand(3), rand(4), 0.3
     u = w0 @ x - y  # surprise of 1/2 |Wx - y|^2, at W_t
+
     def step(key):
         return argmin(lambda w: (w @ key) @ u + prox(w, w0, eta), w0)
+
     sgd = w0 - eta * outer(u, x)
     assert close(step(x), sgd)
     assert differs(step(old), sgd)  # printed: the key of the previous sample
@@ -84,11 +87,15 @@ def test_eq_9(rand):
 @pytest.mark.eq(19)
 def test_eq_19(rand):
     theta, x, y, eta = rand(4, 3), rand(3), rand(4), 0.05
+
     def loss(w):
         return 0.5 * ((w @ x - y) ** 2).sum()
+
     u = theta @ x - y
+
     def solve(sign):
         return argmin(lambda phi: sign * (phi @ x) @ u + prox(phi, theta, eta), theta)
+
     assert close(solve(+1), theta - eta * grad(loss, theta))
     assert close(solve(-1), theta + eta * grad(loss, theta))  # printed: ascent
     assert loss(solve(-1)) > loss(theta) > loss(solve(+1))
@@ -98,8 +105,10 @@ def test_eq_19(rand):
 def test_eq_20(rand):
     m, k, v, eta = rand(4, 3), rand(3), rand(4), 0.05
     u = m @ k - v
+
     def solve(sign):
         return argmin(lambda phi: sign * (phi @ k) @ u + prox(phi, m, eta), m)
+
     assert close(solve(+1), m @ (eye(3) - eta * outer(k, k)) + eta * outer(v, k))  # the delta rule
     before, after = (m @ k - v).norm(), (solve(-1) @ k - v).norm()
     assert after > before > (solve(+1) @ k - v).norm()
@@ -109,7 +118,7 @@ def test_eq_20(rand):
 def test_eq_21(rand):
     k, v, q = rand(5, 4), rand(5, 3), rand(4)  # rows are tokens
     assert not multiplies(v[:1], k[:1].T)  # printed v k^T on row vectors: (1, 3) times (4, 1)
-    rows = sum(k[t:t + 1].T @ v[t:t + 1] for t in range(5))
+    rows = sum(k[t : t + 1].T @ v[t : t + 1] for t in range(5))
     columns = sum(outer(v[t], k[t]) for t in range(5))
     assert close(rows, columns.T) and close(q @ rows, columns @ q)
 
@@ -117,8 +126,10 @@ def test_eq_21(rand):
 @pytest.mark.eq(28)
 def test_eq_28():
     a, b, eta = torch.tensor([1.0, 4.0, 0.5]), torch.tensor([-1.0, 2.0, 5.0]), 0.2  # tasks a/2 (phi - b)^2
+
     def loss(phi):
         return (a / 2 * (phi - b) ** 2).sum()
+
     start = torch.zeros(1)
     printed = argmin(loss, start)
     maml = argmin(lambda phi: loss(phi - eta * a * (phi - b)), start)  # one inner step, then the loss
@@ -133,12 +144,14 @@ def test_eq_28():
 def test_eq_33(rand):
     """The text calls alpha the learning rate and eta the momentum rate: the library's names say otherwise."""
     w0, target, alpha, eta = rand(3, 2), rand(3, 2), 0.9, 0.05
+
     def run(alpha, eta):
         w, m = w0, torch.zeros(3, 2)
         for _ in range(6):
             m = alpha * m - eta * (w - target)
             w = w + m
         return w
+
     p = torch.nn.Parameter(w0.clone())
     sgd = torch.optim.SGD([p], lr=eta, momentum=alpha)
     for _ in range(6):
@@ -152,8 +165,10 @@ def test_eq_33(rand):
 @pytest.mark.eq(41)
 def test_eq_41(rand):
     p, g, key, zeta = rand(4, 4), rand(4), rand(4), 0.1
+
     def loss(p):
         return 0.5 * ((p @ key - g) ** 2).sum()
+
     new = p - zeta * grad(loss, p)
     assert close(new, p - zeta * outer(p @ key - g, key)) and loss(new) < loss(p)
     # printed: P_{t+1} = P_{t+1} - zeta grad; a solution would need a vanishing gradient
@@ -163,12 +178,14 @@ def test_eq_41(rand):
 @pytest.mark.eq(42)
 def test_eq_42(rand):
     gradients = rand(5, 4, 6)
+
     def run(eta, inside):
         w = m = torch.zeros(4, 6)
         for g in gradients:
             m = 0.9 * m - (eta if inside else 1.0) * g
             w = w + (1.0 if inside else eta) * newton_schulz(m)
         return w
+
     assert close(run(1e-3, inside=True), run(10.0, inside=True), 1e-8)  # printed: the rate is erased
     assert close(run(0.2, inside=False), 2 * run(0.1, inside=False))
 
@@ -177,12 +194,16 @@ def test_eq_42(rand):
 def test_eq_43(rand):
     """The text says that the objective keeps O near g. The printed one does not: its minima are all orthogonal O."""
     g = rand(6, 4)
+
     def printed(o):
         return ((o.T @ o - eye(4)) ** 2).sum()
+
     q1, q2 = (torch.linalg.qr(rand(6, 4))[0] for _ in range(2))
     assert close(printed(q1), 0) and close(printed(q2), 0) and differs(q1, q2, 0.1)  # g plays no part
+
     def both(o):
         return 0.5 * ((o - g) ** 2).sum() + 0.5 * printed(o)
+
     assert close(grad(both, q1), q1 - g + 2 * q1 @ (q1.T @ q1 - eye(4)))  # what Eq. 44 descends
     assert close(grad(printed, q1 + g), 4 * (q1 + g) @ ((q1 + g).T @ (q1 + g) - eye(4)))  # a factor 2 too, and no g
 
@@ -192,8 +213,10 @@ def test_eq_44(rand):
     g = rand(6, 4)
     g = 0.9 * g / torch.linalg.matrix_norm(g, 2)
     u, s0, vh = torch.linalg.svd(g, full_matrices=False)
+
     def printed(o, zeta):
         return o - zeta * (o - g + 2 * o @ (o.T @ o - eye(4)))
+
     assert close(printed(g, 0.25), 1.5 * g - 0.5 * g @ g.T @ g)  # its first step is Newton-Schulz
     o = n = g
     for _ in range(600):
@@ -207,8 +230,10 @@ def test_eq_44(rand):
 @pytest.mark.eq(45)
 def test_eq_45():
     """The text gives 6 and 43 gradients for 50 % and 99 % of a momentum with beta = 0.9."""
+
     def share(n):
         return sum(0.1 * 0.9**i for i in range(n))
+
     assert share(6) < 0.5 <= share(7)
     assert share(43) < 0.99 <= share(44)
     assert math.isclose(share(44), 1 - 0.9**44)
@@ -217,15 +242,19 @@ def test_eq_45():
 @pytest.mark.eq(49)
 def test_eq_49(rand):
     g, p, m, alpha, eta = rand(4, 3), rand(4, 4), rand(4, 3), 0.9, 0.05
+
     def step(sign):
         return alpha * m - eta * grad(lambda m: 0.5 * ((m @ g.T - sign * p) ** 2).sum(), m)
+
     corrected = m @ (alpha * eye(3) - eta * g.T @ g) - eta * p @ g
     assert close(step(-1), corrected)  # the value is -P
     assert close(step(+1), corrected + 2 * eta * p @ g)  # the stated loss moves along +P G
     printed = m @ (alpha * eye(3) - g.T @ g) - eta * p @ g
     assert differs(printed, corrected, 0.1)  # the rate is missing from the decay ...
+
     def largest(rate):
         return torch.linalg.eigvalsh(alpha * eye(3) - rate * g.T @ g).abs().max()
+
     assert largest(1.0) > 1 > largest(eta)  # ... so this gradient would blow the memory up
 
 
@@ -233,10 +262,13 @@ def test_eq_49(rand):
 def test_eq_57(rand):
     w, x, y, eta = rand(4, 3), 2 * rand(3), rand(4), 0.37
     u = -(w @ x - y)
+
     def solve(x):
         return argmin(lambda z: 0.5 * ((z @ x - u) ** 2).sum() + prox(z, w, eta), w)
+
     def dgd(x, rate):
         return w @ (eye(3) - rate * outer(x, x)) + rate * outer(u, x)
+
     unit, printed = x / x.norm(), eta / (1 + eta)
     assert close(solve(x), dgd(x, eta / (1 + eta * x @ x)))
     assert differs(solve(x), dgd(x, printed), 0.1)
@@ -258,9 +290,11 @@ def test_eq_59(rand):
 @pytest.mark.eq(63)
 def test_eq_63(rand):
     k, v, q = rand(3, 4), rand(3, 2), rand(3, 4)  # the window; the last row is token t
+
     def fit(queries):
         s = torch.exp((k * queries).sum(-1) / 2)
         return argmin(lambda m: (s * ((v - m) ** 2).sum(-1)).sum(), v[0])
+
     attention = torch.softmax(k @ q[-1] / 2, 0) @ v
     assert close(fit(q[-1].expand(3, 4)), attention)
     assert differs(fit(q), attention)  # printed: s(k_i, q_i)
@@ -287,8 +321,10 @@ def test_eq_65(rand):
 @pytest.mark.eq(66, 67)
 def test_eq_66(rand):
     m, k, v, eta = rand(3, 4), rand(4), rand(3), 0.1
+
     def loss(m):
         return -(m @ k) @ v + 0.5 * ((m.T @ v) ** 2).sum()
+
     assert close(m - eta * grad(loss, m), m + eta * outer(v, k - m.T @ v))
     row, column = k[None], (m.T @ v)[:, None]
     assert row.shape != column.shape  # printed: a row minus a column ...
@@ -299,8 +335,10 @@ def test_eq_66(rand):
 @pytest.mark.eq(68)
 def test_eq_68(rand):
     keys, values, gamma = rand(6, 4), rand(6, 3), 0.1
+
     def loss(m, i):
         return 0.5 * ((m @ keys[i] - values[i]) ** 2).sum()
+
     m = delta = torch.zeros(3, 4)
     for t in range(6):
         m = m - gamma * grad(lambda m, t=t: loss(m, t), m)  # a window of one
@@ -315,12 +353,14 @@ def test_eq_69(rand):
     start = start[:4]
     causal = torch.full((5, 5), -torch.inf).triu(1)
     attended = torch.softmax(q @ k.T / 2 + causal, -1) @ v
+
     def run(write):
         w, out = start, []
         for t in range(5):
             w = w + write(t)
             out.append(attended[t] @ w)
         return torch.stack(out)
+
     parallel = attended @ start + torch.tril(attended @ k.T) @ v
     assert close(run(lambda t: outer(k[t], v[t])), parallel)
     assert differs(run(lambda t: outer(v[t], k[t])), parallel)  # printed: the transpose
@@ -332,6 +372,7 @@ def test_eq_69(rand):
 def test_eq_71(rand):
     chunk, steps, eta = 4, 12, 0.05
     a, b, theta0 = rand(steps + 1, 3), rand(steps + 1), rand(3)  # samples 1..12; row 0 does not exist in the paper
+
     def run(first):
         theta, used = theta0, []
         for i in range(chunk, steps + 1, chunk):
@@ -339,6 +380,7 @@ def test_eq_71(rand):
             used += tokens
             theta = theta - eta * sum((a[t] @ theta - b[t]) * a[t] for t in tokens)
         return theta, used
+
     corrected, used = run(lambda i: i - chunk + 1)
     assert used == list(range(1, steps + 1))
     batches = theta0
@@ -353,11 +395,13 @@ def test_eq_71(rand):
 def test_eq_75(rand):
     """Plain sums and a scale-free map: the printed betas do nothing. And Algorithm 1's windows overlap."""
     gradients = rand(8, 3, 4)
+
     def direction(beta, decay):
         m = torch.zeros(3, 4)
         for g in gradients:
             m = ((1 - beta) if decay else 1.0) * m + beta * g
         return newton_schulz(m, 60)
+
     assert close(direction(0.9, decay=False), direction(1e-3, decay=False), 1e-8)
     assert differs(direction(0.9, decay=True), direction(0.1, decay=True), 0.1)
     period = 4
@@ -365,9 +409,11 @@ def test_eq_75(rand):
     corrected = [range((k - 1) * period + 1, k * period + 1) for k in (1, 2)]
     assert [len(r) for r in printed] == [5, 5] and printed[0][-1] == printed[1][0]
     assert [*itertools.chain(*corrected)] == list(range(1, 9))
+
     def step(scale):  # the printed denominator: the root of the summed squared gradients
         g = scale * gradients[0]
         return newton_schulz(g) / (g**2).sqrt()
+
     assert close(step(10.0), step(1.0) / 10)  # ten times the loss, a tenth of the step
 
 
@@ -393,12 +439,14 @@ def test_eq_90():
 def test_eq_92(rand):
     keys, values = torch.linalg.qr(rand(4, 4))[0], rand(4, 4)
     assert close(grad(lambda m: -(m @ keys[0]) @ values[0], rand(4, 4)), -outer(values[0], keys[0]))
+
     def recall(sign):
         m = torch.zeros(4, 4)
         for _ in range(100):
             for k, v in zip(keys, values):
                 m = m @ (eye(4) - 0.4 * outer(k, k)) + sign * 0.4 * outer(v, k)
         return m @ keys.T
+
     assert close(recall(+1), values.T) and close(recall(-1), -values.T)  # printed minus: recalls the negative
 
 
@@ -408,6 +456,7 @@ def test_eq_93(rand):
     chunk, eta = 4, 0.3
     k = torch.nn.functional.normalize(rand(8, 3), dim=-1)
     v = rand(8, 2)
+
     def states(v, frozen):
         """Fixed point of the recurrence, where `frozen(t)` is the state index that the gradients of token t use."""
         m = [torch.zeros(2, 3)] * 9
@@ -418,6 +467,7 @@ def test_eq_93(rand):
                 new.append(new[-1] @ (eye(3) - eta * outer(k[t - 1], k[t - 1])) - eta * outer(error, k[t - 1]))
             m = new
         return m
+
     later = v.clone()
     later[3] += 1.0  # token 4, the last of the first chunk
     end, start = (lambda t: chunk * math.ceil(t / chunk)), (lambda t: chunk * ((t - 1) // chunk))
@@ -433,8 +483,10 @@ def test_eq_98(rand):
     """The text calls it gradient descent 'or equivalently'; it is the implicit step, equal to first order only."""
     a, theta = rand(4, 4), rand(4)
     a = a @ a.T
+
     def implicit(eta):
         return argmin(lambda z: 0.5 * z @ a @ z + prox(z, theta, eta), theta)
+
     new = implicit(0.2)
     assert close(new, theta - 0.2 * a @ new) and differs(new, theta - 0.2 * a @ theta)
     gaps = [float((implicit(e) - (theta - e * a @ theta)).norm()) for e in (1e-3, 1e-4)]
@@ -473,8 +525,10 @@ def test_eq_102(rand, sums):
 @pytest.mark.eq(103)
 def test_eq_103(rand):
     w, curvature, p = rand(6), rand(6).abs() + 0.5, rand(6).abs() + 0.5
+
     def loss(w):
         return 0.5 * (curvature * w**2).sum()
+
     g = -grad(loss, w)  # Eq. 101: the negative gradient
     best = g * p / (g**2 + 0.3)
     assert loss(w - 1e-3 * best) > loss(w) > loss(w + 1e-3 * best)  # printed minus: ascent
@@ -499,8 +553,10 @@ def test_eq_105(sums):
     first = second = torch.zeros(6)
     for x in g:
         first, second = 0.9 * first + 0.1 * x, 0.999 * second + 0.001 * x**2
+
     def unit(x):
         return x / x.norm()
+
     assert differs(unit(first / second.sqrt()), unit(m / p), 1e-2)
 
 
@@ -525,13 +581,17 @@ def test_eq_111(rand):
     g, start, curvature, beta = rand(20, 4), rand(4), rand(4).abs() + 0.5, 0.25
     total = g.T @ g
     values, u = torch.linalg.eigh(total)
+
     def power(e):
         return u @ torch.diag(values**e) @ u.T
+
     m = g.sum(0)
     assert close(torch.linalg.inv(beta * total) @ power(0.5) @ m, power(-0.5) @ m / beta)  # the algebra, for a column
     assert (power(0.5) @ g[0]).shape != power(0.5).shape  # so it is not Eq. 106: m g is a vector, this P a matrix
+
     def loss(w):
         return 0.5 * (curvature * w**2).sum()
+
     down = -grad(loss, start)
     step = 1e-3 * power(-0.5) @ down
     assert loss(start - step) > loss(start) > loss(start + step)  # the sign of Eq. 103

@@ -1,4 +1,5 @@
 """Hope and its baselines: one code path; streams, documents, causality, outer gradients, generation, disk, levels."""
+
 from __future__ import annotations
 
 import json
@@ -95,6 +96,7 @@ def test_the_outer_gradient_is_the_derivative():
             for n, p in model.named_parameters():
                 p.copy_(at[n] + step * way[n])
             return float(model.loss(x))
+
     h = 1e-6
     assert (value(h) - value(-h)) / (2 * h) == pytest.approx(slope, rel=1e-6)
 
@@ -117,7 +119,7 @@ def test_documents_do_not_see_each_other(model):
     z, _ = model(changed, reset=alone)
     torch.testing.assert_close(z[0, 7:], y[0, 7:], rtol=0, atol=1e-12)
     assert (z[1, 7:] - y[1, 7:]).abs().max() > 1e-6
-    split, s = model(both[:, :10], reset=alone[:, :10])                      # and a stream may be cut inside a document
+    split, s = model(both[:, :10], reset=alone[:, :10])  # and a stream may be cut inside a document
     torch.testing.assert_close(torch.cat([split, model(both[:, 10:], s)[0]], 1), y, rtol=0, atol=1e-11)
 
 
@@ -201,7 +203,7 @@ def test_autocast_keeps_memories_in_full_precision():
 def test_a_whole_model_compiles_into_one_graph(name):
     """torch.compile with no graph break: the same logits, state and outer gradients (traced; no code is generated)."""
     short = {"periods": (4,), "options": {"chunk": 4, "other_chunk": 4}} if name == "hope" else {}
-    model, x = stirred(replace(KINDS[name], layers=1, **short)), tokens(2, 5)   # hope: a chunk, and one token
+    model, x = stirred(replace(KINDS[name], layers=1, **short)), tokens(2, 5)  # hope: a chunk, and one token
     want, state = model(x)
     want.square().sum().backward()
     grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -228,7 +230,7 @@ def test_a_block_is_titans_then_the_chain():
     o, _ = block.mixer(rms(x))
     h = x + (rms(o) * F.silu(rms(x) @ block.W_g.mT)) @ block.W_o.mT
     torch.testing.assert_close(y, block.mlp(h)[0], rtol=0, atol=1e-12)
-    first = h[:, :3]                                                       # nothing has moved before the first boundary
+    first = h[:, :3]  # nothing has moved before the first boundary
     for up, down in zip(block.mlp.up, block.mlp.down):
         first = first + F.silu(rms(first) @ up.mT) @ down.mT
     torch.testing.assert_close(y[:, :3], first, rtol=0, atol=1e-12)
@@ -274,7 +276,8 @@ def test_levels_and_trace_of_a_whole_model():
         model(tokens(1, 21))
     assert len(trace.updates["blocks.0.mixer.M_mem"]) == 5 and len(trace.updates["blocks.1.mlp.C3"]) == 7
     assert "attention" in "".join(c.name for c in Hope(KINDS["attention"]).levels(opt, 64).components).lower() or any(
-        c.kind == "non-parametric" for c in Hope(KINDS["attention"]).levels().components)
+        c.kind == "non-parametric" for c in Hope(KINDS["attention"]).levels().components
+    )
 
 
 def test_configs_go_through_json():
@@ -308,8 +311,16 @@ def test_a_state_can_be_kept_and_cut():
 def stream(length: int, chunk: int = 16, part: int = 4096) -> tuple[int, float]:
     """Read `length` random tokens; returns the numbers kept and the largest of them."""
     periods = (chunk, 4 * chunk, 16 * chunk)
-    model = Hope(HopeConfig(vocabulary=16, dim=8, layers=1, hidden=8, periods=periods,
-                            options={"chunk": 4 * chunk, "other_chunk": chunk, "block": 4 * chunk}))
+    model = Hope(
+        HopeConfig(
+            vocabulary=16,
+            dim=8,
+            layers=1,
+            hidden=8,
+            periods=periods,
+            options={"chunk": 4 * chunk, "other_chunk": chunk, "block": 4 * chunk},
+        )
+    )
     g, state, size = torch.Generator().manual_seed(0), None, None
     with torch.no_grad():
         for _ in range(-(-length // part)):
@@ -346,6 +357,7 @@ def test_counting_generalises_to_lengths_never_trained(language, seed):
 def test_the_table_of_counting(monkeypatch):
     def count(kind: str, seed: int, language: str, longest: int = 12, patience: int = 2) -> parity.Counted:
         return parity.Counted(kind, Hope(SMALL), 100 + seed, longest, (), (1.0, 0.5, 0.0), 2.0)
+
     monkeypatch.setattr(parity, "count", count)
     head, *rows = parity.table(("delta rule",), seeds=2).splitlines()
     assert "to twice as long" in head and len(rows) == 2

@@ -1,4 +1,5 @@
 """The race on the language with known entropy: equal sizes and budgets, runs that repeat, the outcome that is kept."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +18,7 @@ from nlbook.tasks import hope_race as h
 def test_everybody_has_the_same_size_convolution_and_budget():
     size = Hope(h.HOPE).parameter_count()
     for name, one in h.CONTESTANTS.items():
-        assert len(one.changes) == 3, name                                  # 4 rates + 3 settings for each
+        assert len(one.changes) == 3, name  # 4 rates + 3 settings for each
         for setting in ("plain", *one.changes):
             c, start_lr = one.config(setting)
             assert abs(Hope(c).parameter_count() - size) <= 2 * c.dim * c.layers * len(c.periods), (name, setting)
@@ -30,11 +31,16 @@ def test_a_run_repeats_and_depends_on_what_it_names():
 
     def numbers(*args: object) -> dict[str, float]:
         return {k: v for k, v in h.run(*args, documents=8).items() if k not in facts}  # type: ignore[arg-type]
+
     one = numbers("gated delta", 0.02, 0, 3)
     assert one == numbers("gated delta", 0.02, 0, 3) and all(math.isfinite(v) for v in one.values())
     assert set(one) == {"all", "static", "document", "fast", "half"}
-    for other in (("gated delta", 0.02, 1, 3), ("gated delta", 0.01, 0, 3), ("gated delta", 0.02, 0, 3, "noisy taps"),
-                  ("Transformer + conv", 0.02, 0, 3)):
+    for other in (
+        ("gated delta", 0.02, 1, 3),
+        ("gated delta", 0.01, 0, 3),
+        ("gated delta", 0.02, 0, 3, "noisy taps"),
+        ("Transformer + conv", 0.02, 0, 3),
+    ):
         assert numbers(*other)["all"] != one["all"], other
     with pytest.raises(NLBookError, match="model"):
         h.run("Mamba", 0.01, 0, 1)
@@ -69,7 +75,7 @@ def test_the_budget_is_nineteen_runs_and_finished_runs_are_kept(monkeypatch, tmp
         assert e.excess["all"] == pytest.approx([0.1, 0.11])
     assert h.gap(entries["Hope"], entries["gated delta"])[0] == 0
     again = h.race(["Hope", "gated delta"], 5, (0, 1), h.Record(path))
-    assert len(fake.calls) == 42 and again == entries                       # nothing is run twice
+    assert len(fake.calls) == 42 and again == entries  # nothing is run twice
     text = h.table(entries)
     assert "0.1050 +- 0.0071    0.1100" in text
     assert json.loads(path.read_text())["made by"]["torch"] == torch.__version__
@@ -78,7 +84,8 @@ def test_the_budget_is_nineteen_runs_and_finished_runs_are_kept(monkeypatch, tmp
 def test_the_rule():
     def entry(*x: float) -> h.Entry:
         return h.Entry("m", 0.02, "plain", False, {}, {"all": list(x)}, 1, 1.0)
-    level = entry(1.0, 2.0, 3.0)                                            # sd 1, standard error 1/sqrt(3)
+
+    level = entry(1.0, 2.0, 3.0)  # sd 1, standard error 1/sqrt(3)
     assert h.gap(entry(2.0, 3.0, 4.0), level) == (pytest.approx(1), pytest.approx((2 / 3) ** 0.5))
     assert h.verdict(entry(1.8, 2.8, 3.8), level) == "no further" == h.verdict(entry(0.0, 0.0, 0.0), level)
     assert h.verdict(entry(1.9, 2.9, 3.9), level) == "further" == h.verdict(entry(2.6, 2.6, 2.6), level)
@@ -110,7 +117,7 @@ def test_what_the_record_says():
         assert max(hope.excess["all"]) == pytest.approx(worst, abs=1e-4)
         assert max(delta.excess["all"] + attention.excess["all"]) < 0.016
         assert h.gap(hope, delta)[0] > 1.5 * h.gap(hope, delta)[1]
-        assert max(hope.excess["static"]) < 0.005                           # what never changes is no trouble
+        assert max(hope.excess["static"]) < 0.005  # what never changes is no trouble
         assert h.mean_sd(hope.excess["half"])[0] > 2 * h.mean_sd(delta.excess["half"])[0]  # behind at half time
         late = [half for x, half in zip(hope.excess["all"], hope.excess["half"]) if x > 0.03]
         assert len(late) == (2 if first else 1) and min(late) > 0.11
@@ -151,7 +158,7 @@ def test_what_stands_in_the_way():
         assert worst["aligned, bounded"] < worst[name] and abs(worst[name] - worst["aligned"]) < 0.03
     assert min(half["no DGD"]) > worst["aligned"]
     with pytest.raises(NLBookError, match="setting"):
-        h.run("gated delta", 0.04, 0, 1, "no DGD")                          # parts are Hope's
+        h.run("gated delta", 0.04, 0, 1, "no DGD")  # parts are Hope's
 
 
 def test_a_recorded_run_comes_again():

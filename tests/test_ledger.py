@@ -1,4 +1,5 @@
 """The ledger: verdict rules on both sides of each threshold, the engine's cache and recovery, the committed pages."""
+
 from __future__ import annotations
 
 import json
@@ -77,6 +78,7 @@ def test_the_hash_follows_what_is_executed(source):
     def now() -> str:
         forget()
         return code.code_hash(f"{source.name}.cells:run")
+
     first = now()
     (source / "cells.py").write_text(CELLS.replace("Docs.", "Words.").replace("import os\n", "import os  # why\n"))
     assert now() == first, "comments and docstrings are not executed"
@@ -106,8 +108,9 @@ def test_what_was_run_is_kept(source, tmp_path, jobs):
     again = engine.run(cells, jobs=jobs, folder=tmp_path / "kept")
     assert [o.numbers for o in again] == [o.numbers for o in first] and all(o.cached for o in again)
     assert sorted(Path(note).read_text().split()) == ["1", "2", "3"], "nothing ran twice"
-    assert engine.run([replace(cells[0], settings={**cells[0].settings, "x": 5.0})],
-                      folder=tmp_path / "kept")[0].numbers == {"y": 11.0}, "other settings are another cell"
+    assert engine.run([replace(cells[0], settings={**cells[0].settings, "x": 5.0})], folder=tmp_path / "kept")[
+        0
+    ].numbers == {"y": 11.0}, "other settings are another cell"
     assert not engine.run(cells, jobs=jobs, folder=tmp_path / "kept", fresh=True)[0].cached
     assert not list((tmp_path / "kept").glob("*.part"))
 
@@ -120,6 +123,7 @@ def test_a_run_that_was_killed_goes_on(source, tmp_path):
 
     def stop_after_one(c, outcome):
         raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
         engine.run(cells, folder=kept, on_end=stop_after_one)
     assert len(list(kept.iterdir())) == 1
@@ -146,6 +150,7 @@ def test_a_process_that_dies_takes_nobody_along(source, tmp_path):
 
 def test_a_cell_runs_on_one_thread_and_gives_the_threads_back(source, tmp_path):
     import torch
+
     before = torch.get_num_threads()
     (source / "cells.py").write_text("import torch\ndef run(*, seed):\n    return {'y': torch.get_num_threads()}\n")
     forget()
@@ -159,11 +164,18 @@ def sample_row(package: Path, **changes) -> Row:
     choices = [{"x": 1.0}, {"x": 4.0}]
     methods = {"ours": {}, "theirs": {}}
     fields = dict(
-        id="table99", title="a sample", source="Table 99", claim="Ours is larger.", paper="100 against 0",
-        setup="None.", rule="reproduced if ours is larger", limits="Everything.",
+        id="table99",
+        title="a sample",
+        source="Table 99",
+        claim="Ours is larger.",
+        paper="100 against 0",
+        setup="None.",
+        rule="reproduced if ours is larger",
+        limits="Everything.",
         tuning=lambda profile: tables.tuning_cells(f, methods, choices, [9]),
         cells=lambda profile, tuned: tables.evaluation_cells(f, methods, choices, [1, 2, 3], tuned, "y", higher=True),
-        judge=lambda r: best_of_all(r, "ours", ["theirs"], "y", near="theirs", higher=True))
+        judge=lambda r: best_of_all(r, "ours", ["theirs"], "y", near="theirs", higher=True),
+    )
     return Row(**{**fields, **changes})
 
 
@@ -202,8 +214,10 @@ def test_the_check_sees_what_has_changed(only_row, source, tmp_path, monkeypatch
     check = ["--out", str(out), "--check"]
     assert CliRunner().invoke(command, check).exit_code == 0
     for changes, said in [
-        ({"rule": "another"}, "rule"), ({"cells": lambda p, t: []}, "settings"),
-        ({"judge": lambda r: Verdict("proved", "so")}, "verdict"), ({"limits": "None."}, "ledger.md"),
+        ({"rule": "another"}, "rule"),
+        ({"cells": lambda p, t: []}, "settings"),
+        ({"judge": lambda r: Verdict("proved", "so")}, "verdict"),
+        ({"limits": "None."}, "ledger.md"),
     ]:
         row = sample_row(source, **changes)
         monkeypatch.setattr(registry, "_found", lambda row=row: {row.id: row})
@@ -239,8 +253,16 @@ def test_a_row_that_is_not_run_keeps_its_entry(source, tmp_path):
 def test_a_run_that_rows_share_is_run_once(source, tmp_path):
     note = tmp_path / "note"
     shared = [cell(source, seed=s, note=str(note)) for s in (1, 2, 3)]
-    rows = [sample_row(source, id=f"table{n}", tuning=lambda p: [shared[0]], cells=lambda p, t: shared[1:],
-                       judge=lambda r: Verdict("partly", f"{sum(r['run']['y']):g}")) for n in (97, 98)]
+    rows = [
+        sample_row(
+            source,
+            id=f"table{n}",
+            tuning=lambda p: [shared[0]],
+            cells=lambda p, t: shared[1:],
+            judge=lambda r: Verdict("partly", f"{sum(r['run']['y']):g}"),
+        )
+        for n in (97, 98)
+    ]
     entries = report.enter_all(rows, "quick", folder=tmp_path / "kept", fresh=True)
     assert note.read_text().split() == ["1", "2", "3"]
     assert [e["verdict"]["because"] for e in entries] == ["9", "9"] and entries[0]["cells"] == entries[1]["cells"]
@@ -277,8 +299,9 @@ def test_a_difference_counts_beyond_two_standard_errors(ours, outcome):
     assert against_best(r, "ours", ["a", "b"], "y", least=0.05).outcome == "level"
 
 
-@pytest.mark.parametrize(("ours", "word"), [(0.9, "reproduced at toy scale"), (1.0, "partly"), (1.5, "partly"),
-                                            (2.5, "not reproduced")])
+@pytest.mark.parametrize(
+    ("ours", "word"), [(0.9, "reproduced at toy scale"), (1.0, "partly"), (1.5, "partly"), (2.5, "not reproduced")]
+)
 def test_the_rule_of_best_of_all(ours, word):
     r = {"ours": {"y": seeds(ours)}, "a": {"y": seeds(1.0)}, "near": {"y": seeds(2.0)}}
     assert best_of_all(r, "ours", ["a", "near"], "y", near="near").word == word
@@ -291,6 +314,7 @@ def test_rows_are_sound():
     every method gets as many tries as the others, and what is judged has at least three seeds.
     """
     import importlib
+
     for row in all_rows():
         assert find(row.id) is row
         for profile in ("quick", "full"):

@@ -1,4 +1,5 @@
 """The ledger as it is committed: complete, in step with its rows, and what it costs."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -60,8 +61,11 @@ def test_what_a_row_points_to_exists():
 
 def test_the_quick_ledger_fits_in_fifteen_minutes_of_two_cores():
     """Processor time as it was recorded; a run that two rows share counts once."""
-    cells = {c["hash"]: c["cpu_seconds"] for e in report.load(NOTEBOOKS / "ledger.json").values()
-             for c in [*e["tuning"], *e["cells"]]}
+    cells = {
+        c["hash"]: c["cpu_seconds"]
+        for e in report.load(NOTEBOOKS / "ledger.json").values()
+        for c in [*e["tuning"], *e["cells"]]
+    }
     assert sum(cells.values()) < 2 * 15 * 60
 
 
@@ -69,8 +73,9 @@ def test_a_cheap_row_comes_out_again():
     """One cell of the committed ledger, rerun on this machine. Floating point differs a little from one to another, and
     training spreads that: the accuracy may move, the settings and the order of size may not.
     """
-    kept = next(c for c in report.load(NOTEBOOKS / "ledger.json")["table3"]["cells"]
-                if c["name"].startswith("Transformer"))
+    kept = next(
+        c for c in report.load(NOTEBOOKS / "ledger.json")["table3"]["cells"] if c["name"].startswith("Transformer")
+    )
     again = engine.do(Cell(kept["name"], kept["function"], kept["settings"]))
     assert again.error is None and again.numbers.keys() == kept["numbers"].keys()
     assert again.numbers["parameters"] == kept["numbers"]["parameters"]
@@ -79,9 +84,19 @@ def test_a_cheap_row_comes_out_again():
 
 def test_one_real_cell_runs_from_end_to_end(tmp_path):
     """The smallest real thing: seconds, not minutes."""
-    small = replace(find("table3").cells("quick", {})[0], settings={
-        "method": "gated delta", "task": "recall", "lr": 0.01, "seed": 1, "steps": 3, "batch": 4, "length": 16,
-        "sequences": 8})
+    small = replace(
+        find("table3").cells("quick", {})[0],
+        settings={
+            "method": "gated delta",
+            "task": "recall",
+            "lr": 0.01,
+            "seed": 1,
+            "steps": 3,
+            "batch": 4,
+            "length": 16,
+            "sequences": 8,
+        },
+    )
     [outcome] = engine.run([small], folder=tmp_path)
     assert outcome.error is None and 0 <= outcome.numbers["accuracy"] <= 1
     assert engine.run([small], folder=tmp_path)[0] == replace(outcome, cached=True)

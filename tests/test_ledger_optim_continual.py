@@ -1,4 +1,5 @@
 """The rows on optimizers, continual learning, real text and diagrams: each rule on both sides, each trial once."""
+
 from __future__ import annotations
 
 import math
@@ -23,36 +24,66 @@ def near(x: float) -> list[float]:
 # ---- Fig. 4 ----------------------------------------------------------------------------------------------------------
 def fig4(**faster: list[float]):
     rules = (optimizers.PRINTED, *optimizers.MENDED, *optimizers.STABLE)
-    return {rule: {"arrives": [20.0] * 3, "faster": faster.get(rule, [2.0] * 3), "heavy ball arrives": [22.0] * 3}
-            for rule in rules}
+    return {
+        rule: {"arrives": [20.0] * 3, "faster": faster.get(rule, [2.0] * 3), "heavy ball arrives": [22.0] * 3}
+        for rule in rules
+    }
 
 
-@pytest.mark.parametrize(("faster", "word"), [
-    ({"printed": [14.0, 20.0, 14.0]}, YES), ({"printed": [13.0, 27.0, 27.0]}, NO), ({"column": [14.0] * 3}, PARTLY),
-    ({"bounded": [22.0, 23.0, 14.0]}, PARTLY), ({"bounded": [13.0] * 3}, NO), ({}, NO)])
+@pytest.mark.parametrize(
+    ("faster", "word"),
+    [
+        ({"printed": [14.0, 20.0, 14.0]}, YES),
+        ({"printed": [13.0, 27.0, 27.0]}, NO),
+        ({"column": [14.0] * 3}, PARTLY),
+        ({"bounded": [22.0, 23.0, 14.0]}, PARTLY),
+        ({"bounded": [13.0] * 3}, NO),
+        ({}, NO),
+    ],
+)
 def test_rule_of_fig_4(faster, word):
     assert optimizers.judge_fig4(fig4(**faster)).word == word
 
 
 # ---- Fig. 11 ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("m3", "muon", "adamw", "fast", "word"), [
-    (0.10, 0.20, 0.30, 0.15, YES), (0.10, 0.20, 0.30, 0.105, PARTLY), (0.10, 0.20, 0.30, 0.05, PARTLY),
-    (0.20, 0.20, 0.30, 0.25, PARTLY), (0.30, 0.20, 0.30, 0.4, NO), (0.4, 0.2, 0.3, 0.4, NO)])
+@pytest.mark.parametrize(
+    ("m3", "muon", "adamw", "fast", "word"),
+    [
+        (0.10, 0.20, 0.30, 0.15, YES),
+        (0.10, 0.20, 0.30, 0.105, PARTLY),
+        (0.10, 0.20, 0.30, 0.05, PARTLY),
+        (0.20, 0.20, 0.30, 0.25, PARTLY),
+        (0.30, 0.20, 0.30, 0.4, NO),
+        (0.4, 0.2, 0.3, 0.4, NO),
+    ],
+)
 def test_rule_of_fig_11(m3, muon, adamw, fast, word):
     r = {"M3": m3, "Muon": muon, "AdamW": adamw, "M3, fast memory only": fast, "M3 as printed": 1.0}
     assert optimizers.judge_fig11({k: {"held": near(v)} for k, v in r.items()}).word == word
 
 
 def test_a_wide_spread_is_no_win():
-    r = {"M3": [0.1, 0.3, 0.5], "Muon": [0.35, 0.36, 0.37], "AdamW": [0.4, 0.41, 0.42],
-         "M3, fast memory only": [0.4, 0.41, 0.42], "M3 as printed": [1.0] * 3}
+    r = {
+        "M3": [0.1, 0.3, 0.5],
+        "Muon": [0.35, 0.36, 0.37],
+        "AdamW": [0.4, 0.41, 0.42],
+        "M3, fast memory only": [0.4, 0.41, 0.42],
+        "M3 as printed": [1.0] * 3,
+    }
     assert optimizers.judge_fig11({k: {"held": v} for k, v in r.items()}).word == NO
 
 
 # ---- Fig. 12 ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("muon", "ada", "word"), [
-    ([1.2, 1.2, 1.21], 1.10, YES), ([1.2, 1.2, 1.21], 1.16, PARTLY), ([1.2, 1.2, 1.21], 0.80, PARTLY),
-    ([0.9, 0.9, 0.91], 1.0, NO), ([0.8, 1.3, 1.0], 1.0, NO)])
+@pytest.mark.parametrize(
+    ("muon", "ada", "word"),
+    [
+        ([1.2, 1.2, 1.21], 1.10, YES),
+        ([1.2, 1.2, 1.21], 1.16, PARTLY),
+        ([1.2, 1.2, 1.21], 0.80, PARTLY),
+        ([0.9, 0.9, 0.91], 1.0, NO),
+        ([0.8, 1.3, 1.0], 1.0, NO),
+    ],
+)
 def test_rule_of_fig_12(muon, ada, word):
     r = {"ratios of CPU time": {"M3 / Muon": muon, "M3 / AdaMuon": near(ada)}}
     assert optimizers.judge_fig12(r).word == word
@@ -63,17 +94,32 @@ def scores(**percent: float):
     return {k: {"average": near(v)} for k, v in percent.items()}
 
 
-@pytest.mark.parametrize(("cms", "mlp", "steps", "ewc", "word"), [
-    (80, 70, 75, 76, YES), (80, 70, 79.5, 76, PARTLY), (80, 70, 85, 76, PARTLY), (80, 70, 75, 82, PARTLY),
-    (80, 79.5, 75, 82, NO), (70, 80, 60, 60, NO)])
+@pytest.mark.parametrize(
+    ("cms", "mlp", "steps", "ewc", "word"),
+    [
+        (80, 70, 75, 76, YES),
+        (80, 70, 79.5, 76, PARTLY),
+        (80, 70, 85, 76, PARTLY),
+        (80, 70, 75, 82, PARTLY),
+        (80, 79.5, 75, 82, NO),
+        (70, 80, 60, 60, NO),
+    ],
+)
 def test_rule_of_fig_6(cms, mlp, steps, ewc, word):
     r = scores(**{"CMS": cms, "one MLP": mlp, "same steps, no periods": steps, "EWC": ewc, "replay of 100": 95})
     assert continual.judge_fig6(r).word == word
 
 
-@pytest.mark.parametrize(("permuted", "rotated", "word"), [
-    ((60, 50, 55), (60, 50, 55), YES), ((60, 50, 60), (60, 50, 55), PARTLY), ((60, 50, 60), (50, 50, 50), PARTLY),
-    ((60, 50, 55), (45, 50, 40), NO), ((50, 50, 50), (50, 50, 50), NO)])
+@pytest.mark.parametrize(
+    ("permuted", "rotated", "word"),
+    [
+        ((60, 50, 55), (60, 50, 55), YES),
+        ((60, 50, 60), (60, 50, 55), PARTLY),
+        ((60, 50, 60), (50, 50, 50), PARTLY),
+        ((60, 50, 55), (45, 50, 40), NO),
+        ((50, 50, 50), (50, 50, 50), NO),
+    ],
+)
 def test_rule_of_section_7_1(permuted, rotated, word):
     r = {}
     for kind, numbers in (("permuted", permuted), ("rotated", rotated)):
@@ -82,9 +128,17 @@ def test_rule_of_section_7_1(permuted, rotated, word):
 
 
 # ---- Fig. 8 ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("icl", "static", "one", "three", "lost", "word"), [
-    (50, 60, 70, 90, 20, YES), (50, 60, 70, 90, 9, PARTLY), (50, 90, 70, 90, 20, PARTLY), (50, 60, 90, 90, 20, PARTLY),
-    (90, 60, 70, 90, 20, NO), (95, 60, 70, 90, 20, NO)])
+@pytest.mark.parametrize(
+    ("icl", "static", "one", "three", "lost", "word"),
+    [
+        (50, 60, 70, 90, 20, YES),
+        (50, 60, 70, 90, 9, PARTLY),
+        (50, 90, 70, 90, 20, PARTLY),
+        (50, 60, 90, 90, 20, PARTLY),
+        (90, 60, 70, 90, 20, NO),
+        (95, 60, 70, 90, 20, NO),
+    ],
+)
 def test_rule_of_fig_8(icl, static, one, three, lost, word):
     right = {"ICL": icl, "static-3": static, "Hope-1": one, "Hope-2": 80, "Hope-3": three}
     r = {k: {"A": near(v), "lost": near(lost if k == "ICL" else 1)} for k, v in right.items()}
@@ -113,8 +167,9 @@ def test_rules_of_the_diagrams():
         assert diagrams.judge_fig5({"Hope": lanes | change}).word == word
 
 
-@pytest.mark.parametrize("id", ["fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig11", "fig12",
-                                "cms-forgetting", "table2-text"])
+@pytest.mark.parametrize(
+    "id", ["fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig8", "fig11", "fig12", "cms-forgetting", "table2-text"]
+)
 def test_words_of_a_row_name_its_thresholds(id):
     row = find(id)
     assert row.rule.lower().count("reproduced") + row.rule.lower().count("proved") >= 1 or id == "fig1"
@@ -190,7 +245,8 @@ def test_two_languages_ask_what_they_taught():
         assert len(book) == 10
     kinds = data.kind.view(3, -1, 3)
     assert bool((kinds[:, :, :2] == -1).all()) and kinds[0, :, 2].tolist() == (
-        [-1] * 5 + [0] * 5 + [-1] * 5 + [0] * 5 + [1] * 5 + [2] * 5)
+        [-1] * 5 + [0] * 5 + [-1] * 5 + [0] * 5 + [1] * 5 + [2] * 5
+    )
     perfect = torch.nn.functional.one_hot(data.tokens.roll(-1, 1), task.vocabulary).double()
     assert task.right(data, perfect) == {"again": 1.0, "A": 1.0, "B": 1.0}
     alone = task.sample(40, seed=2, single=True)

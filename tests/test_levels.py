@@ -1,4 +1,5 @@
 """nlbook.levels: the order of Definition 2, levels_of on real models, running boxes, knowledge transfer, the trace."""
+
 from __future__ import annotations
 
 import json
@@ -78,16 +79,21 @@ def test_wrong_orders_name_the_arrow() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, Fraction(1, 3), INF]), st.sets(st.integers(0, 7))),
-                min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, Fraction(1, 3), INF]), st.sets(st.integers(0, 7))), min_size=1, max_size=8
+    )
+)
 def test_levels_never_contradict_the_order(parts: list[tuple]) -> None:
     """For any acyclic system: the levels pass check_order, and swapping two neighbouring levels never does."""
-    s = NestedSystem([Component(f"c{i}", f, needs={f"c{j}" for j in needs if j < i})
-                      for i, (f, needs) in enumerate(parts)], unit="token")
+    s = NestedSystem(
+        [Component(f"c{i}", f, needs={f"c{j}" for j in needs if j < i}) for i, (f, needs) in enumerate(parts)],
+        unit="token",
+    )
     s.check_order(s.levels)
     assert sorted(n for x in s.levels for n in x) == sorted(c.name for c in s.components)
     for i in range(len(s.levels) - 1):
-        wrong = [*s.levels[:i], s.levels[i + 1], s.levels[i], *s.levels[i + 2:]]
+        wrong = [*s.levels[:i], s.levels[i + 1], s.levels[i], *s.levels[i + 2 :]]
         assert any(v.kind == "arrow" for v in s.violations(wrong))
     assert NestedSystem.from_dict(json.loads(json.dumps(s.as_dict()))).levels == s.levels
 
@@ -101,38 +107,48 @@ def test_units_are_explicit_and_convert() -> None:
     assert seq.levels == s.levels and s.arrows() == [("M", "a"), ("W", "M")]
 
 
-@pytest.mark.parametrize(("make", "match"), [
-    (lambda: Component("x"), "neither frequency nor period"),
-    (lambda: Component("x", -1), "expected a number >= 0"),
-    (lambda: Component("x", "often"), "expected a number >= 0"),
-    (lambda: Component("x", 1, 2), "two that agree"),
-    (lambda: NestedSystem([Component("x", 1)] * 2, "token"), "x twice"),
-    (lambda: NestedSystem([Component("x", 1, needs={"y"})], "token"), "x.needs: got y"),
-    (lambda: NestedSystem([Component("x", 1)], ""), "unit"),
-    (lambda: NestedSystem([Component("x", 1)], "token")["y"], "name: got 'y'"),
-    (lambda: levels_of(torch.zeros(1)), "expected a torch.nn.Module"),
-    (lambda: levels_of(nn.Linear(1, 1), 3), "expected a torch.optim.Optimizer"),
-    (lambda: levels_of(nn.Linear(1, 1), tokens_per_step=0), "tokens_per_step: got 0"),
-])
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Component("x"), "neither frequency nor period"),
+        (lambda: Component("x", -1), "expected a number >= 0"),
+        (lambda: Component("x", "often"), "expected a number >= 0"),
+        (lambda: Component("x", 1, 2), "two that agree"),
+        (lambda: NestedSystem([Component("x", 1)] * 2, "token"), "x twice"),
+        (lambda: NestedSystem([Component("x", 1, needs={"y"})], "token"), "x.needs: got y"),
+        (lambda: NestedSystem([Component("x", 1)], ""), "unit"),
+        (lambda: NestedSystem([Component("x", 1)], "token")["y"], "name: got 'y'"),
+        (lambda: levels_of(torch.zeros(1)), "expected a torch.nn.Module"),
+        (lambda: levels_of(nn.Linear(1, 1), 3), "expected a torch.optim.Optimizer"),
+        (lambda: levels_of(nn.Linear(1, 1), tokens_per_step=0), "tokens_per_step: got 0"),
+    ],
+)
 def test_errors(make, match: str) -> None:
     with pytest.raises(NLBookError, match=match):
         make()
 
 
 # ---------------------------------------------------------------------------- levels_of
-@pytest.mark.parametrize(("cls", "kw", "order"), [
-    (torch.optim.SGD, {}, "{weight}"),
-    (torch.optim.SGD, {"momentum": 0.9}, "{weight}  <  {momentum_buffer}"),
-    (torch.optim.AdamW, {}, "{weight}  <  {exp_avg, exp_avg_sq}"),
-    (torch.optim.Adam, {"amsgrad": True}, "{weight}  <  {exp_avg, max_exp_avg_sq}  <  {exp_avg_sq}"),
-    (torch.optim.ASGD, {}, "{ax}  <  {weight}"),
-    (torch.optim.Adagrad, {}, "{weight}  <  {sum}"),
-    (torch.optim.RMSprop, {"momentum": 0.9, "centered": True}, "{weight}  <  {grad_avg, momentum_buffer, square_avg}"),
-    (optim.Muon, {}, "{weight}  <  {momentum}"),
-    (optim.M3, {"period": 8}, "{slow}  <  {weight}  <  {second}  <  {fast}"),  # V averages the update
-    (optim.M3, {"period": 8, "second": "grad"}, "{slow}  <  {weight}  <  {fast, second}"),  # as printed
-    (optim.M3, {"alpha": 0.0, "second": "none"}, "{weight}  <  {fast}"),
-])
+@pytest.mark.parametrize(
+    ("cls", "kw", "order"),
+    [
+        (torch.optim.SGD, {}, "{weight}"),
+        (torch.optim.SGD, {"momentum": 0.9}, "{weight}  <  {momentum_buffer}"),
+        (torch.optim.AdamW, {}, "{weight}  <  {exp_avg, exp_avg_sq}"),
+        (torch.optim.Adam, {"amsgrad": True}, "{weight}  <  {exp_avg, max_exp_avg_sq}  <  {exp_avg_sq}"),
+        (torch.optim.ASGD, {}, "{ax}  <  {weight}"),
+        (torch.optim.Adagrad, {}, "{weight}  <  {sum}"),
+        (
+            torch.optim.RMSprop,
+            {"momentum": 0.9, "centered": True},
+            "{weight}  <  {grad_avg, momentum_buffer, square_avg}",
+        ),
+        (optim.Muon, {}, "{weight}  <  {momentum}"),
+        (optim.M3, {"period": 8}, "{slow}  <  {weight}  <  {second}  <  {fast}"),  # V averages the update
+        (optim.M3, {"period": 8, "second": "grad"}, "{slow}  <  {weight}  <  {fast, second}"),  # as printed
+        (optim.M3, {"alpha": 0.0, "second": "none"}, "{weight}  <  {fast}"),
+    ],
+)
 def test_optimizers(cls, kw: dict, order: str) -> None:
     layer = nn.Linear(3, 3, bias=False)
     opt = cls(layer.parameters(), lr=0.1, **kw)
@@ -162,8 +178,10 @@ def test_transformer_has_only_the_two_ends() -> None:
     s = levels_of(m, torch.optim.SGD(m.parameters(), lr=0.1), tokens_per_step=32)
     assert {c.frequency for c in s.components} == {Fraction(1, 32), INF} and s.unit == "token"
     assert [c.name for c in s.components if c.kind == "non-parametric"] == [
-        "encoder.layers.0.self_attn.attention", "decoder.layers.0.self_attn.attention",
-        "decoder.layers.0.multihead_attn.attention"]
+        "encoder.layers.0.self_attn.attention",
+        "decoder.layers.0.self_attn.attention",
+        "decoder.layers.0.multihead_attn.attention",
+    ]
     after = levels_of(m)  # after pre-training
     assert {c.frequency for c in after.components} == {0, INF} and len(after.levels) == 2
 
@@ -215,8 +233,12 @@ def test_groups_frozen_parts_rnns_and_batch_norm() -> None:
 def test_an_optimizer_may_speak_for_itself() -> None:
     class Slow(torch.optim.SGD):
         def nested_components(self, group: dict) -> list[Component]:
-            return [Component("weights", 1, needs={"fast"}), Component("fast", 1, kind="optimizer state"),
-                    Component("slow", period=8, kind="optimizer state")]
+            return [
+                Component("weights", 1, needs={"fast"}),
+                Component("fast", 1, kind="optimizer state"),
+                Component("slow", period=8, kind="optimizer state"),
+            ]
+
     m = nn.Linear(2, 2)
     s = levels_of(m, Slow(m.parameters(), lr=0.1), tokens_per_step=4, depth=0)
     assert s.order() == "{slow}  <  {weights}  <  {fast}"
@@ -227,6 +249,7 @@ def test_an_optimizer_may_speak_for_itself() -> None:
 
         def step(self, closure=None):
             raise RuntimeError("only on Tuesdays")
+
     with pytest.raises(NLBookError, match="only on Tuesdays"):
         levels_of(m, Odd(m.parameters()))
 
@@ -238,6 +261,7 @@ def test_proximal_step_descends_and_the_printed_sign_ascends() -> None:
 
     def loss(w: torch.Tensor) -> torch.Tensor:
         return 0.5 * (w @ x - y).square().sum()
+
     u = theta @ x - y
     new = lv.proximal_step(theta, x, u, lr)
     torch.testing.assert_close(new, lv.explicit_step(theta, loss, lr=lr), atol=1e-14, rtol=0)
@@ -258,8 +282,10 @@ def test_implicit_steps() -> None:
     new = lv.implicit_step(theta, lambda t: 0.5 * t @ a @ t, lr=lr)
     torch.testing.assert_close(new, torch.linalg.solve(torch.eye(5, dtype=F64) + lr * a, theta), atol=1e-10, rtol=0)
     torch.testing.assert_close(new, theta - lr * a @ new, atol=1e-10, rtol=0)  # the gradient at the new point
-    gaps = [(lv.implicit_step(theta, lambda t: 0.5 * t @ a @ t, lr=e) - (theta - e * a @ theta)).norm()
-            for e in (1e-3, 1e-4)]
+    gaps = [
+        (lv.implicit_step(theta, lambda t: 0.5 * t @ a @ t, lr=e) - (theta - e * a @ theta)).norm()
+        for e in (1e-3, 1e-4)
+    ]
     assert abs(gaps[0] / gaps[1] - 100) < 5  # second order: not "equivalent" to explicit descent
     memory, k, v = rnd(4, 3, seed=2), rnd(3, seed=3), rnd(4, seed=4)
 
@@ -268,6 +294,7 @@ def test_implicit_steps() -> None:
 
     def dot(m: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return -(m @ k) @ v
+
     new = lv.implicit_step(memory, l2, k, v, lr=3.0)
     torch.testing.assert_close(new, lv.implicit_delta(memory, k, v, 3.0), atol=1e-9, rtol=0)
     # a linear loss: explicit (eq. 20) and implicit (eq. 99) agree, and are the Hebbian write
@@ -286,6 +313,7 @@ def test_momentum_as_two_boxes() -> None:
 
     def gradient(w: torch.Tensor) -> torch.Tensor:
         return torch.outer(w @ x - y, x)
+
     w0 = rnd(4, 3, seed=2)
     m0 = torch.zeros(4, 3, dtype=F64)
     m = lv.Box("m", m0, lambda m, o, g: -(m * g).sum(), lambda t, o: (gradient(o["W"]),), lr=lr)
@@ -307,6 +335,7 @@ def test_boxes_of_two_periods_and_an_implicit_one() -> None:
 
     def near(t: torch.Tensor, o: dict) -> torch.Tensor:
         return 0.5 * (t - target).square().sum()
+
     slow = lv.Box("slow", torch.zeros(3, dtype=F64), near, lambda t, o: (), lr=0.5, period=4)
     fast = lv.Box("fast", torch.zeros(3, dtype=F64), near, lambda t, o: (), lr=0.5, implicit=True)
     lv.run([slow, fast], 6)
@@ -366,6 +395,7 @@ def test_initialisation_learns_the_state_after_adaptation() -> None:
         for _ in range(400):
             phi, _ = lv.learn_start(phi, loss, tasks, outer_lr=0.5, **kw)
         return float(phi)
+
     e = 0.3
     plain = sum(a * b for a, b in tasks) / sum(a for a, _ in tasks)
     w = [a * (1 - e * a) ** 2 for a, _ in tasks]
@@ -382,6 +412,7 @@ def test_initialisation_learns_the_state_after_adaptation() -> None:
 
     def lq(p: torch.Tensor, c: object) -> torch.Tensor:
         return (p.sin() * c).square().sum()  # type: ignore[operator]
+
     _, g = lv.learn_start(phi, lq, [1.0, 2.0], inner_lr=0.1, inner_steps=3, outer_lr=0.0)
     d = rnd(3, seed=5)
     fd = (outer(phi + 1e-6 * d) - outer(phi - 1e-6 * d)) / 2e-6
@@ -446,8 +477,13 @@ def test_trace_follows_the_optimizer_and_leaves_nothing_behind() -> None:
     opt = torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9)
     m(8)
     assert m.calls == 0  # off: not even called
-    with Trace(m, opt, tokens_per_step=8, probes={"value": lambda level, s: float(s[0]) if level == "state" else None},
-               signal="value") as trace:
+    with Trace(
+        m,
+        opt,
+        tokens_per_step=8,
+        probes={"value": lambda level, s: float(s[0]) if level == "state" else None},
+        signal="value",
+    ) as trace:
         for _ in range(3):
             opt.zero_grad()
             m(8).sum().backward()

@@ -1,4 +1,5 @@
 """Every learning rule against autograd of its stated objective in float64, and the printed forms that fail."""
+
 from __future__ import annotations
 
 import pytest
@@ -56,6 +57,7 @@ def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
 
 # ---- objectives ----
 
+
 @pytest.mark.eq(6, 8, 17, 64, 65, 67)
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o.name}{getattr(o, 'p', '')}")
 @few
@@ -85,8 +87,10 @@ def test_implicit_surprise_solves_its_own_equation(p, c, lr):
         moved = (after - v).abs() > 1e-9
         close(s[moved], (after - v)[moved].sign(), 1e-9) if moved.any() else None
     else:  # compared as residuals |s|^(1 / (p - 1)): below p = 2 the surprise itself is infinitely steep at the root
+
         def residual(s):
             return s.sign() * s.abs() ** max(1.0, 1 / (p - 1))
+
         close(residual(s), residual(objective.surprise_at(after, v)), 1e-7)
     if p == 2:
         close(s, L2().implicit_surprise(y, v, c_), 1e-9)
@@ -112,6 +116,7 @@ def test_l2_is_lp_with_p_2_and_bad_names_are_refused():
 
 
 # ---- learning rules ----
+
 
 @pytest.mark.eq(1, 15, 16, 18, 54, 64, 65, 66, 67)
 @few
@@ -201,8 +206,7 @@ def test_dgd_fixed_points():
         close(state.M, held * v, 1e-9)
 
 
-@pytest.mark.parametrize("objective", [Dot(), L2(), Lp(1.5), Lp(3.0)],
-                         ids=lambda o: f"{o.name}{getattr(o, 'p', '')}")
+@pytest.mark.parametrize("objective", [Dot(), L2(), Lp(1.5), Lp(3.0)], ids=lambda o: f"{o.name}{getattr(o, 'p', '')}")
 @few
 @given(case, st.floats(0.05, 3.0))
 def test_implicit_is_the_proximal_point(objective, c, lr):
@@ -244,6 +248,7 @@ def test_rls_without_ridge_tends_to_the_pseudo_inverse():
 
 # ---- printed forms that fail (the corrected ones are tested above) ----
 
+
 @pytest.mark.eq(64, 65, 66, 67, 68)
 def test_printed_forms_of_the_sequence_rules_fail():
     M, k, v = triple(4, 4, (), 5)
@@ -277,6 +282,7 @@ def test_oja_neuron_finds_the_principal_direction():
 
 
 # ---- retention ----
+
 
 @few
 @given(case, st.floats(0.1, 1.0), st.floats(0.0, 1.0))

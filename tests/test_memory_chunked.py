@@ -1,4 +1,5 @@
 """The fast scans are the slow ones: outputs, states and gradients in float64, from any state, cut anywhere."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,11 +13,21 @@ from nlbook.errors import NLBookError
 
 F64 = torch.float64
 FAST = {
-    "hebbian": {}, "linear_attention": {}, "decay": {}, "delta": {}, "gated_delta": {}, "implicit": {},
+    "hebbian": {},
+    "linear_attention": {},
+    "decay": {},
+    "delta": {},
+    "gated_delta": {},
+    "implicit": {},
     "dgd": {"form": "printed"},
-    "dgd-l2": {"objective": "l2", "keep": 0.9}, "delta-old": {"keep": 0.8}, "implicit-dot": {"objective": "dot"},
-    "softmax": {}, "softmax-recency": {"keep": 0.7, "kernel": "gaussian"}, "softmax-nearest": {"temperature": 0.0},
-    "sliding_window": {"window": 3}, "sliding_window-recency": {"window": 2, "keep": 0.7, "temperature": 0.3},
+    "dgd-l2": {"objective": "l2", "keep": 0.9},
+    "delta-old": {"keep": 0.8},
+    "implicit-dot": {"objective": "dot"},
+    "softmax": {},
+    "softmax-recency": {"keep": 0.7, "kernel": "gaussian"},
+    "softmax-nearest": {"temperature": 0.0},
+    "sliding_window": {"window": 3},
+    "sliding_window-recency": {"window": 2, "keep": 0.7, "temperature": 0.3},
 }
 
 
@@ -39,8 +50,14 @@ def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
 @pytest.mark.eq(5, 15, 16, 57, 62, 63, 64, 65)
 @pytest.mark.parametrize("name", FAST)
 @settings(max_examples=12, deadline=None)
-@given(st.integers(0, 9), st.integers(0, 5), st.sampled_from([(), (3,), (2, 2)]), st.sampled_from(["before", "after"]),
-       st.booleans(), st.integers(0, 1000))
+@given(
+    st.integers(0, 9),
+    st.integers(0, 5),
+    st.sampled_from([(), (3,), (2, 2)]),
+    st.sampled_from(["before", "after"]),
+    st.booleans(),
+    st.integers(0, 1000),
+)
 def test_chunked_is_the_loop(name, T, before, batch, read, rates, seed):
     """From an empty memory or from one that `before` tokens went into, with rates as numbers or one per token."""
     mem = make(name)

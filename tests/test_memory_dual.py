@@ -1,4 +1,5 @@
 """Training is writing: the dual form, layer surprises, a step as the minimiser of a small problem, DGD line by line."""
+
 from __future__ import annotations
 
 import pytest
@@ -39,6 +40,7 @@ def case(c: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 # ---- a step as the minimiser of a small problem ----
+
 
 @pytest.mark.eq(1, 2, 3)
 @few
@@ -150,15 +152,15 @@ def test_printed_dgd_derivation_fails():
     lr, h, lam = 0.37, 1 / 0.37, x.norm()
     best, xx, write = rules.dgd(W, x, s, lr), torch.outer(x, x), torch.outer(s, x)
     apart(proximal.dgd_stationarity(best, W, x, s, lr, "printed"), torch.zeros_like(W))
-    apart((best @ x - s).outer(x) + (best - W) / lr, torch.zeros_like(W))              # the sign alone
-    apart((best @ x + s).outer(x) + lr * (best - W), torch.zeros_like(W))              # lr for 1/lr alone
+    apart((best @ x - s).outer(x) + (best - W) / lr, torch.zeros_like(W))  # the sign alone
+    apart((best @ x + s).outer(x) + lr * (best - W), torch.zeros_like(W))  # lr for 1/lr alone
     for eta in (lr, h):
         apart((write + eta * W) @ torch.linalg.inv(xx + eta * torch.eye(4, dtype=F64)), best)  # 115-116: sign
-    apart(lam / (lam**2 * h + h**2) * write, write @ xx / (lam**2 * h + h**2))         # 119: lambda for lambda^2
-    assert lam / (lam**2 * h + h**2) - 1 / h < 0                                       # 120-121: beta < 0, ascent
-    apart(rules.dgd(W, x, s, lr, form="printed"), best)                                # 57: eta / (1 + eta)
+    apart(lam / (lam**2 * h + h**2) * write, write @ xx / (lam**2 * h + h**2))  # 119: lambda for lambda^2
+    assert lam / (lam**2 * h + h**2) - 1 / h < 0  # 120-121: beta < 0, ascent
+    apart(rules.dgd(W, x, s, lr, form="printed"), best)  # 57: eta / (1 + eta)
     unit = x / lam
-    close(rules.dgd(W, unit, s, lr, form="printed"), rules.dgd(W, unit, s, lr))        # right for |x| = 1
+    close(rules.dgd(W, unit, s, lr, form="printed"), rules.dgd(W, unit, s, lr))  # right for |x| = 1
 
 
 @pytest.mark.eq(57)
@@ -205,6 +207,7 @@ def test_generalised_gd_has_gd_and_dgd_as_instances(fit, window):
 
 # ---- the dual form ----
 
+
 @pytest.mark.eq(8, 30, 54, 58)
 @few
 @given(sizes, st.integers(0, 12), st.sampled_from(["squared", "cross entropy"]), st.booleans())
@@ -218,7 +221,10 @@ def test_the_trace_is_the_training(c, T, kind, changing):
     if kind == "squared":
         surprise, loss = dual.squared_loss(targets), lambda y, t: 0.5 * (y - targets[t]).square().sum()
     else:
-        surprise, loss = dual.cross_entropy(labels), lambda y, t: nn.functional.cross_entropy(y[None], labels[t:t + 1])
+        surprise, loss = (
+            dual.cross_entropy(labels),
+            lambda y, t: nn.functional.cross_entropy(y[None], labels[t : t + 1]),
+        )
     trace = dual.train_linear(W, xs, surprise, lr)
     assert len(trace) == T
     for t in range(T):
@@ -265,6 +271,7 @@ def test_frozen_training_is_linear_attention():
 
 # ---- any network ----
 
+
 def network() -> nn.Sequential:
     layers = nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 6, bias=False), nn.Softplus(), nn.Linear(6, 3)
     net = nn.Sequential(*layers).double()
@@ -282,18 +289,18 @@ def test_layer_surprises_are_autograds_gradients():
     assert list(found) == ["0", "2", "4"]
     assert all(p.grad is None for p in net.parameters())
     nn.functional.cross_entropy(net(x), y).backward()
-    one_loss = lambda i: nn.functional.cross_entropy(net(x[i:i + 1]), y[i:i + 1])  # noqa: E731
+    one_loss = lambda i: nn.functional.cross_entropy(net(x[i : i + 1]), y[i : i + 1])  # noqa: E731
     each = [dual.layer_surprises(net, lambda i=i: one_loss(i)) for i in range(7)]
     for name, layer in found.items():
         module = net[int(name)]
         close(layer.weight_grad, module.weight.grad)
         if module.bias is not None:
             close(layer.bias_grad, module.bias.grad)
-        close(torch.stack([e[name].weight_grad for e in each]).mean(0), module.weight.grad)   # eq. 22-23
-        assert all(torch.linalg.matrix_rank(e[name].weight_grad) <= 1 for e in each)          # a write is rank one
+        close(torch.stack([e[name].weight_grad for e in each]).mean(0), module.weight.grad)  # eq. 22-23
+        assert all(torch.linalg.matrix_rank(e[name].weight_grad) <= 1 for e in each)  # a write is rank one
         one, W = each[0][name], module.weight.detach()
         problem = lambda X, one=one, W=W: proximal.layer_objective(X, W, one.keys[0], one.surprise[0], 0.1)  # noqa: E731
-        close(proximal.argmin(problem, torch.zeros_like(W)), one.step(W, 0.1), 1e-10)         # eq. 31
+        close(proximal.argmin(problem, torch.zeros_like(W)), one.step(W, 0.1), 1e-10)  # eq. 31
 
 
 @pytest.mark.eq(29)
@@ -316,7 +323,7 @@ def test_layer_surprises_see_shared_and_unused_layers():
     shared, idle = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
     model = nn.ModuleDict({"shared": shared, "idle": idle})
     x = rand(2, 4, 3)
-    found = dual.layer_surprises(model, lambda: (shared(shared(x)).square().sum() + 0 * idle(x).detach().sum()))
+    found = dual.layer_surprises(model, lambda: shared(shared(x)).square().sum() + 0 * idle(x).detach().sum())
     assert found["shared"].keys.shape == (16, 3)  # two calls of 8 tokens
     shared(shared(x)).square().sum().backward()
     close(found["shared"].weight_grad, shared.weight.grad)

@@ -1,4 +1,5 @@
 """The measured facts that chapters 01 and 02 tell, over at least five seeds, and the data they are measured on."""
+
 from __future__ import annotations
 
 import pytest
@@ -43,7 +44,7 @@ def test_overlapping_keys_delta_wins_up_to_a_point():
     assert accuracy("delta", 32, 0.5) == pytest.approx(0.282, abs=0.02)
     assert abs(accuracy("hebbian", 32, 0.7) - accuracy("delta", 32, 0.7)) < 0.03
     assert accuracy("omega", 32, 0.5) > accuracy("delta", 32, 0.5) + 0.3  # a window helps where keys overlap
-    assert accuracy("rls", 32, 0.5) > 0.99                                # all of it could have been linear memory's
+    assert accuracy("rls", 32, 0.5) > 0.99  # all of it could have been linear memory's
 
 
 @pytest.mark.eq(64, 65)
@@ -117,6 +118,7 @@ def test_freezing_costs_more_than_training_leaves():
 
 
 # ---- the data ----
+
 
 def test_keys_overlap_as_asked():
     for rho in (0.0, 0.5, 0.9):

@@ -1,4 +1,5 @@
 """The protocol that every memory keeps: scan, streaming, causality, isolation, errors; the deep memory, the cache."""
+
 from __future__ import annotations
 
 import pytest
@@ -27,10 +28,14 @@ def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
     assert (a - b).abs().max() >= at_least
 
 
-def stream(T: int = 6, d: int = 4, batch: tuple[int, ...] = (3,), seed: int = 0,
-           dtype: torch.dtype = F64) -> tuple[Tensor, Tensor, Tensor]:
-    return (task.unit(rand(*batch, T, d, seed=seed)).to(dtype), rand(*batch, T, d, seed=seed + 1, dtype=dtype),
-            rand(*batch, T, d, seed=seed + 2, dtype=dtype))
+def stream(
+    T: int = 6, d: int = 4, batch: tuple[int, ...] = (3,), seed: int = 0, dtype: torch.dtype = F64
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        task.unit(rand(*batch, T, d, seed=seed)).to(dtype),
+        rand(*batch, T, d, seed=seed + 1, dtype=dtype),
+        rand(*batch, T, d, seed=seed + 2, dtype=dtype),
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -238,6 +243,7 @@ def test_detach_cuts_the_past():
 
 
 # ---- the deep memory, the cache, a learned start ----
+
 
 @pytest.mark.eq(29)
 @pytest.mark.parametrize("objective", ["dot", "l2", "lp"])

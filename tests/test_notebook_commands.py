@@ -1,4 +1,5 @@
 """`nlbook run` and `nlbook notebooks build|check|text` in a small book of one note."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Every optimizer of nlbook.optim as a torch optimizer: resume, groups, closures, schedules, refusals, convergence."""
+
 from __future__ import annotations
 
 import copy
@@ -142,6 +143,7 @@ def test_the_closure_runs_with_gradients_and_its_loss_comes_back(case):
     x, y = data(0)
     opt_a, opt_b = build(case, a), build(case, b)
     for _ in range(3):
+
         def closure():
             opt_a.zero_grad()
             loss = nn.functional.mse_loss(a(x), y)
@@ -213,16 +215,42 @@ def test_a_bad_rate_is_refused_in_the_constructor_and_in_a_group(cls, lr):
 
 
 REFUSED = [
-    (Momentum, "keep", 1.0), (Momentum, "keep", -0.1), (Momentum, "lr_at", "both"), (Momentum, "feature", 3),
-    (DeltaMomentum, "variant", "exact"), (DeltaMomentum, "erase", -1.0), (DeltaMomentum, "weight_decay", -1.0),
-    (DeepMomentum, "hidden", -1), (DeepMomentum, "hidden", 2.0), (DeepMomentum, "key", "input"),
-    (DeepMomentum, "keep", 0.0), (DeepMomentum, "objective", "l1"), (DeepMomentum, "normalise", "yes"),
-    (DGD, "batch", "sum"), (DGD, "reduction", "none"), (GeneralizedGD, "window", 0), (GeneralizedGD, "fit", "huber"),
-    (GeneralizedGD, "retention", "l2"), (Muon, "keep", 1.0), (Muon, "scale", "max"), (Muon, "polynomial", "septic"),
-    (Muon, "ns_steps", -1), (Muon, "rule", "sgd"), (Muon, "adamw_betas", (0.9,)), (Muon, "nesterov", 1),
-    (M3, "betas", (0.9, 1.0, 0.9)), (M3, "alpha", -0.5), (M3, "period", 0), (M3, "second", "both"), (M3, "eps", -1e-8),
-    (AdamMemory, "beta", 1.0), (AdamMemory, "target", "sign"), (AdamMemory, "ridge", -1.0),
-    (AdaGradMemory, "keep", 0.0), (AdaGradMemory, "ridge", 0.0), (AdaGradMemory, "max_size", 0),
+    (Momentum, "keep", 1.0),
+    (Momentum, "keep", -0.1),
+    (Momentum, "lr_at", "both"),
+    (Momentum, "feature", 3),
+    (DeltaMomentum, "variant", "exact"),
+    (DeltaMomentum, "erase", -1.0),
+    (DeltaMomentum, "weight_decay", -1.0),
+    (DeepMomentum, "hidden", -1),
+    (DeepMomentum, "hidden", 2.0),
+    (DeepMomentum, "key", "input"),
+    (DeepMomentum, "keep", 0.0),
+    (DeepMomentum, "objective", "l1"),
+    (DeepMomentum, "normalise", "yes"),
+    (DGD, "batch", "sum"),
+    (DGD, "reduction", "none"),
+    (GeneralizedGD, "window", 0),
+    (GeneralizedGD, "fit", "huber"),
+    (GeneralizedGD, "retention", "l2"),
+    (Muon, "keep", 1.0),
+    (Muon, "scale", "max"),
+    (Muon, "polynomial", "septic"),
+    (Muon, "ns_steps", -1),
+    (Muon, "rule", "sgd"),
+    (Muon, "adamw_betas", (0.9,)),
+    (Muon, "nesterov", 1),
+    (M3, "betas", (0.9, 1.0, 0.9)),
+    (M3, "alpha", -0.5),
+    (M3, "period", 0),
+    (M3, "second", "both"),
+    (M3, "eps", -1e-8),
+    (AdamMemory, "beta", 1.0),
+    (AdamMemory, "target", "sign"),
+    (AdamMemory, "ridge", -1.0),
+    (AdaGradMemory, "keep", 0.0),
+    (AdaGradMemory, "ridge", 0.0),
+    (AdaGradMemory, "max_size", 0),
 ]
 
 
@@ -254,8 +282,10 @@ def test_the_matrix_rule_refuses_a_vector_and_auto_sends_it_to_adamw():
 
 @pytest.mark.parametrize("cls", [Muon, M3])
 def test_the_rest_beside_muon_and_m3_is_torch_adamw(cls):
-    a, b = (torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
-            for _ in range(2))
+    a, b = (
+        torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+        for _ in range(2)
+    )
     ours = cls([a], lr=0.1, adamw_lr_ratio=0.3, adamw_betas=(0.8, 0.9), weight_decay=0.1)
     theirs = torch.optim.AdamW([b], lr=0.03, betas=(0.8, 0.9), weight_decay=0.1)
     for t in range(10):
@@ -266,8 +296,14 @@ def test_the_rest_beside_muon_and_m3_is_torch_adamw(cls):
 
 
 def test_matrix_groups_sends_embeddings_heads_and_vectors_to_adamw():
-    model = nn.ModuleDict({"token": nn.Embedding(9, 4), "body": nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)),
-                           "conv": nn.Conv1d(4, 4, 3), "head": nn.Linear(4, 9)})
+    model = nn.ModuleDict(
+        {
+            "token": nn.Embedding(9, 4),
+            "body": nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)),
+            "conv": nn.Conv1d(4, 4, 3),
+            "head": nn.Linear(4, 9),
+        }
+    )
     matrices, rest = matrix_groups(model, adamw=("head",), lr=0.1)
     assert {id(p) for p in matrices["params"]} == {id(model["body"][0].weight), id(model["conv"].weight)}
     assert len(rest["params"]) == 7 and matrices["lr"] == 0.1 and "lr" not in rest
@@ -281,8 +317,10 @@ def test_matrix_groups_sends_embeddings_heads_and_vectors_to_adamw():
 
 @pytest.mark.parametrize("case", ["momentum", "delta corrected", "delta bounded", "deep", "muon", "m3 update"])
 def test_every_shape_of_parameter_is_stepped(case):
-    params = [torch.randn(s, generator=torch.Generator().manual_seed(i)).requires_grad_()
-              for i, s in enumerate([(), (1,), (5,), (4, 3), (4, 3), (3, 2, 2), (2, 3, 2, 2)])]
+    params = [
+        torch.randn(s, generator=torch.Generator().manual_seed(i)).requires_grad_()
+        for i, s in enumerate([(), (1,), (5,), (4, 3), (4, 3), (3, 2, 2), (2, 3, 2, 2)])
+    ]
     cls, options = CASES[case]
     optimizer = cls(params, **options)
     for _ in range(30):

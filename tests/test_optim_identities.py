@@ -1,4 +1,5 @@
 """Optimizers as memories: each equation of chapter 3 and of appendix B, printed and corrected, in float64."""
+
 from __future__ import annotations
 
 import itertools
@@ -83,6 +84,7 @@ def follow(optimizer_of, W0, gradients):
 
 # --- momentum ---
 
+
 @eq(45)
 def test_momentum_remembers_7_gradients_to_half_and_44_to_99_percent():
     assert (momentum_horizon(0.9, 0.5), momentum_horizon(0.9, 0.99)) == (7, 44)
@@ -157,8 +159,10 @@ def test_one_inner_step_on_the_key_value_loss_is_momentum(rand):
     close(m - lr * grad(lambda z: key_value_momentum_loss(z, x, -delta), m), m - lr * G)
     ridge = (1 - keep) / lr  # the weight that "plus an l2 regularisation" needs
     close(m - lr * grad(lambda z: key_value_momentum_loss(z, x, -delta, ridge=ridge), m), keep * m - lr * G)
-    close(m - lr * grad(lambda z: key_value_momentum_loss(z, x, -delta, "l2"), m),
-          m @ (torch.eye(3, dtype=F64) - lr * torch.outer(x, x)) - lr * G)
+    close(
+        m - lr * grad(lambda z: key_value_momentum_loss(z, x, -delta, "l2"), m),
+        m @ (torch.eye(3, dtype=F64) - lr * torch.outer(x, x)) - lr * G,
+    )
 
 
 @eq(38, 39, 40, 41)
@@ -184,8 +188,10 @@ def test_a_value_other_than_the_identity_preconditions(rand):
     close(((m @ G.mT) * P).sum(), (m * (P @ G)).sum(), 1e-11)
     close(grad(lambda m: ((m @ G.mT) * P).sum(), m), P @ G)
     gs = rand(5, 4, 3)
-    close(follow(lambda p: Momentum(p, 0.1, value=lambda G: P @ G), m, gs),
-          follow(lambda p: Momentum(p, 0.1), m, torch.einsum("ab,tbc->tac", P, gs)))
+    close(
+        follow(lambda p: Momentum(p, 0.1, value=lambda G: P @ G), m, gs),
+        follow(lambda p: Momentum(p, 0.1), m, torch.einsum("ab,tbc->tac", P, gs)),
+    )
 
 
 @eq(51)
@@ -195,8 +201,10 @@ def test_a_feature_map_lifts_the_key(rand):
     close(grad(lambda m: ((m @ odd_powers(G).mT) * P).sum(), m), P @ odd_powers(G))
     close(mix((1.0, 0.5))(odd_powers(G)), P @ odd_powers(G))
     gs = rand(5, 4, 3)
-    close(follow(lambda p: Momentum(p, 0.1, feature=odd_powers, value=mix((1.0, 0.5))), m, gs),
-          follow(lambda p: Momentum(p, 0.1), m, gs + 0.5 * gs**3))
+    close(
+        follow(lambda p: Momentum(p, 0.1, feature=odd_powers, value=mix((1.0, 0.5))), m, gs),
+        follow(lambda p: Momentum(p, 0.1), m, gs + 0.5 * gs**3),
+    )
     with pytest.raises(NLBookError, match=r"value\(feature\(gradient\)\): got shape \(8, 3\), expected 12 elements"):
         follow(lambda p: Momentum(p, 0.1, feature=odd_powers), m, gs)
 
@@ -215,6 +223,7 @@ def test_newton_schulz_as_read_out_is_muon_and_erases_a_rate_inside(rand):
 
 
 # --- delta and deep momentum ---
+
 
 @eq(48, 49)
 def test_delta_momentum_is_one_step_on_the_squared_loss(rand):
@@ -244,8 +253,10 @@ def test_the_optimizer_equals_the_definition(variant, shape, rand):
         W = W + m
         expected.append(W)
     close(follow(lambda p: DeltaMomentum(p, 0.05, 0.8, 0.02, variant), W0, gs), torch.stack(expected), 1e-9)
-    close(follow(lambda p: DeltaMomentum(p, 0.05, 0.8, 0.0, "bounded"), W0, gs),
-          follow(lambda p: Momentum(p, 0.05, 0.8), W0, gs))
+    close(
+        follow(lambda p: DeltaMomentum(p, 0.05, 0.8, 0.0, "bounded"), W0, gs),
+        follow(lambda p: Momentum(p, 0.05, 0.8), W0, gs),
+    )
 
 
 @eq(49)
@@ -282,8 +293,9 @@ def test_the_memory_gradient_by_hand_is_autograd(objective, hidden, rand):
 def test_deep_momentum_contains_heavy_ball_but_not_as_printed(rand):
     W0, gs = rand(4, 3), rand(6, 4, 3)
     literal = {"lr": 0.1, "inner_lr": 1.0, "keep": 0.9, "hidden": 0, "objective": "dot", "normalise": False}
-    close(follow(lambda p: DeepMomentum(p, key="constant", **literal), W0, gs),
-          follow(lambda p: Momentum(p, 0.1), W0, gs))
+    close(
+        follow(lambda p: DeepMomentum(p, key="constant", **literal), W0, gs), follow(lambda p: Momentum(p, 0.1), W0, gs)
+    )
     ones = follow(lambda p: DeepMomentum(p, value="ones", **literal), W0, gs)
     steps = torch.diff(torch.cat([W0[None], ones]), dim=0)
     close(steps, steps[:, :1].expand_as(steps))  # every column a multiple of the ones vector: no momentum
@@ -311,6 +323,7 @@ def test_deep_momentum_passes_what_keeps_coming_back(rand):
 
 # --- DGD ---
 
+
 def layer_case(rand, n):
     layer = nn.Linear(3, 4).double()
     with torch.no_grad():
@@ -322,7 +335,7 @@ def layer_case(rand, n):
 @eq(54, 55, 56, 57, 113, 121)
 def test_dgd_is_the_argmin_with_the_corrected_rate(rand):
     W, x, y, lr = rand(4, 3), rand(3), rand(4), 0.37
-    loss = lambda out: (nn.functional.huber_loss(out, y, reduction="sum") + out.sin().sum())  # noqa: E731
+    loss = lambda out: nn.functional.huber_loss(out, y, reduction="sum") + out.sin().sum()  # noqa: E731
     gy = grad(loss, W @ x)
     best = argmin(lambda Z: (Z @ x + gy).square().sum() / 2 + (Z - W).square().sum() / (2 * lr), W)
     rate = dgd_rate(lr, x)
@@ -364,10 +377,11 @@ def test_the_optimizer_solves_the_batch_problem_it_names(n, reduction, rand):
         optimizer.detach()
         u = -(x @ W.mT + b - y)
         if batch == "joint":
-            expected = argmin(lambda Z, u=u: w * (x @ Z.mT - u).square().sum() / 2
-                              + (Z - W).square().sum() / (2 * lr), W)
+            expected = argmin(
+                lambda Z, u=u: w * (x @ Z.mT - u).square().sum() / 2 + (Z - W).square().sum() / (2 * lr), W
+            )
         else:
-            one = torch.stack([dgd_step(W, x[i:i + 1], -u[i:i + 1], lr) - W for i in range(n)])
+            one = torch.stack([dgd_step(W, x[i : i + 1], -u[i : i + 1], lr) - W for i in range(n)])
             expected = W + w * one.sum(0)
         close(layer.weight.detach(), expected)
         close(layer.bias.detach(), b - lr * bias_grad)
@@ -446,8 +460,9 @@ def test_generalised_gradient_descent_contains_gd_dgd_and_windows(rand):
     squared = lambda W, x, u: (x @ W.mT - u).square().sum() / (2 * len(x))  # noqa: E731
     close(run(GeneralizedGD(layer.parameters(), lr, fit=squared), 4), dgd, 1e-8)
     ridge = lambda W, past: (W - past).square().sum() / (2 * lr)  # noqa: E731
-    close(run(GeneralizedGD([layer.weight], lr, fit="squared", retention=ridge), 1),
-          run(DGD([layer.weight], lr), 1), 1e-8)
+    close(
+        run(GeneralizedGD([layer.weight], lr, fit="squared", retention=ridge), 1), run(DGD([layer.weight], lr), 1), 1e-8
+    )
     one = run(GeneralizedGD(layer.parameters(), lr, window=2), 1)
     two = run(GeneralizedGD(layer.parameters(), lr, window=2), 2)
     with torch.no_grad():  # the second step leaves from the mean of two states at half the rate
@@ -459,6 +474,7 @@ def test_generalised_gradient_descent_contains_gd_dgd_and_windows(rand):
 
 
 # --- Newton-Schulz and Muon ---
+
 
 @eq(43, 44)
 def test_newton_schulz_is_gradient_descent_without_the_proximity_term(rand):
@@ -540,6 +556,7 @@ def test_convolutions_and_batches_of_equal_shapes_step_one_by_one(rand):
 
 # --- M3 ---
 
+
 @pytest.fixture
 def quadratic(rand):
     A = rand(6, 6)
@@ -569,8 +586,16 @@ def test_streaming_m3_equals_the_block_layout_of_algorithm_1(second, period, qua
 @eq(75)
 def test_what_is_printed_of_m3_ignores_its_factors(quadratic):
     run = lambda lr=0.05, alpha=0.5, **b: m3_reference(  # noqa: E731
-        torch.zeros(4, 6, dtype=F64), quadratic[0], 24, lr=lr, alpha=alpha, period=4, eps=0.0, printed=True,
-        betas=(b.get("b1", 0.9), b.get("b2", 0.5), b.get("b3", 0.9)))
+        torch.zeros(4, 6, dtype=F64),
+        quadratic[0],
+        24,
+        lr=lr,
+        alpha=alpha,
+        period=4,
+        eps=0.0,
+        printed=True,
+        betas=(b.get("b1", 0.9), b.get("b2", 0.5), b.get("b3", 0.9)),
+    )
     close(run(b1=1e-3), run(), 1e-9)  # Newton-Schulz is scale-free, sums do not decay
     close(run(b3=1e-3), run(), 1e-9)
     close(run(b2=0.125, lr=0.025), run(), 1e-9)  # beta_2 only rescales the step
@@ -593,8 +618,16 @@ def test_m3_steps_depend_on_the_gradients_scale_only_as_printed(quadratic):
 
 @eq(75)
 def test_limits_of_m3(quadratic):
-    identity = m3_reference(torch.zeros(4, 6, dtype=F64), quadratic[0], 12, lr=0.02, betas=(0.9, 0.99, 0.9), alpha=0.0,
-                            second="grad", orthogonal=lambda m: m)
+    identity = m3_reference(
+        torch.zeros(4, 6, dtype=F64),
+        quadratic[0],
+        12,
+        lr=0.02,
+        betas=(0.9, 0.99, 0.9),
+        alpha=0.0,
+        second="grad",
+        orthogonal=lambda m: m,
+    )
     W, M, V = torch.zeros(4, 6, dtype=F64), 0.0, 0.0
     for t in range(1, 13):  # NS = identity, alpha = 0: Adam without the correction of its first moment
         g = quadratic[0](W)
@@ -653,6 +686,7 @@ def test_a_frozen_matrix_keeps_its_own_clock(quadratic):
 
 
 # --- Adam and AdaGrad ---
+
 
 @eq(101, 102, 105)
 @pytest.mark.parametrize("correct", [True, False])
@@ -763,8 +797,11 @@ def test_adagrad_memory_is_full_matrix_adagrad(rand):
     H, b2 = 0.25 * gs.mT @ gs, 0.25
     close(torch.linalg.inv(H) @ (U @ torch.diag(values**0.5) @ U.mT) @ gs.sum(0), root @ gs.sum(0) / b2, 1e-9)
     diagonal = torch.diag(rand(6))[torch.arange(9) % 6]  # gradients along the axes: H is diagonal
-    close(follow(lambda p: AdaGradMemory(p, 0.1, ridge=1e-14), torch.zeros(6, dtype=F64), diagonal),
-          follow(lambda p: torch.optim.Adagrad(p, lr=0.1, eps=1e-30), torch.zeros(6, dtype=F64), diagonal), 1e-6)
+    close(
+        follow(lambda p: AdaGradMemory(p, 0.1, ridge=1e-14), torch.zeros(6, dtype=F64), diagonal),
+        follow(lambda p: torch.optim.Adagrad(p, lr=0.1, eps=1e-30), torch.zeros(6, dtype=F64), diagonal),
+        1e-6,
+    )
     with pytest.raises(NLBookError, match="at most max_size = 4"):
         follow(lambda p: AdaGradMemory(p, max_size=4), torch.zeros(6, dtype=F64), gs)
 

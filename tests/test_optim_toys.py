@@ -1,4 +1,5 @@
 """The claims under chapter 3's pictures: the bent valley, the two-task memory, the race on digits."""
+
 from __future__ import annotations
 
 import math
@@ -26,8 +27,10 @@ def test_the_valleys_gradient_is_autograds_and_its_minimum_is_zero():
 
 
 @eq(48, 53)
-@pytest.mark.parametrize(("rule", "variant"), [("bounded", "bounded"), ("clipped", "clipped"), ("implicit", "implicit"),
-                                               ("row", "corrected")])
+@pytest.mark.parametrize(
+    ("rule", "variant"),
+    [("bounded", "bounded"), ("clipped", "clipped"), ("implicit", "implicit"), ("row", "corrected")],
+)
 def test_the_fast_descent_is_the_optimizer(rule, variant):
     valley, lr, erase = Valley(5.0, 1.0, 2.0), 0.01, 1e-4
     fast = descend(valley, rule, lr=lr, erase=erase, length=40, path=True).path
@@ -57,7 +60,8 @@ def test_printed_delta_momentum_never_arrives_and_a_stable_one_usually_wins():
 @eq(53)
 def test_one_picture_and_its_neighbours():
     steps = lambda rule, lr, erase=None: float(  # noqa: E731
-        descend(Valley(5.0, 1.0, 2.0), rule, lr=lr, erase=erase, length=1000).steps)
+        descend(Valley(5.0, 1.0, 2.0), rule, lr=lr, erase=erase, length=1000).steps
+    )
     assert steps("clipped", 0.0178, 0.1) < 0.5 * steps("heavy ball", 0.0178) < 150
     assert steps("heavy ball", 0.0316) == math.inf and steps("clipped", 0.0316, 0.1) < 150
     with pytest.raises(NLBookError, match="rule: got 'nesterov'"):
@@ -72,8 +76,9 @@ def test_momentum_forgets_the_old_subspace_and_a_slow_one_later():
     assert (slow[:, 44] > 0.2).all() and (slow[:, 44] > 100 * fast[:, 44]).all()
     orthogonal, overlapping = two_tasks(overlap=0.0), two_tasks(overlap=0.3)
     assert float((orthogonal.bases[0].mT @ orthogonal.bases[1]).abs().max()) < 1e-12
-    torch.testing.assert_close(torch.linalg.svdvals(overlapping.bases[0].mT @ overlapping.bases[1]),
-                               torch.full((8,), 0.3, dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.linalg.svdvals(overlapping.bases[0].mT @ overlapping.bases[1]), torch.full((8,), 0.3, dtype=torch.float64)
+    )
 
 
 @eq(45, 75)
@@ -106,8 +111,10 @@ def test_a_race_is_fair_and_repeats_itself():
 def test_on_digits_m3_needs_the_scale_free_second_moment():
     """Five seeds at the rates that the full race picks; no claim about who wins among the others."""
     seeds = range(5)
-    loss = {name: torch.tensor([optim_race.run(name, lr, seed=s, steps=150)[1] for s in seeds])
-            for name, lr in (("AdamW", 3e-2), ("Muon", 1e-2), ("M3 update", 3e-3), ("M3 grad", 1e-5))}
+    loss = {
+        name: torch.tensor([optim_race.run(name, lr, seed=s, steps=150)[1] for s in seeds])
+        for name, lr in (("AdamW", 3e-2), ("Muon", 1e-2), ("M3 update", 3e-3), ("M3 grad", 1e-5))
+    }
     for name in ("AdamW", "Muon", "M3 update"):
         assert (loss[name] < 0.25).all()
     assert (loss["M3 grad"] > 2 * loss["M3 update"]).all()

@@ -1,4 +1,5 @@
 """The index of the paper: complete, renderable, in step with the code and the tests that it names."""
+
 from __future__ import annotations
 
 import ast
@@ -20,11 +21,14 @@ from nlbook.paper.equations import STATUS
 ROOT = Path(__file__).resolve().parents[1]
 # Every macro of the index. All were rendered once, without an error, by MathJax 3 (JupyterLab, GitHub) and by KaTeX in
 # strict mode; a macro that is not listed here has to pass both before it is added.
-MACROS = re.findall(r"\w+", """
+MACROS = re.findall(
+    r"\w+",
+    """
     Big Phi Rightarrow Theta Vert alpha approx arg begin beta big bmod cdot cdots delta dots ell end epsilon equiv eta
     exp frac gamma ge gt hat in lambda langle lbrace lceil le leftarrow lfloor lt mathbb mathbf mathcal mathrm max mid
     min nabla ne neq odot omega otimes overbrace partial phi prod psi qquad quad rangle rbrace rceil rfloor sigma sim
-    sin sqrt square subseteq sum text textstyle tfrac theta tilde times to top underbrace varepsilon vert zeta""")
+    sin sqrt square subseteq sum text textstyle tfrac theta tilde times to top underbrace varepsilon vert zeta""",
+)
 SPACES = {",", ";", "%", " ", "\\"}
 
 
@@ -49,7 +53,8 @@ def balanced(latex: str) -> bool:
         if begin or token in ("{", r"\left"):
             open_.append(begin or token)
         elif (end or token in ("}", r"\right")) and (
-                not open_ or open_.pop() != (end or {"}": "{", r"\right": r"\left"}[token])):
+            not open_ or open_.pop() != (end or {"}": "{", r"\right": r"\left"}[token])
+        ):
             return False
     return not open_
 
@@ -78,10 +83,19 @@ def test_prose_names_no_machine_and_no_source_of_its_own():
         assert text.isascii(), e.number
 
 
-@pytest.mark.parametrize(("latex", "good"), [
-    (r"\frac{a}{b}", True), (r"\frac{a}{b", False), (r"\lbrace a}", False), (r"\begin{cases}a\end{cases}", True),
-    (r"\begin{cases}a\end{array}", False), (r"\left(\frac{1}{2}\right)", True), (r"\left(a", False),
-    (r"{\right)}", False)])
+@pytest.mark.parametrize(
+    ("latex", "good"),
+    [
+        (r"\frac{a}{b}", True),
+        (r"\frac{a}{b", False),
+        (r"\lbrace a}", False),
+        (r"\begin{cases}a\end{cases}", True),
+        (r"\begin{cases}a\end{array}", False),
+        (r"\left(\frac{1}{2}\right)", True),
+        (r"\left(a", False),
+        (r"{\right)}", False),
+    ],
+)
 def test_the_balance_check_can_fail(latex, good):
     assert balanced(latex) is good
 
@@ -107,8 +121,10 @@ def test_definition_only_is_explained():
 def test_errata_are_complete_and_each_is_shown_by_a_test_that_exists():
     numbers = [n for e in paper.errata() for n in e.numbers]
     assert sorted(numbers) == [e.number for e in paper.equations() if e.status in ("slip", "text")]
-    marked = {f"tests/test_errata.py::{name}": numbers
-              for name, numbers in scan.marked_in((ROOT / "tests/test_errata.py").read_text()).items()}
+    marked = {
+        f"tests/test_errata.py::{name}": numbers
+        for name, numbers in scan.marked_in((ROOT / "tests/test_errata.py").read_text()).items()
+    }
     assert {e.test for e in paper.errata()} == set(marked)
     for e in paper.errata():
         assert e.printed and e.holds and len(e.why) > 20
@@ -201,10 +217,19 @@ def test_a_pipe_in_a_cell_breaks_neither_table_nor_maths():
 
 
 # ---- coverage --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("text", "numbers"), [
-    ("eq. 57", {57}), ("see Eq. 57-59.", {57, 58, 59}), ("eq. 5, 7-8 and 30", {5, 7, 8, 30}), ("eq. 94–95", {94, 95}),
-    ("eq. 122, equation 5, seq. 7", set()), ("(eq. 9; eq. 11)", {9, 11}), ("eq 4", set()),
-    ("eq.\n12", {12})])
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("eq. 57", {57}),
+        ("see Eq. 57-59.", {57, 58, 59}),
+        ("eq. 5, 7-8 and 30", {5, 7, 8, 30}),
+        ("eq. 94–95", {94, 95}),
+        ("eq. 122, equation 5, seq. 7", set()),
+        ("(eq. 9; eq. 11)", {9, 11}),
+        ("eq 4", set()),
+        ("eq.\n12", {12}),
+    ],
+)
 def test_mentions_are_read_as_they_are_spelled(text, numbers):
     assert scan.numbers_in(text) == numbers
 
@@ -227,7 +252,7 @@ def g():
 
 
 def test_marks_are_read_from_functions_classes_and_files():
-    source = '''
+    source = """
 import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.eq(1)]
 @pytest.mark.eq(2, *range(5, 7))
@@ -238,7 +263,7 @@ class TestB:
     def test_c(self): ...
 @pytest.mark.eq(11)
 def helper(): ...
-'''
+"""
     assert scan.marked_in(source) == {"test_a": {1, 2, 5, 6}, "TestB::test_c": {1, 9, 10}}
 
 

@@ -1,4 +1,5 @@
 """The project itself: its files agree with each other, imports stay light, and nothing of one machine is committed."""
+
 from __future__ import annotations
 
 import ast
@@ -139,17 +140,40 @@ def test_nlkernels_stands_without_nlbook_and_without_triton():
 
 # Arrows go one way: a room imports rooms of its own rank or below.
 RANKS = [
-    ("errors", "data", "progress", "paper"), ("tasks", "memory", "attention"), ("levels", "optim", "cms", "titans"),
-    ("hope",), ("train",), ("viz", "check"), ("notebooks", "bench", "doctor", "ledger", "site"),
-    ("course",), ("commands",), ("cli",),
+    ("errors", "data", "progress", "paper"),
+    ("tasks", "memory", "attention"),
+    ("levels", "optim", "cms", "titans"),
+    ("hope",),
+    ("train",),
+    ("viz", "check"),
+    ("notebooks", "bench", "doctor", "ledger", "site"),
+    ("course",),
+    ("commands",),
+    ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # Data makers stand at the bottom. These files of tasks/ are experiments: they run whole rooms and rank with training.
 EXPERIMENTS = {
-    "ablation", "capstone", "chunking", "continual_methods", "diagrams", "meta", "optim_race", "rates", "reading",
-    "stage", "text_lm",
-    "trials", "trials_continual", "trials_diagrams", "trials_optim", "formal_race", "identities",
-    "five", "parity", "selfwrite",
+    "ablation",
+    "capstone",
+    "chunking",
+    "continual_methods",
+    "diagrams",
+    "meta",
+    "optim_race",
+    "rates",
+    "reading",
+    "stage",
+    "text_lm",
+    "trials",
+    "trials_continual",
+    "trials_diagrams",
+    "trials_optim",
+    "formal_race",
+    "identities",
+    "five",
+    "parity",
+    "selfwrite",
     "hope_race",
 }
 

@@ -369,9 +369,11 @@ def test_a_build_that_fails_leaves_the_notebook_alone(tmp_path):
 
 def test_a_cell_that_varies_is_compared_by_its_words():
     """Tag "varies": what training came to may differ on another processor, the words around it may not."""
+
     def made(text: str, *tags: str) -> nbformat.NotebookNode:
-        cell = new_code_cell("f()", metadata={"tags": [*tags]},
-                             outputs=[new_output("stream", name="stdout", text=text)])
+        cell = new_code_cell(
+            "f()", metadata={"tags": [*tags]}, outputs=[new_output("stream", name="stdout", text=text)]
+        )
         return new_notebook(cells=[cell])
 
     assert sync.same_outputs(made("loss 0.1"), made("loss 0.3"), 0.02)

@@ -1,4 +1,5 @@
 """The static site: what it holds, what its own checks find, and what they must not let pass."""
+
 from __future__ import annotations
 
 import json
@@ -35,7 +36,11 @@ def formulas() -> set[tuple[str, bool]]:
         for cell in chapter.nb["cells"]:
             if cell["cell_type"] == "markdown":
                 texts.append("".join(cell["source"]))
-            texts += ["".join(o["data"]["text/markdown"]) for o in cell.get("outputs", []) if "text/markdown" in o.get("data", {})]
+            texts += [
+                "".join(o["data"]["text/markdown"])
+                for o in cell.get("outputs", [])
+                if "text/markdown" in o.get("data", {})
+            ]
     return {(d or i, bool(d)) for t in texts for d, i in MATHS.findall(CODE.sub("", t))}
 
 
@@ -57,19 +62,28 @@ def test_inline_text_escapes_what_is_no_formula():
     assert made.startswith("a &lt; b, <code>x &lt; y</code> and <math") and plain(made) == "a < b, x < y and"
 
 
-@pytest.mark.parametrize(("href", "here", "there"), [
-    ("01_a.ipynb", "00_b.ipynb", "01_a.html"), ("../01_a.ipynb#keys", "teaching/x.md", "../01_a.html#keys"),
-    ("plan.md", "teaching/x.md", "plan.html"), ("#keys", "00_b.ipynb", "#keys"), ("99_none.ipynb", "00_b.ipynb", None),
-    ("../README.md", "00_b.ipynb", None), ("https://arxiv.org", "00_b.ipynb", "https://arxiv.org"),
-    ("images/a.png", "00_b.ipynb", "images/a.png"),
-])
+@pytest.mark.parametrize(
+    ("href", "here", "there"),
+    [
+        ("01_a.ipynb", "00_b.ipynb", "01_a.html"),
+        ("../01_a.ipynb#keys", "teaching/x.md", "../01_a.html#keys"),
+        ("plan.md", "teaching/x.md", "plan.html"),
+        ("#keys", "00_b.ipynb", "#keys"),
+        ("99_none.ipynb", "00_b.ipynb", None),
+        ("../README.md", "00_b.ipynb", None),
+        ("https://arxiv.org", "00_b.ipynb", "https://arxiv.org"),
+        ("images/a.png", "00_b.ipynb", "images/a.png"),
+    ],
+)
 def test_links_between_notebooks_become_links_between_pages(href: str, here: str, there: str | None):
     assert page_of(href, here, PAGES, {"images/a.png"}) == there
 
 
 def test_a_link_to_no_page_leaves_its_words():
-    made = Writer(lambda href: page_of(href, "00_b.ipynb", PAGES, set())).render("See [chapter 99](99_none.ipynb) and [01](01_a.ipynb).")
-    assert "See chapter 99 and <a href=\"01_a.html\">01</a>." in made
+    made = Writer(lambda href: page_of(href, "00_b.ipynb", PAGES, set())).render(
+        "See [chapter 99](99_none.ipynb) and [01](01_a.ipynb)."
+    )
+    assert 'See chapter 99 and <a href="01_a.html">01</a>.' in made
 
 
 def test_headings_have_anchors_of_their_own():
@@ -95,7 +109,9 @@ def code(source: str, *outputs, tags: tuple[str, ...] = ()):
 def test_an_exercise_is_marked_and_its_hints_stay_folded():
     made = rendered(code("def f(x):\n    raise NotImplementedError", tags=("exercise",)))
     assert 'class="yours"' in made and "NotImplementedError" in made
-    shown = box('<div role="group" aria-label="Exercise 01-x" style="color:red"><details><summary>Hint 1</summary></details></div>')
+    shown = box(
+        '<div role="group" aria-label="Exercise 01-x" style="color:red"><details><summary>Hint 1</summary></details></div>'
+    )
     assert 'class="box exercise"' in shown and "style=" not in shown and "<details><summary>Hint 1" in shown
 
 
@@ -210,12 +226,21 @@ SPOILT = {  # what is done to the page of chapter 00 -> what the check says
     "no alt": (lambda t: re.sub(r' alt="[^"]*"', "", t, count=1), "alternative text"),
     "size": (lambda t: re.sub(r'(<img [^>]*) width="\d+"', r"\1", t, count=1), "no width"),
     "two titles": (lambda t: t.replace("<h2 ", "<h1 ", 1).replace("</h2>", "</h1>", 1), "2 headings of level 1"),
-    "skipped level": (lambda t: re.sub(r"<h2 (.*?)</h2>", r"<h4 \1</h4>", t, count=1, flags=re.S), "after a heading of level 1"),
+    "skipped level": (
+        lambda t: re.sub(r"<h2 (.*?)</h2>", r"<h4 \1</h4>", t, count=1, flags=re.S),
+        "after a heading of level 1",
+    ),
     "link": (lambda t: t.replace('href="equations.html"', 'href="equation.html"', 1), "leads to no file"),
     "fragment": (lambda t: t.replace('href="#main"', 'href="#main"></a><a href="#nowhere">x', 1), "no such place"),
     "absolute": (lambda t: t.replace('href="glossary.html"', 'href="/glossary.html"', 1), "not relative"),
-    "outside": (lambda t: t.replace("</head>", '<script src="https://cdn.example.org/a.js"></script></head>'), "asks for"),
-    "font": (lambda t: t.replace("</head>", '<link rel="stylesheet" href="//fonts.example.org/a.css"></head>'), "asks for"),
+    "outside": (
+        lambda t: t.replace("</head>", '<script src="https://cdn.example.org/a.js"></script></head>'),
+        "asks for",
+    ),
+    "font": (
+        lambda t: t.replace("</head>", '<link rel="stylesheet" href="//fonts.example.org/a.css"></head>'),
+        "asks for",
+    ),
     "label": (lambda t: re.sub(r"(<button[^>]*)>Chapters<", r"\1><", t), "has no label"),
     "field": (lambda t: t.replace("</main>", '<input type="text"></main>'), "has no label"),
     "language": (lambda t: t.replace('<html lang="en">', "<html>"), "names no language"),
@@ -226,7 +251,10 @@ SPOILT = {  # what is done to the page of chapter 00 -> what the check says
     "unclosed": (lambda t: t.replace("</main>", "<div></main>"), "not closed"),
     "order": (lambda t: t.replace("</main>", '<a href="#top" tabindex="3">up</a></main>'), "tabindex"),
     "reference": (lambda t: t.replace('aria-controls="chapters"', 'aria-controls="chapter"'), "no such id"),
-    "table": (lambda t: t.replace("</main>", "<table><tbody><tr><td>1</td></tr></tbody></table></main>"), "without <th>"),
+    "table": (
+        lambda t: t.replace("</main>", "<table><tbody><tr><td>1</td></tr></tbody></table></main>"),
+        "without <th>",
+    ),
 }
 
 
@@ -239,8 +267,14 @@ def test_the_check_finds_what_is_wrong(small: Path, tmp_path: Path, spoil: str):
     assert after != before, "the change did nothing"
     pages = {p.relative_to(small).as_posix(): check.parse(p.read_text()) for p in small.glob("*.html")}
     pages[name] = d = check.parse(after)
-    found = [*check.links(name, d, small, pages), *check.images(name, d), *check.headings(name, d),
-             *check.controls(name, d), *check.landmarks(name, d), *check.form(name, d)]
+    found = [
+        *check.links(name, d, small, pages),
+        *check.images(name, d),
+        *check.headings(name, d),
+        *check.controls(name, d),
+        *check.landmarks(name, d),
+        *check.form(name, d),
+    ]
     assert any(said in p.what for p in found), [str(p) for p in found]
 
 
@@ -261,6 +295,7 @@ def test_contrast_is_computed_from_the_sheet():
 
 def test_the_command_says_what_is_wrong_with_a_site(small: Path, tmp_path: Path):
     from nlbook.commands.build import command
+
     copy = shutil.copytree(small, tmp_path / "copy")
     run = CliRunner().invoke(command, ["--check", "--out", str(copy)])
     assert run.exit_code == 0 and "0 findings" in run.output
@@ -271,6 +306,7 @@ def test_the_command_says_what_is_wrong_with_a_site(small: Path, tmp_path: Path)
 
 def test_a_formula_and_a_spread_are_not_torn_apart():
     from nlbook.site.text import Writer
+
     made = Writer(lambda href: href).render("So $w=0.04$. It is 0.84 ± 0.15, `a ± b`; $x$ and $y$: both.")
     assert re.findall(r'<span class="keep"><math.*?</math>([^<]*)</span>', made, re.S) == [".", ":"]
     assert "0.84\u00a0±\u00a00.15" in made and "a ± b" in made

@@ -1,4 +1,5 @@
 """The slides: what is on them, what is for the speaker only, and that nothing runs over the edge of any of them."""
+
 from __future__ import annotations
 
 import re
@@ -21,9 +22,16 @@ SHOTS = ROOT / "build" / "shots"
 
 def test_sentences_are_cut_where_they_end_and_nowhere_else():
     assert sentences("It holds for $a. B$ too. See Eq. 5 there. Done.") == [
-        "It holds for $a. B$ too.", "See Eq. 5 there.", "Done."]
+        "It holds for $a. B$ too.",
+        "See Eq. 5 there.",
+        "Done.",
+    ]
     assert sentences("A rule. $x$ starts one. `a. B` too, 0.81. The end") == [
-        "A rule.", "$x$ starts one.", "`a. B` too, 0.81.", "The end"]
+        "A rule.",
+        "$x$ starts one.",
+        "`a. B` too, 0.81.",
+        "The end",
+    ]
 
 
 def test_a_paragraph_is_shortened_and_formulas_lists_and_tables_are_not():
@@ -44,6 +52,7 @@ def test_a_long_table_goes_on_on_the_next_slide_and_loses_no_row():
     def table(n: int) -> str:
         rows = "".join(f"<tr><td>r{i};</td></tr>" for i in range(n))
         return f"<p>x</p><table><thead><tr><th>h</th></tr></thead><tbody>{rows}</tbody></table>"
+
     assert in_pieces(table(15)) == [table(15)] and in_pieces("no table") == ["no table"]
     made = in_pieces(table(31))
     assert [m.count("<td>") for m in made] == [10, 10, 11] and all("<th>h</th>" in m for m in made)
@@ -97,6 +106,7 @@ def test_a_deck_asks_for_nothing_outside_itself(decks: list[Path]):
 
 def test_an_unknown_chapter_is_named():
     from nlbook.commands.slides import command
+
     run = CliRunner().invoke(command, ["77"])
     assert run.exit_code == 2 and "no chapter '77'" in run.output
 
@@ -140,8 +150,10 @@ def test_digits_switch_the_picture_and_keys_turn_the_page(decks: list[Path], pro
     (path,) = [d for d in decks if d.name.startswith("01_")]
     p.goto(path.as_uri())
     p.wait_for_function("window.Reveal && Reveal.isReady()")
-    at = p.evaluate("(() => { const s = document.querySelector('.frames').closest('section'), i = Reveal.getIndices(s);"
-                    " Reveal.slide(i.h, i.v); return [i.h, i.v]; })()")
+    at = p.evaluate(
+        "(() => { const s = document.querySelector('.frames').closest('section'), i = Reveal.getIndices(s);"
+        " Reveal.slide(i.h, i.v); return [i.h, i.v]; })()"
+    )
     shown = ".present .frames img:not([hidden])"
     before = p.locator(shown).get_attribute("alt")
     p.keyboard.press("4")
@@ -170,8 +182,10 @@ def test_the_speakers_window_follows_the_slides(decks: list[Path], projector: br
     speaker = opened.value
     notes = speaker.locator(".speaker-controls-notes .value")
     notes.get_by_text("After it one can").wait_for()
-    at = p.evaluate("(() => { const s = [...document.querySelectorAll('section.predict')][0], i = Reveal.getIndices(s);"
-                    " Reveal.slide(i.h, i.v); return s.querySelector('aside.notes').textContent.slice(0, 60); })()")
+    at = p.evaluate(
+        "(() => { const s = [...document.querySelectorAll('section.predict')][0], i = Reveal.getIndices(s);"
+        " Reveal.slide(i.h, i.v); return s.querySelector('aside.notes').textContent.slice(0, 60); })()"
+    )
     assert "choose before anybody speaks" in at
     notes.get_by_text("choose before anybody speaks").wait_for()
     speaker.close()

@@ -1,4 +1,5 @@
 """Tasks for language models: the known optimum against enumeration, formal languages against membership, controls."""
+
 from __future__ import annotations
 
 import itertools
@@ -23,6 +24,7 @@ from nlbook.tasks.sequences import Sequences
 # ---------------------------------------------------------------- the language of known entropy
 def brute_force(values: int, noise: float, hazard: float, seen: list[int]) -> list[float]:
     """Nats for each value of ONE fast key, by summing over every possible history of its fact."""
+
     def joint(observed: list[int]) -> float:
         total = 0.0
         for path in itertools.product(range(values), repeat=len(observed)):
@@ -33,6 +35,7 @@ def brute_force(values: int, noise: float, hazard: float, seen: list[int]) -> li
                 p *= (1 - noise) * (x == fact) + noise / values
             total += p
         return total
+
     probs = [1.0] + [joint(seen[: n + 1]) for n in range(len(seen))]
     return [-math.log(b / a) for a, b in itertools.pairwise(probs)]
 
@@ -78,7 +81,7 @@ def test_nobody_beats_the_optimum_and_knowing_less_costs_more():
     data = language.sample(300, 48, seed=2)
     value = data.tokens[:, 1::2] - language.keys
     uniform = torch.full((300, 96, language.vocabulary), -1e9)
-    uniform[..., language.keys:] = 0
+    uniform[..., language.keys :] = 0
     excess = data.excess(uniform)
     assert excess["all"] > 0.5 and excess["static"] == pytest.approx(
         math.log(12) - float(data.optimum[data.kind == 0].mean()), abs=1e-5
@@ -91,7 +94,7 @@ def test_nobody_beats_the_optimum_and_knowing_less_costs_more():
         k = data.tokens[:, 2 * t]
         drift = language.hazard * (k >= 14).double()[:, None]
         prior = (1 - drift) * belief[row, k] + drift / 12
-        ideal[:, 2 * t, language.keys:] = (0.95 * prior + 0.05 / 12).log().float()
+        ideal[:, 2 * t, language.keys :] = (0.95 * prior + 0.05 / 12).log().float()
         belief[row, k], _ = language.update(belief[row, k], value[:, t], k >= 14)
     assert abs(data.excess(ideal)["all"]) < 1e-5 and data.accuracy(ideal) > data.accuracy(uniform) + 0.3
     torch.testing.assert_close(data.loss(ideal).double(), data.optimum.sum() / data.graded.sum(), rtol=0, atol=1e-5)
@@ -177,7 +180,7 @@ def test_drawn_words_are_words(name, seed, high):
         word = tokens[1 : int(mask.sum())].tolist()
         assert tokens[0] == END and all(0 < s < VOCABULARY for s in word)
         assert member(name, tuple(word)) or name == "parity"
-        assert all(bool(allowed[i, s]) for i, s in enumerate(word))                      # each symbol was allowed
+        assert all(bool(allowed[i, s]) for i, s in enumerate(word))  # each symbol was allowed
         assert bool(allowed[len(word), END]) == member(name, tuple(word))
         assert not allowed[~mask].any()
 
@@ -246,10 +249,10 @@ def test_the_needle_is_in_the_hay(needles, decoys, depth):
             marked = [i for i, t in enumerate(text) if t == task.mark]
             assert ask == task.ask and len(marked) == needles
             found = [text[i + 2] for i in marked if text[i + 1] == key]
-            assert found == [value]                                                       # told once, with a mark
+            assert found == [value]  # told once, with a mark
             assert sum(t >= task.hay for t in text) == 3 * needles + 2 * decoys
             keys = [t for t in text if task.hay <= t < task.hay + task.keys]
-            assert len(set(keys)) == len(keys) == needles + decoys                       # keys differ
+            assert len(set(keys)) == len(keys) == needles + decoys  # keys differ
             if depth is not None and length == 60:
                 at = next(i for i in marked if text[i + 1] == key)
                 room = 60 - 3 - 2 * (needles + decoys)

@@ -1,4 +1,5 @@
 """Tokens on disk, and the text of the reader's own Python: small local data, no download."""
+
 from __future__ import annotations
 
 import json
@@ -55,13 +56,20 @@ def test_documents_come_one_by_one(tmp_path):
         for i in range(50):
             alive.append(len(list((tmp_path / "s").glob("*.bin"))))
             yield [i % 9] * 10
+
     store(tmp_path / "s", documents(), shard_tokens=44)
     assert alive[0] == 0 and alive[-1] == 12  # shards appear while documents still come
 
 
-@pytest.mark.parametrize(("documents", "said"), [
-    ([[1, 10]], "got ids in 1 .. 10 in document 0, expected 0 .. 9"), ([[1], [DOC]], "the document token 9 inside"),
-    ([], "got none, expected at least one"), ([[-1]], "got ids in -1")])
+@pytest.mark.parametrize(
+    ("documents", "said"),
+    [
+        ([[1, 10]], "got ids in 1 .. 10 in document 0, expected 0 .. 9"),
+        ([[1], [DOC]], "the document token 9 inside"),
+        ([], "got none, expected at least one"),
+        ([[-1]], "got ids in -1"),
+    ],
+)
 def test_bad_documents_are_refused_and_leave_no_card(tmp_path, documents, said):
     with pytest.raises(NLBookError, match=said):
         store(tmp_path / "s", documents)
@@ -130,7 +138,7 @@ def test_a_stream_reads_every_prediction_once_and_begins_again(tmp_path):
     text = tokens[:].tolist()
     for reader, start in enumerate((0, 23)):
         seen = [t for step in range(5) for t in at(step).tokens[reader, 1:].tolist()]
-        assert seen == text[start + 1:start + 21]
+        assert seen == text[start + 1 : start + 21]
     assert torch.equal(at(5).tokens, at(0).tokens)
     with pytest.raises(NLBookError, match="batch, length"):
         shards.stream(tokens, batch=30, length=5)
@@ -139,15 +147,20 @@ def test_a_stream_reads_every_prediction_once_and_begins_again(tmp_path):
 def test_an_evaluation_grades_each_token_at_most_once(tmp_path):
     tokens = store(tmp_path, [list(range(9)) * 5])
     rows = [r for w in shards.in_order(tokens, length=6, batch=4) for r in w.tokens.tolist()]
-    assert [t for r in rows for t in r[1:]] == tokens[:].tolist()[1:1 + 5 * len(rows)] and len(rows) == 9
+    assert [t for r in rows for t in r[1:]] == tokens[:].tolist()[1 : 1 + 5 * len(rows)] and len(rows) == 9
     few = [r for w in shards.in_order(tokens, length=6, most=3) for r in w.tokens.tolist()]
     assert few == [rows[0], rows[3], rows[6]]
 
 
-@pytest.mark.parametrize(("call", "said"), [
-    (lambda t: shards.windows(t, batch=0, length=2, seed=0), "batch: got 0"),
-    (lambda t: shards.windows(t, batch=1, length=99, seed=0), "length: got 99, expected an int in 2 .. 3"),
-    (lambda t: list(shards.in_order(t, length=2, most=0)), "most: got 0"), (lambda t: t[::2], "slice: got step 2")])
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda t: shards.windows(t, batch=0, length=2, seed=0), "batch: got 0"),
+        (lambda t: shards.windows(t, batch=1, length=99, seed=0), "length: got 99, expected an int in 2 .. 3"),
+        (lambda t: list(shards.in_order(t, length=2, most=0)), "most: got 0"),
+        (lambda t: t[::2], "slice: got step 2"),
+    ],
+)
 def test_bad_requests_are_refused(tmp_path, call, said):
     with pytest.raises(NLBookError, match=said):
         call(store(tmp_path, [[1, 2]]))
@@ -285,6 +298,7 @@ def test_bits_are_per_byte_and_the_document_token_is_free():
 def test_a_run_that_diverges_counts_as_a_guess(monkeypatch):
     def stops(*args, **kw):
         raise TrainingStopped("the loss is nan")
+
     monkeypatch.setattr(text_lm, "train", stops)
     r = text_lm.run(method="gated delta", lr=1.0, seed=0, **SHORT, **SIZE)
     assert all(abs(r[k] - math.log2(257)) < 1e-12 for k in r if k.startswith("bits")) and r["parameters"] > 0

@@ -1,4 +1,5 @@
 """The two toys of chapter 08: the stability border against the period, and two tasks and a clock."""
+
 from __future__ import annotations
 
 import pytest
@@ -63,11 +64,16 @@ def test_curves_start_and_end_where_the_numbers_say() -> None:
     assert two_tasks((1,), long=8, short=0, reset=False, seeds=2).a_reset == two_tasks((1,), long=8, short=0, seeds=2).a
 
 
-@pytest.mark.parametrize(("make", "match"), [
-    (lambda: stability_border(0), "period"), (lambda: period_run(2, -1.0), "step"),
-    (lambda: two_tasks(keep=0.0), "keep"),
-    (lambda: two_tasks((1, 2), (0.1,)), "steps"), (lambda: two_tasks(long=0), "long"),
-])
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: stability_border(0), "period"),
+        (lambda: period_run(2, -1.0), "step"),
+        (lambda: two_tasks(keep=0.0), "keep"),
+        (lambda: two_tasks((1, 2), (0.1,)), "steps"),
+        (lambda: two_tasks(long=0), "long"),
+    ],
+)
 def test_errors(make, match: str) -> None:
     with pytest.raises(NLBookError, match=match):
         make()

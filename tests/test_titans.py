@@ -1,6 +1,7 @@
 """Titans and self-modifying Titans: definition == parallel form, streams, causality, outer gradients, the traps of the
 paper.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -127,16 +128,29 @@ def test_shared_values_are_an_option(box):
 
     With the shared key (eq. 80 prints the memory's own output); gates excepted, whose values are scalars.
     """
-    layer = selfmod(self_values=False, read="after", adaptive_q=True, chunk=1, other_chunk=1, factor=None, decay=False,
-                    conv=0, activation="none", normalise_v=False)
+    layer = selfmod(
+        self_values=False,
+        read="after",
+        adaptive_q=True,
+        chunk=1,
+        other_chunk=1,
+        factor=None,
+        decay=False,
+        conv=0,
+        activation="none",
+        normalise_v=False,
+    )
     x = rand(1, 1, 4)
     y, s = layer(x)
-    S = {b: {n: w[0, j].detach().requires_grad_() for n, w in layer.initial_weights(g).items()}
-         for g, group in layer.groups.items() for j, b in enumerate(group.boxes)}
-    k, v, q = (read(S[b], x[0], True) for b in "kvq")                       # eq. 79
+    S = {
+        b: {n: w[0, j].detach().requires_grad_() for n, w in layer.initial_weights(g).items()}
+        for g, group in layer.groups.items()
+        for j, b in enumerate(group.boxes)
+    }
+    k, v, q = (read(S[b], x[0], True) for b in "kvq")  # eq. 79
     k, q = unit(k).detach(), unit(q).detach()
     eta = layer.eta_max * torch.sigmoid(read(S["eta"], x[0], False) + layer.b_eta)
-    loss = 0.5 * (read(S[box], k, True) - v.detach()).square().sum()        # eq. 80, 81
+    loss = 0.5 * (read(S[box], k, True) - v.detach()).square().sum()  # eq. 80, 81
     slope = torch.autograd.grad(loss, list(S[box].values()))
     new = {n: w - eta * g for (n, w), g in zip(S[box].items(), slope)}
     name, j = {"mem": ("mem", 0), "k": ("proj", 1), "v": ("proj", 2), "q": ("proj", 0)}[box]
@@ -168,7 +182,7 @@ def test_the_neural_memory_is_its_definition(options):
 def test_decays_made_in_one_go_are_those_of_each_run(options, monkeypatch):
     layer, x = stirred(NeuralMemory(4, chunk=4, horizon=20, **options)), rand(2, 23, 4)
     got = {}
-    for most in (16, 2, 1):                                                 # 1: every run makes its own
+    for most in (16, 2, 1):  # 1: every run makes its own
         monkeypatch.setattr("nlbook.titans.memory.TOGETHER", most)
         y, _ = layer(x[:, 3:], layer(x[:, :3], impl="chunked")[1], impl="chunked")
         got[most] = [y, *gradients(y, layer, rand(*y.shape, seed=3)).values()]
@@ -179,14 +193,26 @@ def test_decays_made_in_one_go_are_those_of_each_run(options, monkeypatch):
 
 LINEAR_SELF = {"memory": "linear", "conv": 0, "activation": "none", "chunk": 4, "other_chunk": 4}
 OPERATORS = {
-    "linear_memory": [NeuralMemory, {"memory": "linear", "momentum": False}, {"factor": ["raw", None],
-                      "objective": ["l2", "dot"], "read": ["start", "before", "after"]}],
-    "mlp_memory": [NeuralMemory, {"memory": "mlp", "momentum": False, "heads": 2}, {"factor": ["raw", None],
-                   "objective": ["l2", "dot"], "read": ["start", "before", "after"]}],
-    "titans_memory": [NeuralMemory, {"memory": "linear"}, {"decay": [True, False],
-                      "read": ["start", "before", "after"]}],
-    "selfref_memory": [SelfModifyingTitans, LINEAR_SELF, {"objective": ["l2", "dot"], "normalise_v": [True, False],
-                       "heads": [1, 2]}],
+    "linear_memory": [
+        NeuralMemory,
+        {"memory": "linear", "momentum": False},
+        {"factor": ["raw", None], "objective": ["l2", "dot"], "read": ["start", "before", "after"]},
+    ],
+    "mlp_memory": [
+        NeuralMemory,
+        {"memory": "mlp", "momentum": False, "heads": 2},
+        {"factor": ["raw", None], "objective": ["l2", "dot"], "read": ["start", "before", "after"]},
+    ],
+    "titans_memory": [
+        NeuralMemory,
+        {"memory": "linear"},
+        {"decay": [True, False], "read": ["start", "before", "after"]},
+    ],
+    "selfref_memory": [
+        SelfModifyingTitans,
+        LINEAR_SELF,
+        {"objective": ["l2", "dot"], "normalise_v": [True, False], "heads": [1, 2]},
+    ],
 }
 
 
@@ -200,16 +226,36 @@ def test_an_operator_of_nlkernels_is_the_layer(name):
         assert layer.operator == name
         agree(layer, 11, 6, impl="operator")
         x = rand(2, 11, 4)
-        assert torch.equal(layer(x)[0], layer(x, impl="operator")[0])      # "auto" takes it
+        assert torch.equal(layer(x)[0], layer(x, impl="operator")[0])  # "auto" takes it
 
 
-@pytest.mark.parametrize("layer", [
-    NeuralMemory(4), NeuralMemory(4, memory="linear", rate="implicit"), NeuralMemory(4, memory="linear", factor="raw"),
-    NeuralMemory(4, momentum=False, retention="initial"), NeuralMemory(4, momentum=False, factor="first"),
-    *(SelfModifyingTitans(4, **(LINEAR_SELF | o)) for o in (
-        {"conv": 4}, {"other_chunk": 2}, {"decay": False}, {"read": "after"}, {"memory": "mlp"}, {"momentum": True},
-        {"self_values": False}, {"adaptive": ("mem",)}, {"adaptive_q": True}, {"other_rate": 0.5}, {"factor": None}))],
-    ids=repr)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        NeuralMemory(4),
+        NeuralMemory(4, memory="linear", rate="implicit"),
+        NeuralMemory(4, memory="linear", factor="raw"),
+        NeuralMemory(4, momentum=False, retention="initial"),
+        NeuralMemory(4, momentum=False, factor="first"),
+        *(
+            SelfModifyingTitans(4, **(LINEAR_SELF | o))
+            for o in (
+                {"conv": 4},
+                {"other_chunk": 2},
+                {"decay": False},
+                {"read": "after"},
+                {"memory": "mlp"},
+                {"momentum": True},
+                {"self_values": False},
+                {"adaptive": ("mem",)},
+                {"adaptive_q": True},
+                {"other_rate": 0.5},
+                {"factor": None},
+            )
+        ),
+    ],
+    ids=repr,
+)
 def test_other_rules_have_no_operator(layer):
     assert layer.operator is None
     x = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
@@ -273,6 +319,7 @@ def test_gradcheck_through_the_writes(options):
 
     def run(x, *values):
         return torch.func.functional_call(layer, dict(zip(names, values)), (x,))[0]
+
     values = [p.detach().clone().requires_grad_() for p in layer.parameters()]
     assert torch.autograd.gradcheck(run, (rand(1, 6, 2).requires_grad_(), *values), atol=1e-7)
 
@@ -295,6 +342,7 @@ def test_gradcheck_of_one_piece():
     def run(W, a, e, log_keep, eta, log_mu, init, S, rows):
         piece = Piece(W, a, e, Decays(log_keep, eta, log_mu), "unit", init=init, momentum=S)
         return (*piece.end(), piece.read(rows, "before"), piece.read(rows, "after"))
+
     assert torch.autograd.gradcheck(run, [a.requires_grad_() for a in args], atol=1e-7)
 
 
@@ -358,6 +406,7 @@ def test_a_detached_value_would_never_train_m_v():
     def after(value: Tensor) -> Tensor:
         io = layer_io(S, k, value, "l2", True)
         return read({n: token_write(S[n], *io[n], 1 - 0 * one, one, "raw")[0] for n in S}, q, True)
+
     value = read(S, read(M_v, x, True), True)
     torch.testing.assert_close(after(value), after(value.detach()))
     (g,) = torch.autograd.grad(after(value).sum(), M_v["W1"])
@@ -383,8 +432,7 @@ def test_checkpointing_changes_nothing_and_first_order_only_the_gradient():
 
 @pytest.mark.eq(88, 92, 93)
 def test_reductions_of_one_linear_memory():
-    """Given values and one token a chunk: linear attention, the gated delta rule twice, and Hope's rule (recall v/2).
-    """
+    """Given values and one token a chunk: linear attention, the gated delta rule twice, and Hope's rule (recall v/2)."""
     d, C = 4, 40
     k, v = unit(rand(C, d)), rand(C, d, seed=2)
     log_keep, eta = -0.1 * rand(C, seed=3).abs(), 0.5 * rand(C, seed=4).sigmoid()
@@ -395,6 +443,7 @@ def test_reductions_of_one_linear_memory():
             a, e = layer_io({"W": W}, keys[t : t + 1], values[t : t + 1], objective, False)["W"]
             W, _ = token_write(W, a, e, keep[t].exp().reshape(1, 1), rates[t].reshape(1, 1), factor)
         return W
+
     torch.testing.assert_close(run("dot", None, 0 * log_keep), (eta[:, None] * v).mT @ k)  # linear attention
     M = torch.zeros(d, d, dtype=torch.float64)
     for t in range(C):  # gated delta rule
@@ -403,7 +452,7 @@ def test_reductions_of_one_linear_memory():
     torch.testing.assert_close(run("l2", None), M)
     again = torch.zeros(400, dtype=torch.float64)
     W = run("l2", "raw", again, k[:1].expand(400, d), v[:1].expand(400, d), again + 0.4)
-    torch.testing.assert_close(W @ k[0], v[0] / 2)                                                       # erased twice
+    torch.testing.assert_close(W @ k[0], v[0] / 2)  # erased twice
     W = run("dot", "raw", again, k[:1].expand(400, d), v[:1].expand(400, d), again + 0.4)
     torch.testing.assert_close(W @ k[0], v[0])  # eq. 92 with its sign mended
 
@@ -454,8 +503,7 @@ def test_forgetting_almost_everything_is_finite():
 
 @pytest.mark.eq(83, 85, 93)
 def test_a_linear_memory_with_self_made_values_stays_zero():
-    """Its update multiplies the state: zero stays zero, rank cannot grow. The residual MLP memory does write from zero.
-    """
+    """Its update multiplies the state: zero stays zero, rank cannot grow. The residual MLP memory does write from zero."""
     for kind, zero in (("linear", True), ("mlp", False)):
         layer = SelfModifyingTitans(4, memory=kind, chunk=1, other_chunk=1).double()
         with torch.no_grad():
@@ -492,8 +540,7 @@ def test_keys_and_values_differ_at_the_start_and_gates_start_where_they_should()
 
 @pytest.mark.eq(80, 89)
 def test_a_gate_memory_has_no_residual():
-    """Eq. 89 with one output would broadcast over the features; here the answer is one number a token, also for dim 1.
-    """
+    """Eq. 89 with one output would broadcast over the features; here the answer is one number a token, also for dim 1."""
     S = {"W1": rand(1, 5), "W2": rand(5, 4)}
     x = rand(7, 4)
     assert read(S, x, False).shape == (7, 1) and read(S, x, True).shape == (7, 4)  # the trap, spelled out
@@ -521,6 +568,7 @@ def test_normalised_values_keep_the_inner_loop_bounded_without_any_outer_trainin
     """x of length sqrt(d), no outer training: with |v| free self-made values feed back on themselves; at length 1 they
     cannot.
     """
+
     def largest(normalise: bool, seed: int, length: int = 256) -> float:
         layer = SelfModifyingTitans(
             16,
@@ -648,6 +696,7 @@ def test_bad_input_is_named():
 
 def test_how_much_one_write_counts():
     """The lever of a deep memory's write is |silu(W2 k)|^2: mem_gain raises it, and with it what one write recalls."""
+
     def recalled(gain: float) -> float:
         layer = SelfModifyingTitans(32, mem_gain=gain).double()
         S = {n: w[0, 0].detach() for n, w in layer.initial_weights("mem").items()}
@@ -655,5 +704,6 @@ def test_how_much_one_write_counts():
         io = layer_io(S, k, v, "l2", True)
         new = {n: token_write(S[n], *io[n], one, 0.5 * one, "raw")[0] for n in S}
         return float((read(new, k, True) - read(S, k, True)) @ (v - k).mT) / float((v - k).square().sum())
+
     small, large = recalled(1.0), recalled(2.5)
     assert small < 0.2 < 0.4 < large

@@ -1,4 +1,5 @@
 """The training loop: the same run after a kill, a bar, clipping, an end with a reason."""
+
 from __future__ import annotations
 
 import math
@@ -65,19 +66,21 @@ def test_a_run_goes_on_bit_for_bit(make, tmp_path):
         if step == 5:
             raise Killed
         return data(step)
+
     with pytest.raises(Killed):
         train(parts, dying, 9, folder=tmp_path / "b", save_every=2, lr=1e-2)
-    again = make()                                                           # a new process: nothing but the folder
+    again = make()  # a new process: nothing but the folder
     got = train(again, data, 9, folder=tmp_path / "b", save_every=2, lr=1e-2)
     assert got.loss == want.loss and got.norm == want.norm and same(again, whole)
-    assert train(make(), data, 9, folder=tmp_path / "b").loss == want.loss   # finished: nothing more to do
-    assert [p.name for p in (tmp_path / "b").iterdir()] == [CHECKPOINT]      # no half-written file left
+    assert train(make(), data, 9, folder=tmp_path / "b").loss == want.loss  # finished: nothing more to do
+    assert [p.name for p in (tmp_path / "b").iterdir()] == [CHECKPOINT]  # no half-written file left
 
 
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """The real thing: SIGKILL in the middle of training, then the same command again."""
     script = tmp_path / "run.py"
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import sys, torch
         from nlbook.train import train
         torch.set_num_threads(1)
@@ -92,11 +95,13 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
             return torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
         h = train(model, data, 60, folder=sys.argv[1], save_every=7)
         print(repr(h.loss), model.weight.tolist())
-    """))
+    """)
+    )
     env = {**os.environ, "NLBOOK_QUIET": "1"}
 
     def command(folder: str, *more: str) -> list[str]:
         return [sys.executable, str(script), str(tmp_path / folder), *more]
+
     child = subprocess.Popen(command("b", "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     assert child.stdout is not None and child.stdout.readline() == b"ready\n"
     child.send_signal(signal.SIGKILL)
@@ -140,17 +145,18 @@ def test_a_number_that_is_not_finite_stops_training(what, tmp_path):
             y = self(x).square().mean()
             if bad and what == "loss":
                 return y * math.nan
-            return y + (torch.sqrt(0 * self.weight.sum()) if bad else 0)     # finite value, infinite slope
+            return y + (torch.sqrt(0 * self.weight.sum()) if bad else 0)  # finite value, infinite slope
+
     torch.manual_seed(0)
     model = Breaks(3, 1)
-    data = lambda step: torch.zeros(2, 3) if step == 5 else numbers(step)    # noqa: E731
+    data = lambda step: torch.zeros(2, 3) if step == 5 else numbers(step)  # noqa: E731
     with pytest.raises(TrainingStopped, match=r"step 5.*checkpoint of step 4.*smaller lr"):
         train(model, data, 9, folder=tmp_path, save_every=2, schedule=constant)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     torch.manual_seed(0)
     four = Breaks(3, 1)
     train(four, data, 4, schedule=constant)
-    assert same(four, model)                                                 # back at the last good one
+    assert same(four, model)  # back at the last good one
     with pytest.raises(TrainingStopped, match="no checkpoint"):
         train(Breaks(3, 1), data, 9)
 

@@ -1,4 +1,5 @@
 """Facts in a haystack, the MAD tasks, and the trials that the ledger runs on them."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """V8, the level detective: the verdict is Definition 2's, at every state; the board moves as the browser moves it."""
+
 from __future__ import annotations
 
 from itertools import product
@@ -9,9 +10,12 @@ from nlbook import viz
 from nlbook.viz import v8_detective as v8
 from nlbook.viz.v8_detective import LANES, SYSTEMS, judge, solution, system
 
-TRUE = {"layer": [["W_k", "MLP", "W_init"], ["m_t", "v_t"], ["M_t"], ["attention"]],
-        "deployed": [["W_k", "MLP", "W_init"], ["M_t"], ["attention"]],
-        "momentum": [["W", "b"], ["m_t"]], "M3": [["m2"], ["W"], ["m1", "v"]]}
+TRUE = {
+    "layer": [["W_k", "MLP", "W_init"], ["m_t", "v_t"], ["M_t"], ["attention"]],
+    "deployed": [["W_k", "MLP", "W_init"], ["M_t"], ["attention"]],
+    "momentum": [["W", "b"], ["m_t"]],
+    "M3": [["m2"], ["W"], ["m1", "v"]],
+}
 
 
 def at(name: str, *lanes: int) -> viz.State:
@@ -41,8 +45,10 @@ def test_of_all_placements_only_the_true_order_is_accepted(name: str) -> None:
 def test_momentum_below_the_weights_is_refused_with_the_arrow() -> None:
     case = judge(at("layer", 2, 3, 1, 1, 4, 2, 2))
     assert len(case.violations) == 6 and not case.solved
-    assert str(case.violations[0]).startswith("m_t > W_k is violated: both are updated 1 times per sequence of "
-                                              "512 tokens and W_k at time t needs m_t at time t")
+    assert str(case.violations[0]).startswith(
+        "m_t > W_k is violated: both are updated 1 times per sequence of "
+        "512 tokens and W_k at time t needs m_t at time t"
+    )
     beside = judge(at("layer", 1, 3, 1, 1, 4, 1, 1))
     assert "not of one level" in str(beside.violations[0])
     tie = judge(at("momentum", 1, 2, 2))
@@ -69,14 +75,14 @@ def test_a_list_that_does_not_fit_the_model_leaves_all_in_the_tray() -> None:
 def test_the_board_moves_the_picture_and_gets_the_verdict_back() -> None:
     p = viz.load("v8")
     assert p.live.verdict.startswith("7 parts still in the tray") and p.state_string == "v8"
-    p.live.set_state({"chosen": [1, 1, 3, 2, 2, 4, 1, 1]})   # what the browser sends
+    p.live.set_state({"chosen": [1, 1, 3, 2, 2, 4, 1, 1]})  # what the browser sends
     assert p.live.solved and p.state_string == "v8:lanes=1,3,2,2,4,1,1" and p.screen.state == p.state_string
     p.live.set_state({"chosen": [2, 1, 3, 1, 2, 4, 1, 1]})
     assert not p.live.solved and ["W_k", "m_t"] in p.live.arrows and "m_t > W_k" in p.live.messages[0]
     assert {x["name"] for x in p.live.parts if x["trouble"]} == {"W_k", "MLP", "W_init", "m_t"}
     p.set(system="M3")
     assert len(p.live.parts) == 4 and not any(x["lane"] for x in p.live.parts) and p.live.unit == "optimizer step"
-    p.live.set_state({"chosen": [3, 1, 2, 9, 0]})            # nonsense from a page is answered, not obeyed
+    p.live.set_state({"chosen": [3, 1, 2, 9, 0]})  # nonsense from a page is answered, not obeyed
     assert "expected" in p.message.value and p.state.system == "M3"
 
 

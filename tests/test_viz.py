@@ -1,6 +1,7 @@
 """The picture room: states as strings, live pictures driven as the browser drives them, static twins, and every number
 that a picture of nlbook/viz claims.
 """
+
 from __future__ import annotations
 
 import base64
@@ -21,8 +22,14 @@ from nlbook import viz
 from nlbook.errors import NLBookError
 from nlbook.viz import spec
 
-PARAMS = [viz.Int("n", 4, 1, 64), viz.Float("rho", 0.0, 0.0, 0.95, step=0.05), viz.Choice("rule", "a", ["a", "b"]),
-          viz.Choice("lr", 1.0, [0.1, 1.0, 10], slider=True), viz.Bool("again", False), viz.Ints("C", (1, 16, 256))]
+PARAMS = [
+    viz.Int("n", 4, 1, 64),
+    viz.Float("rho", 0.0, 0.0, 0.95, step=0.05),
+    viz.Choice("rule", "a", ["a", "b"]),
+    viz.Choice("lr", 1.0, [0.1, 1.0, 10], slider=True),
+    viz.Bool("again", False),
+    viz.Ints("C", (1, 16, 256)),
+]
 
 
 def broken_at_nine(state: Any) -> Any:
@@ -37,9 +44,17 @@ def broken_at_nine(state: Any) -> Any:
 
 @pytest.fixture
 def toy() -> Iterator[viz.View]:
-    yield viz.view("toy", title="A line", task="How high does it go?", answer="As high as n.", params=PARAMS,
-                    landmarks={"high": "n=64,rho=0.5", "low": "n=1"}, twin=["high"], facts=lambda s: {"top": s.n},
-                    alt=lambda s, f: f"A straight line from zero up to {f['top']} over one step.")(broken_at_nine)
+    yield viz.view(
+        "toy",
+        title="A line",
+        task="How high does it go?",
+        answer="As high as n.",
+        params=PARAMS,
+        landmarks={"high": "n=64,rho=0.5", "low": "n=1"},
+        twin=["high"],
+        facts=lambda s: {"top": s.n},
+        alt=lambda s, f: f"A straight line from zero up to {f['top']} over one step.",
+    )(broken_at_nine)
     spec._VIEWS.pop("toy")
 
 
@@ -59,8 +74,14 @@ def pixels(data: bytes) -> Image.Image:
 
 # ---- states ---------------------------------------------------------------------------------------------------------
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(1, 64), k=st.integers(0, 19), rule=st.sampled_from("ab"), lr=st.sampled_from([0.1, 1.0, 10]),
-       again=st.booleans(), C=st.lists(st.integers(1, 4096), min_size=1, max_size=6))
+@given(
+    n=st.integers(1, 64),
+    k=st.integers(0, 19),
+    rule=st.sampled_from("ab"),
+    lr=st.sampled_from([0.1, 1.0, 10]),
+    again=st.booleans(),
+    C=st.lists(st.integers(1, 4096), min_size=1, max_size=6),
+)
 def test_a_state_survives_its_string(n: int, k: int, rule: str, lr: float, again: bool, C: list[int]) -> None:
     state = viz.State("toy", PARAMS, {"n": n, "rho": 0.05 * k, "rule": rule, "lr": lr, "again": again, "C": C})
     back = viz.State.parse(str(state), "toy", PARAMS)
@@ -72,24 +93,28 @@ def test_a_string_says_what_differs_from_the_defaults() -> None:
     assert str(viz.State("toy", PARAMS, {"n": 8, "rho": 0.5})) == "toy:n=8,rho=0.5"
     assert str(viz.State("toy", PARAMS, {"n": 8, "C": [1, 4]})) == "toy:n=8;C=1,4"
     assert viz.State.parse("toy:C=1,4,16,n=8;rho=.5", "toy", PARAMS) == viz.State(
-        "toy", PARAMS, {"C": (1, 4, 16), "n": 8, "rho": 0.5})
+        "toy", PARAMS, {"C": (1, 4, 16), "n": 8, "rho": 0.5}
+    )
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("toy:n=65", "n: got '65', expected a whole number from 1 to 64"),
-    ("toy:n=x", "n: got 'x', expected a whole number"),
-    ("toy:m=1", "m: view 'toy' has no such value, expected one of n, rho, rule, lr, again, C"),
-    ("toy:rho=0.53", "rho: got 0.53, expected a number from 0 to 0.95 in steps of 0.05"),
-    ("toy:rho=nan", "rho: got nan"),
-    ("toy:rule=c", "rule: got 'c', expected one of a, b"),
-    ("toy:lr=2", "lr: got '2', expected one of 0.1, 1, 10"),
-    ("toy:again=2", "again: got '2', expected 1 or 0"),
-    ("toy:C=0,4", "C: got (0, 4)|C: got '0,4'|C: got [0, 4]"),
-    ("toy:n=1,n=2", "n: got it twice"),
-    ("toy:7", "expected name=value pairs"),
-    ("v99:n=1", "got view 'v99', expected one of v"),
-    ("", "expected a string such as"),
-])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("toy:n=65", "n: got '65', expected a whole number from 1 to 64"),
+        ("toy:n=x", "n: got 'x', expected a whole number"),
+        ("toy:m=1", "m: view 'toy' has no such value, expected one of n, rho, rule, lr, again, C"),
+        ("toy:rho=0.53", "rho: got 0.53, expected a number from 0 to 0.95 in steps of 0.05"),
+        ("toy:rho=nan", "rho: got nan"),
+        ("toy:rule=c", "rule: got 'c', expected one of a, b"),
+        ("toy:lr=2", "lr: got '2', expected one of 0.1, 1, 10"),
+        ("toy:again=2", "again: got '2', expected 1 or 0"),
+        ("toy:C=0,4", "C: got (0, 4)|C: got '0,4'|C: got [0, 4]"),
+        ("toy:n=1,n=2", "n: got it twice"),
+        ("toy:7", "expected name=value pairs"),
+        ("v99:n=1", "got view 'v99', expected one of v"),
+        ("", "expected a string such as"),
+    ],
+)
 def test_a_bad_string_is_answered_with_the_name_and_the_choices(toy: viz.View, text: str, says: str) -> None:
     with pytest.raises(NLBookError) as error:
         viz.load(text)
@@ -144,6 +169,7 @@ def test_an_error_in_draw_fails_the_cell_but_not_the_slider(toy: viz.View) -> No
 def test_three_controls_at_first_and_a_teacher_can_hide(toy: viz.View) -> None:
     def inside(w: Any) -> list[Any]:
         return [w, *(x for c in getattr(w, "children", ()) for x in inside(c))]
+
     p = viz.load("toy")
     folded = next(w for w in inside(p) if w.layout.display == "none")
     assert [c.description for c in folded.children] == ["lr", "again", "C"]
@@ -195,8 +221,9 @@ def test_a_site_build_needs_no_widget(toy: viz.View, monkeypatch: pytest.MonkeyP
 
 def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     seen: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    monkeypatch.setattr("nlbook.viz.picture.display",
-                        lambda data, metadata=None, raw=False: seen.append((data, metadata or {})))
+    monkeypatch.setattr(
+        "nlbook.viz.picture.display", lambda data, metadata=None, raw=False: seen.append((data, metadata or {}))
+    )
     return seen
 
 
@@ -229,8 +256,16 @@ def test_show_wants_words_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_lazy_alt_text_is_refused(toy: viz.View) -> None:
-    lazy = viz.View("lazy", broken_at_nine, title="t", task="t", answer="a", params=PARAMS, facts=lambda s: {},
-                    alt=lambda s, f: "A plot.")
+    lazy = viz.View(
+        "lazy",
+        broken_at_nine,
+        title="t",
+        task="t",
+        answer="a",
+        params=PARAMS,
+        facts=lambda s: {},
+        alt=lambda s, f: "A plot.",
+    )
     with pytest.raises(NLBookError, match="alt: got 2 words"):
         lazy.alt()
 
@@ -245,7 +280,7 @@ def test_figures_are_not_pyplots_and_carry_the_style_by_themselves() -> None:
 
 
 def luminance(color: str) -> float:
-    rgb = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    rgb = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -325,6 +360,7 @@ def test_v2_rewriting_a_key_hebb_adds_delta_replaces() -> None:
 
 def test_v2_control_shuffled_values_are_chance() -> None:
     from nlbook import memory
+
     for rule in ("hebbian", "delta"):
         assert memory.recall_accuracy(rule, 32, control=True, batch=50).accuracy < 2 / 32
 
@@ -337,8 +373,8 @@ def test_v3_the_bars_sum_to_the_answer_and_frozen_ones_do_not() -> None:
         assert v3.facts(state)["gap"] < 1e-13
     for seed in range(10):
         f = v3.facts(v3.state(seed=seed))
-        assert f["error_rms"] < 0.05 * f["start_error_rms"]        # trained
-        assert f["frozen_gap_rms"] > 2 * f["start_error_rms"]      # frozen: off by more than was to be learned
+        assert f["error_rms"] < 0.05 * f["start_error_rms"]  # trained
+        assert f["frozen_gap_rms"] > 2 * f["start_error_rms"]  # frozen: off by more than was to be learned
     assert abs(v3.facts()["ratio"] - 4.14) < 0.01
 
 
@@ -373,7 +409,7 @@ def test_v1_only_the_slow_level_still_knows_the_first_task() -> None:
         late = v1.facts(v1.state("T=200").replace(seed=seed))  # its next writes take the first task away too
         assert late["first_64"] < 0.5 and late["last_64"] > 0.9
         assert min(f["first_attention"], f["last_attention"]) > 0.95  # keeps every token
-        assert f["first_frozen"] > 0.95 and f["last_frozen"] < 0.5   # knows what it knew before the stream
+        assert f["first_frozen"] > 0.95 and f["last_frozen"] < 0.5  # knows what it knew before the stream
 
 
 def test_v1_a_level_is_the_loop_over_its_chunks() -> None:
@@ -381,6 +417,7 @@ def test_v1_a_level_is_the_loop_over_its_chunks() -> None:
 
     from nlbook import memory
     from nlbook.viz import v1_score
+
     r = v1_score.run((16,), 60, "one task", 3)
     lane = r.lanes[1]
     assert lane.updates == [16, 32, 48] and lane.weights is not None and lane.weights.shape == (4, 8, 8)
@@ -393,7 +430,7 @@ def test_v1_a_level_is_the_loop_over_its_chunks() -> None:
     M = state.M
     for c in range(3):  # eq. 71: every gradient of the chunk is taken at the chunk's start
         at = rule.init(8, 8, dtype=torch.float64, M0=M)
-        grads = [memory.outer(rule.surprise(at, x, A @ x), x) for x in k[16 * c:16 * c + 16]]
+        grads = [memory.outer(rule.surprise(at, x, A @ x), x) for x in k[16 * c : 16 * c + 16]]
         M = M - 8 / (8 + 16) * torch.stack(grads).sum(0)
         torch.testing.assert_close(lane.weights[c + 1], M, rtol=0, atol=1e-12)
     softmax = memory.make("softmax", temperature=v1_score.SHARP).write_all(k[:60], k[:60] @ A.mT)
@@ -425,9 +462,14 @@ def test_v1_moves_with_its_controls_and_tells_where_it_is() -> None:
 
 def test_v1_plays_any_trace() -> None:
     from types import SimpleNamespace
-    trace = SimpleNamespace(levels=["slow", "fast"], periods={"slow": 8, "fast": 2}, unit="step",
-                            updates={"slow": [8, 16], "fast": list(range(2, 17, 2))},
-                            signal=[[0.0] * 17, list(range(17))])
+
+    trace = SimpleNamespace(
+        levels=["slow", "fast"],
+        periods={"slow": 8, "fast": 2},
+        unit="step",
+        updates={"slow": [8, 16], "fast": list(range(2, 17, 2))},
+        signal=[[0.0] * 17, list(range(17))],
+    )
     w = viz.score(trace)
     assert [lane.name for lane in w.run.lanes] == ["fast", "slow"] and w.length == 16 and w.unit == "step"
     data, metadata = w._repr_mimebundle_()
@@ -440,6 +482,7 @@ def test_v1_plays_a_recorded_trace_of_the_level_room() -> None:
     import torch
 
     from nlbook.levels import Trace
+
     with Trace() as trace:
         for t in range(4, 13, 4):
             trace.note("memory", t, torch.ones(2, 2) * t, torch.ones(2, 2), "chunk full", period=4)

@@ -1,4 +1,5 @@
 """Write environment.yml from pyproject.toml, the one place where dependencies are written (`--check`: only compare)."""
+
 from __future__ import annotations
 
 import sys

@@ -11,6 +11,7 @@ Importing this package needs torch only: triton is imported when a fused kernel 
     mlp_memory        the residual two-layer memory of Hope, learning while it is read
     newton_schulz     orthogonalisation for Muon and M3, batched by shape
 """
+
 from nlkernels.dispatch import available
 from nlkernels.errors import KernelError
 from nlkernels.linear_memory import delta_rule, gated_delta_rule, hope_memory, linear_attention, linear_memory
@@ -19,7 +20,17 @@ from nlkernels.newton_schulz import newton_schulz
 from nlkernels.selfref_memory import SelfRefState, selfref_memory
 from nlkernels.titans_memory import titans_memory
 
-__all__ = ["KernelError", "SelfRefState", "available", "delta_rule", "gated_delta_rule", "hope_memory",
-           "linear_attention",
-           "linear_memory", "mlp_memory", "newton_schulz", "selfref_memory",
-           "titans_memory"]
+__all__ = [
+    "KernelError",
+    "SelfRefState",
+    "available",
+    "delta_rule",
+    "gated_delta_rule",
+    "hope_memory",
+    "linear_attention",
+    "linear_memory",
+    "mlp_memory",
+    "newton_schulz",
+    "selfref_memory",
+    "titans_memory",
+]

@@ -5,6 +5,7 @@ says how `dot` multiplies: "ieee" (exact; only for the interpreter: at C = 64 it
 "tf32" (float32 on tensor cores), "bf16", "fp16", and "bf16_emu", which rounds to bf16 and multiplies in float32,
 since the interpreter cannot multiply bf16.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -38,7 +39,7 @@ def dot_add(a, b, to, PREC: tl.constexpr):
     elif PREC == "bf16_emu":
         r = tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), to, input_precision="ieee")
     elif PREC == "ieee":
-        r = to + tl.dot(a, b, input_precision=PREC)            # tl.dot takes no float64 accumulator
+        r = to + tl.dot(a, b, input_precision=PREC)  # tl.dot takes no float64 accumulator
     else:
         r = tl.dot(a, b, to, input_precision=PREC)
     return r
@@ -66,8 +67,24 @@ def dot_t(a, b, PREC: tl.constexpr):
 
 
 @triton.jit
-def product(acc, a, AR: tl.constexpr, AK: tl.constexpr, rows, row_ok, b, BK: tl.constexpr, BJ: tl.constexpr, cols,
-            col_ok, K, STEP: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr, scale=None):
+def product(
+    acc,
+    a,
+    AR: tl.constexpr,
+    AK: tl.constexpr,
+    rows,
+    row_ok,
+    b,
+    BK: tl.constexpr,
+    BJ: tl.constexpr,
+    cols,
+    col_ok,
+    K,
+    STEP: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+    scale=None,
+):
     """acc + A diag(scale) B, both read from memory, STEP of the K summed indices at a time: so few registers hold a
     product of any size. A[r, m] lies at a + r AR + m AK, B[m, j] at b + m BK + j BJ; rows and columns that are not ok
     count as 0. A transposed operand is a matter of strides, never of registers."""
@@ -157,6 +174,10 @@ def settings(like: torch.Tensor) -> dict[str, Any]:
     """ACC and PREC for tensors like this one."""
     gpu = like.device.type == "cuda"
     precise = "tf32" if gpu else "ieee"
-    prec = {torch.float64: "ieee", torch.float32: precise, torch.float16: "fp16",
-            torch.bfloat16: "bf16" if gpu else "bf16_emu"}
+    prec = {
+        torch.float64: "ieee",
+        torch.float32: precise,
+        torch.float16: "fp16",
+        torch.bfloat16: "bf16" if gpu else "bf16_emu",
+    }
     return {"PREC": prec[like.dtype], "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32}

@@ -9,6 +9,7 @@ foreign memory in silence, and two programs that write one element look as if th
 at no measurable cost. `poisoned()` fills fresh output buffers with NaN, so that an element that no program wrote is
 seen.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -33,11 +34,11 @@ class Race(RuntimeError):
 class Access:
     """One load or store of one program, as `checked(record=True)` keeps it: what a picture of the kernel needs."""
 
-    kernel: str                       # the kernel's name
-    launch: int                       # 0 for the first launch inside the block
+    kernel: str  # the kernel's name
+    launch: int  # 0 for the first launch inside the block
     program: tuple[int, int, int]
-    kind: str                         # "load" | "store"
-    argument: str                     # the name of the kernel's argument
+    kind: str  # "load" | "store"
+    argument: str  # the name of the kernel's argument
     elements: np.ndarray = field(repr=False)  # flat indices into that argument
 
 
@@ -54,15 +55,24 @@ class Checker:
     def begin(self, kernel: str, tensors: list[tuple[str, torch.Tensor]]) -> None:
         self.launches += 1
         self._kernel = kernel
-        self._ranges = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), t.element_size(),
-                         np.full(t.numel(), -1, np.int32), np.full(t.numel(), -1, np.int32), name)
-                        for name, t in tensors if t.numel()]
+        self._ranges = [
+            (
+                t.data_ptr(),
+                t.data_ptr() + t.numel() * t.element_size(),
+                t.element_size(),
+                np.full(t.numel(), -1, np.int32),
+                np.full(t.numel(), -1, np.int32),
+                name,
+            )
+            for name, t in tensors
+            if t.numel()
+        ]
 
     def visit(self, pointers: Any, mask: Any, kind: str) -> None:
         b = _interpreter.interpreter_builder
         program = b.grid_idx[0] + b.grid_dim[0] * (b.grid_idx[1] + b.grid_dim[1] * b.grid_idx[2])
         at = pointers.data.ravel()
-        if mask is not None:                                    # a mask mixed with a scalar condition comes as int32
+        if mask is not None:  # a mask mixed with a scalar condition comes as int32
             at = np.broadcast_to(pointers.data, mask.data.shape)[mask.data.astype(bool)].ravel()
         outside = np.ones(at.shape, bool)
         for base, end, size, stored_by, read_by, argument in self._ranges:
@@ -72,15 +82,19 @@ class Checker:
             i = ((at[inside] - np.uint64(base)) // np.uint64(size)).astype(np.int64)
             for other, did in ((stored_by[i], "stored"), *([(read_by[i], "loaded")] if kind == "store" else [])):
                 if (clash := (other != -1) & (other != program)).any():
-                    raise Race(f"{self._kernel}: program {program} {kind}s element {i[clash][0]} of {argument}, which "
-                               f"program {other[clash][0]} {did}: their order is not defined")
+                    raise Race(
+                        f"{self._kernel}: program {program} {kind}s element {i[clash][0]} of {argument}, which "
+                        f"program {other[clash][0]} {did}: their order is not defined"
+                    )
             (stored_by if kind == "store" else read_by)[i] = program
             if self.record:
                 self.accesses.append(Access(self._kernel, self.launches - 1, tuple(b.grid_idx), kind, argument, i))
             outside &= ~inside
         if outside.any():
-            raise OutOfBounds(f"{self._kernel}: program {tuple(b.grid_idx)} would {kind} {int(outside.sum())} "
-                              "element(s) outside every tensor argument: a mask is missing, or an offset is wrong")
+            raise OutOfBounds(
+                f"{self._kernel}: program {tuple(b.grid_idx)} would {kind} {int(outside.sum())} "
+                "element(s) outside every tensor argument: a mask is missing, or an offset is wrong"
+            )
 
 
 @contextlib.contextmanager
@@ -122,6 +136,7 @@ def poisoned() -> Iterator[None]:
         def made(*a: Any, **k: Any) -> torch.Tensor:
             x = make(*a, **k)
             return x.fill_(float("nan") if x.is_floating_point() else torch.iinfo(x.dtype).max) if x.numel() else x
+
         return made
 
     torch.empty, torch.empty_like = poison(saved[0]), poison(saved[1])  # type: ignore[assignment]

@@ -11,6 +11,7 @@ through shared memory.
 
 Compiled kernels go to a temporary folder, unless TRITON_CACHE_DIR names one.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -35,7 +36,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 OPERATORS = ("linear_memory", "newton_schulz", "selfref_memory", "titans_memory", "mlp_memory")
-SHARED_LIMIT = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}       # KiB that a block may opt in to
+SHARED_LIMIT = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB that a block may opt in to
 SPILLS = r"(\d+) bytes spill stores, (\d+) bytes spill loads"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -46,7 +47,7 @@ class Case:
     """A kernel in a configuration that `launch` would use."""
 
     kernel: Any
-    signature: dict[str, str]          # runtime argument -> "*bf16", "*fp32", "i32", ...
+    signature: dict[str, str]  # runtime argument -> "*bf16", "*fp32", "i32", ...
     constexprs: dict[str, Any]
     num_warps: int = 4
     num_stages: int = 2
@@ -71,7 +72,7 @@ class Compiled:
     seconds: float
     instructions: dict[str, int] = field(repr=False)
     risky_transposes: int = 0
-    barriers: int = 0                  # of the program's threads, for all memory, that the source asked for
+    barriers: int = 0  # of the program's threads, for all memory, that the source asked for
 
     @property
     def fits(self) -> bool:
@@ -84,11 +85,16 @@ class Compiled:
         return sum(self.instructions.get(op, 0) for op in ("HGMMA", "HMMA", "UTCHMMA", "UTCQMMA"))
 
     def line(self) -> str:
-        warn = ["" if self.fits else "SHARED MEMORY OVER THE LIMIT", "" if self.tensor_core else "NO TENSOR CORES",
-                f"SPILLS {self.spill_stores}/{self.spill_loads} B" if self.spill_stores else "",
-                f"{self.risky_transposes} RISKY TRANSPOSE" if self.risky_transposes else ""]
-        return (f"sm_{self.cc:<3} {self.name:58} w{self.num_warps} regs {self.registers:3} "
-                f"shared {self.shared / 1024:5.1f} KiB {self.seconds:5.1f} s  {' '.join(w for w in warn if w)}")
+        warn = [
+            "" if self.fits else "SHARED MEMORY OVER THE LIMIT",
+            "" if self.tensor_core else "NO TENSOR CORES",
+            f"SPILLS {self.spill_stores}/{self.spill_loads} B" if self.spill_stores else "",
+            f"{self.risky_transposes} RISKY TRANSPOSE" if self.risky_transposes else "",
+        ]
+        return (
+            f"sm_{self.cc:<3} {self.name:58} w{self.num_warps} regs {self.registers:3} "
+            f"shared {self.shared / 1024:5.1f} KiB {self.seconds:5.1f} s  {' '.join(w for w in warn if w)}"
+        )
 
 
 def cases(operator: str, cc: int, dtype: str = "bf16", d: int = 64) -> list[Case]:
@@ -113,8 +119,11 @@ def compile_case(case: Case, cc: int) -> Compiled:
     said = io.StringIO()
     with knobs.nvidia.scope(), contextlib.redirect_stdout(said):
         knobs.nvidia.dump_ptxas_log = True
-        built = triton.compile(source, target=GPUTarget("cuda", cc, 32),
-                               options={"num_warps": case.num_warps, "num_stages": case.num_stages})
+        built = triton.compile(
+            source,
+            target=GPUTarget("cuda", cc, 32),
+            options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+        )
     seconds = time.perf_counter() - start
     ttgir, ptx = built.asm["ttgir"], built.asm["ptx"]
     risky = transposed_left_operands(ttgir)
@@ -126,26 +135,44 @@ def compile_case(case: Case, cc: int) -> Compiled:
         arch = re.search(r"\.target\s+(sm_\w+)", ptx)
         assert usage and arch
         spills = re.search(SPILLS, said.getvalue())
-        for ptxas in ("ptxas-blackwell", "ptxas"):             # from the cache: ask the one that understands this PTX
+        for ptxas in ("ptxas-blackwell", "ptxas"):  # from the cache: ask the one that understands this PTX
             if not spills and (TOOLS / ptxas).exists():
-                spills = re.search(SPILLS, _run(ptxas, "-v", f"--gpu-name={arch[1]}", str(text), "-o",
-                                                str(Path(folder, "o"))).stderr)
+                spills = re.search(
+                    SPILLS, _run(ptxas, "-v", f"--gpu-name={arch[1]}", str(text), "-o", str(Path(folder, "o"))).stderr
+                )
         assert spills, said.getvalue()
         sass = _run("nvdisasm", str(cubin)).stdout
-    counts = {op: len(re.findall(rf"\b{op}\b", sass)) for op in ("HGMMA", "HMMA", "UTCHMMA", "UTCQMMA", "FFMA", "LDL",
-              "STL")}
-    return Compiled(case.name, cc, case.num_warps, int(usage[1]), int(spills[1]), int(spills[2]),
-                    built.metadata.shared, seconds,
-                    {op: n for op, n in counts.items() if n}, risky,
-                    len(re.findall(r"\bttg\.barrier all\b|\bgpu\.barrier\b", ttgir)))
+    counts = {
+        op: len(re.findall(rf"\b{op}\b", sass)) for op in ("HGMMA", "HMMA", "UTCHMMA", "UTCQMMA", "FFMA", "LDL", "STL")
+    }
+    return Compiled(
+        case.name,
+        cc,
+        case.num_warps,
+        int(usage[1]),
+        int(spills[1]),
+        int(spills[2]),
+        built.metadata.shared,
+        seconds,
+        {op: n for op, n in counts.items() if n},
+        risky,
+        len(re.findall(r"\bttg\.barrier all\b|\bgpu\.barrier\b", ttgir)),
+    )
 
 
 def transposed_left_operands(ttgir: str) -> int:
     """Warp-group products in Triton's GPU IR whose left operand comes, by whatever elementwise way, from a
     `tt.trans`."""
     made = {m[1]: m[2] for m in re.finditer(r"^\s*(%[\w#:]+)(?::\d+)? = (.*)$", ttgir, re.M)}
-    stops = ("ttng.warp_group_dot", "tt.dot", "tt.load", "scf.", "ttng.wait", "ttng.warp_group_dot_wait",
-             "arith.constant")
+    stops = (
+        "ttng.warp_group_dot",
+        "tt.dot",
+        "tt.load",
+        "scf.",
+        "ttng.wait",
+        "ttng.warp_group_dot_wait",
+        "arith.constant",
+    )
 
     def from_transpose(name: str, seen: set[str]) -> bool:
         line = made.get(name, "")
@@ -161,14 +188,17 @@ def transposed_left_operands(ttgir: str) -> int:
 def as_jit(kernel: Any) -> JITFunction:
     """The compiled-mode function, or a clear error when TRITON_INTERPRET=1 was set before triton was imported."""
     if not isinstance(kernel, JITFunction):
-        raise RuntimeError("TRITON_INTERPRET=1 is set: kernels can be interpreted but not compiled in this process. "
-                           "Unset it; nlkernels interprets on CPU tensors without it")
+        raise RuntimeError(
+            "TRITON_INTERPRET=1 is set: kernels can be interpreted but not compiled in this process. "
+            "Unset it; nlkernels interprets on CPU tensors without it"
+        )
     return kernel
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m nlkernels.compile_check",
-                                     description="Compile the kernels without a GPU.")
+    parser = argparse.ArgumentParser(
+        prog="python -m nlkernels.compile_check", description="Compile the kernels without a GPU."
+    )
     parser.add_argument("operator", nargs="*", help=f"of {', '.join(OPERATORS)}; all by default")
     parser.add_argument("--cc", nargs="+", type=int, default=[80, 90], help="compute capabilities, e.g. 80 90")
     parser.add_argument("--dtype", nargs="+", default=["bf16", "fp32"], choices=sorted(TORCH))

@@ -9,6 +9,7 @@ Three implementations of every operator compute the same thing:
 `impl="auto"` takes triton on a CUDA GPU of compute capability >= 8.0 for a supported dtype and size, and chunked
 everywhere else. It never takes the interpreter: that is for reading, stepping through and testing.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -33,7 +34,7 @@ class Choice:
 
 def _look_for_triton() -> bool:
     try:
-        return importlib.util.find_spec("triton") is not None        # looked up, not imported
+        return importlib.util.find_spec("triton") is not None  # looked up, not imported
     except (ImportError, ValueError):
         return False
 
@@ -50,7 +51,7 @@ def capability(device: torch.device) -> tuple[int, int]:
     """The compute capability of a CUDA device, (0, 0) elsewhere."""
     if device.type != "cuda":
         return 0, 0
-    found = torch.cuda.get_device_properties(device)        # torch.compile folds this call to a constant
+    found = torch.cuda.get_device_properties(device)  # torch.compile folds this call to a constant
     return found.major, found.minor
 
 
@@ -64,8 +65,7 @@ def available() -> dict[str, bool]:
     return {"reference": True, "chunked": True, "triton": have_triton() and gpu, "interpreter": have_triton()}
 
 
-def choose(op: str, impl: str, like: Tensor, *, size: int, largest: int = 128,
-           sized: str = "head dimension") -> Choice:
+def choose(op: str, impl: str, like: Tensor, *, size: int, largest: int = 128, sized: str = "head dimension") -> Choice:
     """Resolve `impl` for tensors that lie where `like` lies.
 
     Args:
@@ -89,8 +89,10 @@ def choose(op: str, impl: str, like: Tensor, *, size: int, largest: int = 128,
             why_not = "float64 runs fused only in the interpreter (cpu tensors); on a GPU use impl='chunked'"
         elif capability(like.device) < (8, 0):
             has = f"{'.'.join(map(str, capability(like.device)))} ({torch.cuda.get_device_name(like.device)})"
-            why_not = (f"the fused kernel needs compute capability 8.0, this GPU has {has}, for which Triton emits no "
-                       "tensor-core code: use impl='chunked'")
+            why_not = (
+                f"the fused kernel needs compute capability 8.0, this GPU has {has}, for which Triton emits no "
+                "tensor-core code: use impl='chunked'"
+            )
     if impl == "triton":
         if why_not:
             raise KernelError(f"{op}: impl='triton' cannot run: {why_not}")
@@ -134,5 +136,7 @@ def positive(op: str, argument: str, x: Tensor | None) -> None:
         return
     low = x.detach().amin().item()
     if not low > 0:
-        raise KernelError(f"{op}: {argument} has the value {low:.3g}, needed: positive (the chunk form works with its "
-                          "logarithm). Pass it through a sigmoid")
+        raise KernelError(
+            f"{op}: {argument} has the value {low:.3g}, needed: positive (the chunk form works with its "
+            "logarithm). Pass it through a sigmoid"
+        )

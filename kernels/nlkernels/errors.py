@@ -1,4 +1,5 @@
 """One error class for bad input. A message names operator and argument, what came, what is needed, what to do."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -6,6 +6,7 @@ torch.compile may well have done already. `interpret(kernel)[grid](...)` needs n
 already compiled-mode @triton.jit function and rewrites it and the jit functions that it calls, for this one launch.
 So a kernel can be interpreted and compiled in one process.
 """
+
 from __future__ import annotations
 
 import functools
@@ -39,6 +40,7 @@ class _Languages:
 def _patch_tensor_with_index(tensor: Any, *scope: Any) -> None:
     """Triton 3.6 with NumPy >= 2.4 cannot make `range(runtime_argument)`: an interpreted scalar becomes an index
     here."""
+
     def index(self: Any) -> int:
         return int(self.handle.data.squeeze())
 
@@ -67,10 +69,11 @@ class _Launch:
                 _interpreter._patch_lang_tensor = _patch_tensor_with_index
                 try:
                     return _rewritten(self.kernel.fn).run(*args, grid=grid, warmup=False, **kwargs)
-                except _interpreter.InterpreterError as e:           # show what went wrong, not its repr in a wrapper
+                except _interpreter.InterpreterError as e:  # show what went wrong, not its repr in a wrapper
                     raise (e.__cause__ or e) from None
                 finally:
                     JITFunction.__call__, _interpreter._patch_lang, _interpreter._patch_lang_tensor = saved
+
         return run
 
 
@@ -79,7 +82,7 @@ def interpret(kernel: Any) -> Any:
     says."""
     if isinstance(kernel, _interpreter.InterpretedFunction):
         return kernel
-    while not isinstance(kernel, JITFunction):                       # under @autotune or @heuristics
+    while not isinstance(kernel, JITFunction):  # under @autotune or @heuristics
         kernel = kernel.fn
     return _Launch(kernel)
 
@@ -87,8 +90,9 @@ def interpret(kernel: Any) -> Any:
 _told = False
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, num_stages: int = 2,
-           **meta: Any) -> None:
+def launch(
+    kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, num_stages: int = 2, **meta: Any
+) -> None:
     """Run `kernel` over `grid`: compiled when the first tensor argument lies on a GPU, interpreted otherwise.
 
     The first interpreted launch of a process warns (InterpreterWarning) and names the cost.
@@ -101,7 +105,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, n
         return
     if not _told:
         _told = True
-        warnings.warn(f"{kernel.fn.__name__} runs in Triton's interpreter (triton {triton.__version__}), as its "
-                      "tensors lie on the CPU: about 0.1 s a chunk and head, for learning and testing only. "
-                      "impl='chunked' is the fast form here.", InterpreterWarning, stacklevel=3)
+        warnings.warn(
+            f"{kernel.fn.__name__} runs in Triton's interpreter (triton {triton.__version__}), as its "
+            "tensors lie on the CPU: about 0.1 s a chunk and head, for learning and testing only. "
+            "impl='chunked' is the fast form here.",
+            InterpreterWarning,
+            stacklevel=3,
+        )
     interpret(kernel)[grid](*args, **meta)

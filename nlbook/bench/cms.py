@@ -4,6 +4,7 @@ The baseline is the plain chain of the same four MLPs, trained the ordinary way:
 the same tokens (that is the theoretical cost of the gradients), and one SGD step on the weights per update a CMS makes
 (the moving of parameters, sum of P_l / C_l per token). A CMS does the same arithmetic, cut at its boundaries.
 """
+
 from __future__ import annotations
 
 import torch
@@ -34,21 +35,42 @@ def suite(quick: bool = True) -> list[Report]:
 
     chain, chains = Chain(shared, periods), Chain(shared, periods, copies=batch)
     reports = [
-        compare({"plain chain": lambda: chain.train(x, target), "CMS": lambda: read(shared, target)}, "plain chain",
-                title=f"shared weights, forward and update: {title}", rounds=rounds, aims={"CMS": AIM},
-                note=f"moves {shared.moved_per_token():.0f} parameters per token, of {4 * 2 * dim * hidden}"),
-        compare({"plain chain": lambda: chains.train(x, target), "CMS": lambda: read(own, target)}, "plain chain",
-                title=f"weights per sequence, forward and update: {title}", rounds=rounds, aims={"CMS": AIM},
-                note=f"the plain chain shares its weights but moves {batch} copies; a CMS also reads {batch} sets"),
-        compare({"static read": lambda: read(own, None), "local objective": lambda: read(local, None)}, "static read",
-                title="levels with a loss of their own: reading and learning against reading alone", rounds=rounds),
+        compare(
+            {"plain chain": lambda: chain.train(x, target), "CMS": lambda: read(shared, target)},
+            "plain chain",
+            title=f"shared weights, forward and update: {title}",
+            rounds=rounds,
+            aims={"CMS": AIM},
+            note=f"moves {shared.moved_per_token():.0f} parameters per token, of {4 * 2 * dim * hidden}",
+        ),
+        compare(
+            {"plain chain": lambda: chains.train(x, target), "CMS": lambda: read(own, target)},
+            "plain chain",
+            title=f"weights per sequence, forward and update: {title}",
+            rounds=rounds,
+            aims={"CMS": AIM},
+            note=f"the plain chain shares its weights but moves {batch} copies; a CMS also reads {batch} sets",
+        ),
+        compare(
+            {"static read": lambda: read(own, None), "local objective": lambda: read(local, None)},
+            "static read",
+            title="levels with a loss of their own: reading and learning against reading alone",
+            rounds=rounds,
+        ),
     ]
 
     def traced() -> None:
         with Trace(own):
             read(own, target)
-    reports.append(compare({"trace off": lambda: read(own, target), "trace on": traced}, "trace off",
-                           title="the trace (off: one attribute look-up per write)", rounds=rounds))
+
+    reports.append(
+        compare(
+            {"trace off": lambda: read(own, target), "trace on": traced},
+            "trace off",
+            title="the trace (off: one attribute look-up per write)",
+            rounds=rounds,
+        )
+    )
     return reports
 
 

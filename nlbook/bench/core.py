@@ -1,4 +1,5 @@
 """Interleaved timing. A ratio of medians measured side by side survives a noisy machine better than a time does."""
+
 from __future__ import annotations
 
 import statistics
@@ -29,7 +30,7 @@ class Report:
     rows: list[Row]
     aims: dict[str, float] = field(default_factory=dict)
     note: str = ""
-    facts: dict = field(default_factory=dict)      # numbers behind the note, for --json
+    facts: dict = field(default_factory=dict)  # numbers behind the note, for --json
 
     def __getitem__(self, name: str) -> Row:
         return next(r for r in self.rows if r.name == name)
@@ -39,18 +40,35 @@ class Report:
         lines = [self.title, f"  {'':{wide}}    median  [20 %, 80 %] ms      ratio to {self.baseline}"]
         for r in self.rows:
             aim = f"   (aim: <= {self.aims[r.name]:g})" if r.name in self.aims else ""
-            lines.append(f"  {r.name:{wide}} {1e3 * r.median:9.2f}  [{1e3 * r.low:.2f}, {1e3 * r.high:.2f}]"
-                         f"{'':4}{r.ratio:8.3f}{aim}")
+            lines.append(
+                f"  {r.name:{wide}} {1e3 * r.median:9.2f}  [{1e3 * r.low:.2f}, {1e3 * r.high:.2f}]"
+                f"{'':4}{r.ratio:8.3f}{aim}"
+            )
         return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
 
     def as_dict(self) -> dict:
-        return {"title": self.title, "baseline": self.baseline, "note": self.note, "aims": self.aims,
-                "facts": self.facts, "rows": [vars(r) for r in self.rows]}
+        return {
+            "title": self.title,
+            "baseline": self.baseline,
+            "note": self.note,
+            "aims": self.aims,
+            "facts": self.facts,
+            "rows": [vars(r) for r in self.rows],
+        }
 
 
-def compare(contestants: dict[str, Callable[[], object]], baseline: str, *, title: str = "", rounds: int = 15,
-            warmup: int = 2, aims: dict[str, float] | None = None, note: str = "",
-            clock: Callable[[], float] = time.process_time, sync: Callable[[], object] | None = None) -> Report:
+def compare(
+    contestants: dict[str, Callable[[], object]],
+    baseline: str,
+    *,
+    title: str = "",
+    rounds: int = 15,
+    warmup: int = 2,
+    aims: dict[str, float] | None = None,
+    note: str = "",
+    clock: Callable[[], float] = time.process_time,
+    sync: Callable[[], object] | None = None,
+) -> Report:
     """Time callables in turn, round by round, and report each one's ratio to `baseline`.
 
     Args:

@@ -1,4 +1,5 @@
 """Step time of the optimizers on a model of ten million parameters, against a plain Muon and torch's own, as ratios."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -85,9 +86,15 @@ def race(width: int, depth: int, rounds: int, title: str, period: int = 10) -> R
         "DeltaMomentum bounded": contestant(lambda p: DeltaMomentum(p, 1e-3)),
         "DeepMomentum": contestant(lambda p: DeepMomentum(p, 1e-3)),
     }
-    return compare(contestants, "plain Muon", title=f"{title}: {count / 1e6:.1f} million parameters",
-                   rounds=rounds, warmup=1, aims={"Muon": 1.3, "M3 update": 1.3, "M3 grad": 1.3, "M3 none": 1.3},
-                   note="CPU time. Gradients are given: a model's forward and backward pass come on top of every row.")
+    return compare(
+        contestants,
+        "plain Muon",
+        title=f"{title}: {count / 1e6:.1f} million parameters",
+        rounds=rounds,
+        warmup=1,
+        aims={"Muon": 1.3, "M3 update": 1.3, "M3 grad": 1.3, "M3 none": 1.3},
+        note="CPU time. Gradients are given: a model's forward and backward pass come on top of every row.",
+    )
 
 
 def suite(quick: bool = True) -> list[Report]:

@@ -13,6 +13,7 @@
 
 Chapters define their items in nlbook/check/exercises; see the README there.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -27,9 +28,28 @@ from nlbook.check.sealed import sealed
 from nlbook.check.show import Note, Table
 from nlbook.errors import need
 
-__all__ = ["Answered", "CardReview", "Predict", "Result", "Revealed", "blank_card", "card", "choice", "exercise",
-           "forget", "hint", "in_class", "predict", "predictions", "progress", "recall", "reveal", "sealed",
-           "solution", "stub"]
+__all__ = [
+    "Answered",
+    "CardReview",
+    "Predict",
+    "Result",
+    "Revealed",
+    "blank_card",
+    "card",
+    "choice",
+    "exercise",
+    "forget",
+    "hint",
+    "in_class",
+    "predict",
+    "predictions",
+    "progress",
+    "recall",
+    "reveal",
+    "sealed",
+    "solution",
+    "stub",
+]
 
 FILE = "progress"
 
@@ -87,8 +107,16 @@ def progress() -> Table:
         tried = [e for e in listed if e.id in records and e not in done]
         right = sum(bool(records.get(q.id, {}).get("passed")) for q in asked)
         left = sum(e.minutes for e in listed) - sum(e.minutes for e in done)
-        rows.append([number, f"{len(done)} of {len(listed)}", str(len(tried)), f"{right} of {len(asked)}",
-                     f"{sum(e.points for e in done)} of {sum(e.points for e in listed)}", f"{left} min"])
+        rows.append(
+            [
+                number,
+                f"{len(done)} of {len(listed)}",
+                str(len(tried)),
+                f"{right} of {len(asked)}",
+                f"{sum(e.points for e in done)} of {sum(e.points for e in listed)}",
+                f"{left} min",
+            ]
+        )
     return Table("Progress", ["chapter", "exercises passed", "tried", "questions right", "points", "left"], rows)
 
 
@@ -109,4 +137,3 @@ def _note(id: str, status: str, rung: str) -> None:
         record["passed"] = store.now() if status == "passed" else ""
     record.update(status=status, rung=rung)
     store.save(FILE, records)
-

@@ -8,6 +8,7 @@
 What can be checked is form and consistency: that the rule has thresholds, that budgets are equal, that seeds are not
 used twice, that a verdict follows. Whether the claim was worth testing is for the reader.
 """
+
 from __future__ import annotations
 
 import json
@@ -46,8 +47,7 @@ def blank_card() -> dict[str, Any]:
 
 
 class CardReview(Shown):
-    """What is missing on a card (`.missing`), what is wrong (`.problems`), and whether it may go to the ledger (`.ok`).
-    """
+    """What is missing on a card (`.missing`), what is wrong (`.problems`), and whether it may go to the ledger (`.ok`)."""
 
     def __init__(self, missing: list[str], problems: list[str], card: Mapping[str, Any]) -> None:
         self.missing, self.problems, self.card = missing, problems, card
@@ -75,8 +75,13 @@ class CardReview(Shown):
     def html(self) -> str:
         color = GREEN if self.ok else GREY if len(self.missing) == len(FIELDS) else ORANGE
         found = "".join(f"<li>{escape(p)}</li>" for p in self.problems)
-        return box(color, f"<strong>{escape(self.head())}</strong>" + (f"<ul>{found}</ul>" if found else "")
-                   + rows_html((name, FIELDS[name]) for name in self.missing), label="review of your card")
+        return box(
+            color,
+            f"<strong>{escape(self.head())}</strong>"
+            + (f"<ul>{found}</ul>" if found else "")
+            + rows_html((name, FIELDS[name]) for name in self.missing),
+            label="review of your card",
+        )
 
 
 def card(filled: Mapping[str, Any], decide: Callable[[Mapping[str, list[float]]], str] | None = None) -> CardReview:
@@ -87,12 +92,24 @@ def card(filled: Mapping[str, Any], decide: Callable[[Mapping[str, list[float]]]
     need(isinstance(filled, Mapping), "card", type(filled).__name__, "a dict with the fields of check.blank_card()")
     need(decide is None or callable(decide), "decide", type(decide).__name__, "a function: result -> verdict")
     missing = [name for name in FIELDS if _empty(filled.get(name))]
-    problems = [f"{name!r} is no field of a card; the fields are {', '.join(FIELDS)}" for name in filled
-                if name not in FIELDS]
+    problems = [
+        f"{name!r} is no field of a card; the fields are {', '.join(FIELDS)}" for name in filled if name not in FIELDS
+    ]
     checks: dict[str, Callable[[Any], list[str]]] = {
-        "claim": lambda x: _sentence(x, 5), "prediction": lambda x: _sentence(x, 4), "source": _source,
-        "metric": _metric, "ours": _word, "baseline": _named, "control": _named, "budget": _budget, "seeds": _seeds,
-        "rule": _rule, "result": _result, "verdict": _verdict, "limits": _limits}
+        "claim": lambda x: _sentence(x, 5),
+        "prediction": lambda x: _sentence(x, 4),
+        "source": _source,
+        "metric": _metric,
+        "ours": _word,
+        "baseline": _named,
+        "control": _named,
+        "budget": _budget,
+        "seeds": _seeds,
+        "rule": _rule,
+        "result": _result,
+        "verdict": _verdict,
+        "limits": _limits,
+    }
     wrong: set[str] = set()
     for name, check in checks.items():
         if name not in missing and (found := check(filled[name])):
@@ -132,15 +149,21 @@ def _source(x: Any) -> list[str]:
 def _metric(x: Any) -> list[str]:
     if not isinstance(x, Mapping) or not isinstance(x.get("name"), str) or not x["name"].strip():
         return [f"got {_came(x)}, expected {FIELDS['metric']}"]
-    return [] if x.get("better") in ("lower", "higher") else [
-        f"'better' is {_came(x.get('better'))}, expected 'lower' or 'higher'"]
+    return (
+        []
+        if x.get("better") in ("lower", "higher")
+        else [f"'better' is {_came(x.get('better'))}, expected 'lower' or 'higher'"]
+    )
 
 
 def _named(x: Any) -> list[str]:
     if not isinstance(x, Mapping):
         return [f"got {_came(x)}, expected names with a reason each, such as {{'MLP': 'same size, no levels'}}"]
-    return [f"{k!r} has {_came(v)}, expected a reason of at least three words" for k, v in x.items()
-            if not (isinstance(v, str) and len(v.split()) >= 3)]
+    return [
+        f"{k!r} has {_came(v)}, expected a reason of at least three words"
+        for k, v in x.items()
+        if not (isinstance(v, str) and len(v.split()) >= 3)
+    ]
 
 
 def _budget(x: Any) -> list[str]:
@@ -148,8 +171,10 @@ def _budget(x: Any) -> list[str]:
         return [f"got {_came(x)}, expected {{method: settings tried}} with whole numbers of at least 1"]
     if len(set(x.values())) > 1:
         most, least = max(x, key=lambda m: x[m]), min(x, key=lambda m: x[m])
-        return [f"{most} was tried with {x[most]} settings and {least} with {x[least]}: expected the same number for "
-                f"all; with unequal searches a method beats itself"]
+        return [
+            f"{most} was tried with {x[most]} settings and {least} with {x[least]}: expected the same number for "
+            f"all; with unequal searches a method beats itself"
+        ]
     return []
 
 
@@ -182,8 +207,10 @@ def _result(x: Any) -> list[str]:
     if not isinstance(x, Mapping) or not all(isinstance(v, (list, tuple)) and v for v in x.values()):
         return [f"got {_came(x)}, expected {FIELDS['result']}"]
     bad = {k: n for k, v in x.items() for n in v if not isinstance(n, (int, float)) or not math.isfinite(n)}
-    return [f"{k} has {_came(n)}, expected finite numbers (a run that diverged gets the worst value, and is counted)"
-            for k, n in bad.items()]
+    return [
+        f"{k} has {_came(n)}, expected finite numbers (a run that diverged gets the worst value, and is counted)"
+        for k, n in bad.items()
+    ]
 
 
 def _verdict(x: Any) -> list[str]:
@@ -208,8 +235,11 @@ def _together(c: Mapping[str, Any], sound: set[str]) -> list[str]:
             found.append(f"{name}: has no {', '.join(left)}, expected every method that is compared")
     if {"seeds", "result"} <= sound:
         n = len(set(c["seeds"]["test"]))
-        found += [f"result: {m} has {len(v)} numbers, expected {n}, one for each test seed"
-                  for m, v in c["result"].items() if len(v) != n]
+        found += [
+            f"result: {m} has {len(v)} numbers, expected {n}, one for each test seed"
+            for m, v in c["result"].items()
+            if len(v) != n
+        ]
     if {"rule", "verdict"} <= sound and c["verdict"] not in c["rule"]:
         found.append(f"verdict: {c['verdict']!r} has no line in the rule, expected one of {', '.join(c['rule'])}")
     return found

@@ -3,6 +3,7 @@
 Everything here is data: what is asked, what is right, what is a known way to be wrong. How an answer is judged
 stands in `judge.py` and `ladder.py`, so an exercise never holds checking code of its own.
 """
+
 from __future__ import annotations
 
 import inspect
@@ -20,9 +21,27 @@ from nlbook.check.questions import ID, Option, Prediction, Question, right, wron
 from nlbook.check.source import BEGIN, END, compile_source, cut, drift, marked, solution_problems, source_of
 from nlbook.errors import NLBookError
 
-__all__ = ["Case", "Derive", "Draw", "Estimate", "Exercise", "Explain", "FixTheBug", "Implement", "Item",
-           "KernelPuzzle", "NearMiss", "Option", "Order", "Prediction", "Property", "Question", "ReadPicture",
-           "right", "wrong"]
+__all__ = [
+    "Case",
+    "Derive",
+    "Draw",
+    "Estimate",
+    "Exercise",
+    "Explain",
+    "FixTheBug",
+    "Implement",
+    "Item",
+    "KernelPuzzle",
+    "NearMiss",
+    "Option",
+    "Order",
+    "Prediction",
+    "Property",
+    "Question",
+    "ReadPicture",
+    "right",
+    "wrong",
+]
 
 
 class Case(NamedTuple):
@@ -139,8 +158,11 @@ class Implement(Exercise):
     def all_cases(self) -> list[Case]:
         """Fixed cases first, then the drawn ones; made afresh each time, so nobody can spoil them."""
         first = self.first_seed
-        drawn = [] if self.draw is None else [
-            Case(tuple(self.draw(Draw(first + i, (i + 1) / self.samples)))) for i in range(self.samples)]
+        drawn = (
+            []
+            if self.draw is None
+            else [Case(tuple(self.draw(Draw(first + i, (i + 1) / self.samples)))) for i in range(self.samples)]
+        )
         return [*self.cases, *drawn]
 
     def stub(self) -> Callable[..., Any]:
@@ -152,8 +174,11 @@ class Implement(Exercise):
 
     def solution_source(self, *, body_only: bool = False) -> str:
         text = source_of(self.solution)
-        return marked(text) if body_only else "\n".join(
-            line for line in text.splitlines() if line.strip() not in (BEGIN, END)) + "\n"
+        return (
+            marked(text)
+            if body_only
+            else "\n".join(line for line in text.splitlines() if line.strip() not in (BEGIN, END)) + "\n"
+        )
 
     def problems(self) -> list[str]:
         found = [*super().problems(), *solution_problems(self.solution)]
@@ -202,8 +227,9 @@ class Derive(Implement):
             at = self.names.index(self.wrt)
             x = args[at].detach().clone().requires_grad_()
             with torch.enable_grad():
-                value = self.objective_fn(*args[:at], x, *args[at + 1:])
+                value = self.objective_fn(*args[:at], x, *args[at + 1 :])
                 return torch.autograd.grad(value, x)[0]
+
         return autograd
 
     def problems(self) -> list[str]:

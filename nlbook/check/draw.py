@@ -1,4 +1,5 @@
 """Seeded random inputs for the cases of an exercise."""
+
 from __future__ import annotations
 
 import random

@@ -3,6 +3,7 @@
 A prediction is never graded and never demanded. One that is changed after the reveal is kept, marked as such, and
 left out of the calibration.
 """
+
 from __future__ import annotations
 
 import math
@@ -63,8 +64,12 @@ class Predict(Shown):
             need(known, "answer", repr(answer), f"one of {list(item.options)}, or its letter")
         elif item.points:
             several = isinstance(answer, (list, tuple)) and len(answer) == len(item.points)
-            need(several and all(is_number(x) and low <= x <= high for x in answer), "answer", repr(answer),
-                 f"{len(item.points)} numbers from {self._range()}")
+            need(
+                several and all(is_number(x) and low <= x <= high for x in answer),
+                "answer",
+                repr(answer),
+                f"{len(item.points)} numbers from {self._range()}",
+            )
             answer = list(answer)
         else:
             need(is_number(answer) and low <= answer <= high, "answer", repr(answer), f"a number from {self._range()}")
@@ -108,20 +113,34 @@ class Predict(Shown):
         low, high = item.range
         step = 10.0 ** math.floor(math.log10(high - low) - 1)
         if item.options:
-            field = widgets.RadioButtons(options=item.options, value=earlier if earlier in item.options else None,
-                                         description="Your prediction:", style=style,
-                                         layout=widgets.Layout(width="auto"))
+            field = widgets.RadioButtons(
+                options=item.options,
+                value=earlier if earlier in item.options else None,
+                description="Your prediction:",
+                style=style,
+                layout=widgets.Layout(width="auto"),
+            )
         elif item.points:
             many = len(item.points)
             start = earlier if isinstance(earlier, list) and len(earlier) == many else [low] * many
-            field = widgets.VBox([
-                widgets.FloatSlider(description=f"{label}:", value=x, min=low, max=high, step=step / 10, style=style)
-                for label, x in zip(item.points, start)])
+            field = widgets.VBox(
+                [
+                    widgets.FloatSlider(
+                        description=f"{label}:", value=x, min=low, max=high, step=step / 10, style=style
+                    )
+                    for label, x in zip(item.points, start)
+                ]
+            )
         else:
             field = widgets.BoundedFloatText(
-                value=earlier if is_number(earlier) else low, min=low, max=high, style=style, step=step,
+                value=earlier if is_number(earlier) else low,
+                min=low,
+                max=high,
+                style=style,
+                step=step,
                 description=f"Your prediction{f' ({item.unit})' if item.unit else ''}, {self._range()}:",
-                layout=widgets.Layout(width="28em"))
+                layout=widgets.Layout(width="28em"),
+            )
         button = widgets.Button(description="Record", tooltip=f"Record the prediction {item.id}")
         line = widgets.HTML(self._status_html())
 
@@ -152,26 +171,42 @@ class Predict(Shown):
         return [f"{letter}) {o}" for letter, o in zip("abcdefghijkl", self.item.options)] or self._choices()
 
     def text(self) -> str:
-        return "\n".join([f"Predict ({self.id}). {self.item.question}", *(f"  {c}" for c in self._lettered()),
-                          f"  {self.status_line}"])
+        return "\n".join(
+            [
+                f"Predict ({self.id}). {self.item.question}",
+                *(f"  {c}" for c in self._lettered()),
+                f"  {self.status_line}",
+            ]
+        )
 
     def html(self) -> str:
         choices = "".join(f"<li>{inline(c)}</li>" for c in self._choices())
         kind = 'ol type="a"' if self.item.options else "ul"
         example = '"a"' if self.item.options else "[...]" if self.item.points else "..."
-        return box(BLUE, f"<strong>Predict.</strong> {inline(self.item.question)}<{kind}>{choices}</{kind[:2]}>"
-                   f"<small>{escape(self.status_line)} Without the buttons: "
-                   f"<code>check.predict({self.id!r}, answer={escape(example)})</code></small>",
-                   f"Prediction {self.id}")
+        return box(
+            BLUE,
+            f"<strong>Predict.</strong> {inline(self.item.question)}<{kind}>{choices}</{kind[:2]}>"
+            f"<small>{escape(self.status_line)} Without the buttons: "
+            f"<code>check.predict({self.id!r}, answer={escape(example)})</code></small>",
+            f"Prediction {self.id}",
+        )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         live = self.widget._repr_mimebundle_()
         return {**(live or {}), "text/plain": self.text(), "text/html": self.html()}
 
 
-def predict(id: str, question: str | None = None, *, options: Sequence[str] | None = None, unit: str = "",
-            low: float | None = None, high: float | None = None, points: Sequence[str] | None = None,
-            answer: Any = None) -> Predict:
+def predict(
+    id: str,
+    question: str | None = None,
+    *,
+    options: Sequence[str] | None = None,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    points: Sequence[str] | None = None,
+    answer: Any = None,
+) -> Predict:
     """Ask for a prediction; with `answer` it is recorded straight away.
 
     Without a question the chapter's definitions are searched for `id`; with one, the definition stands here.
@@ -183,8 +218,15 @@ def predict(id: str, question: str | None = None, *, options: Sequence[str] | No
     if question is None:
         item = _asked.get(id) or registry.find(id, Prediction)
     else:
-        item = Prediction(id=id, question=question, options=tuple(options or ()), unit=unit, low=low, high=high,
-                          points=tuple(points or ()))
+        item = Prediction(
+            id=id,
+            question=question,
+            options=tuple(options or ()),
+            unit=unit,
+            low=low,
+            high=high,
+            points=tuple(points or ()),
+        )
         if faults := item.problems():
             raise NLBookError(f"predict({id!r}): {'; '.join(faults)}")
         _asked[id] = item
@@ -197,8 +239,9 @@ def predict(id: str, question: str | None = None, *, options: Sequence[str] | No
 class Revealed(Shown):
     """The measured value, and the prediction beside it."""
 
-    def __init__(self, id: str, measured: str, prediction: str, right: bool | None, explanation: str,
-                 late: bool) -> None:
+    def __init__(
+        self, id: str, measured: str, prediction: str, right: bool | None, explanation: str, late: bool
+    ) -> None:
         self.id, self.measured, self.prediction, self.right = id, measured, prediction, right
         self.explanation, self.late = explanation, late
 
@@ -214,12 +257,16 @@ class Revealed(Shown):
 
     def html(self) -> str:
         compared = f"<br>{escape(self._compared())}" if self.prediction else ""
-        return box(GREEN if self.right else GREY, f"<strong>Measured: {escape(self.measured)}</strong>{compared}"
-                   + prose(self.explanation), f"Result of prediction {self.id}")
+        return box(
+            GREEN if self.right else GREY,
+            f"<strong>Measured: {escape(self.measured)}</strong>{compared}" + prose(self.explanation),
+            f"Result of prediction {self.id}",
+        )
 
 
-def reveal(id: str, measured: Any, explanation: str | Mapping[str, str] = "", *, right: str | None = None,
-           within: float = 0.1) -> Revealed:
+def reveal(
+    id: str, measured: Any, explanation: str | Mapping[str, str] = "", *, right: str | None = None, within: float = 0.1
+) -> Revealed:
     """Show what was measured beside what was predicted.
 
     measured     an option's text, a number, or a list of numbers for points
@@ -228,9 +275,15 @@ def reveal(id: str, measured: Any, explanation: str | Mapping[str, str] = "", *,
     within       a number counts as right within this share of the measured one (of the largest, for points)
     """
     need(isinstance(id, str) and bool(ID.fullmatch(id)), "id", repr(id), "an id such as '01-p1'")
-    plain = measured if isinstance(measured, (str, bool)) else (
-        [float(x) for x in measured] if getattr(measured, "ndim", 0) or isinstance(measured, (list, tuple))
-        else float(measured))
+    plain = (
+        measured
+        if isinstance(measured, (str, bool))
+        else (
+            [float(x) for x in measured]
+            if getattr(measured, "ndim", 0) or isinstance(measured, (list, tuple))
+            else float(measured)
+        )
+    )
     goal = right if right is not None else plain
     records = store.load(FILE)
     record = records.setdefault(id, {"entries": []})
@@ -249,8 +302,14 @@ def reveal(id: str, measured: Any, explanation: str | Mapping[str, str] = "", *,
         told = "\n\n".join(dict.fromkeys(p for p in parts if p))
     known = _asked.get(id) or registry.get(id, Prediction)
     unit = record.get("unit", known.unit if known else "")
-    return Revealed(id, said(plain, "" if isinstance(plain, str) else unit), "" if mine is None else said(mine, unit),
-                    hit, told, late)
+    return Revealed(
+        id,
+        said(plain, "" if isinstance(plain, str) else unit),
+        "" if mine is None else said(mine, unit),
+        hit,
+        told,
+        late,
+    )
 
 
 def judge_prediction(mine: Any, goal: Any, within: float) -> bool:
@@ -278,10 +337,15 @@ def predictions() -> Table:
         if isinstance(r.get("right"), bool) and not late:
             tally.setdefault(id[:2], []).append(r["right"])
         verdict = "after the reveal" if late else {True: "right", False: "not so"}.get(r.get("right"), "open")  # type: ignore[arg-type]
-        rows.append([id, r.get("question", ""), said(entries[-1]["answer"] if late else mine, r.get("unit", "")),
-                     said(r["measured"], r.get("unit", "")) if "measured" in r else "", verdict])
+        rows.append(
+            [
+                id,
+                r.get("question", ""),
+                said(entries[-1]["answer"] if late else mine, r.get("unit", "")),
+                said(r["measured"], r.get("unit", "")) if "measured" in r else "",
+                verdict,
+            ]
+        )
     by_chapter = "; ".join(f"chapter {c}: {sum(t)} of {len(t)} right" for c, t in sorted(tally.items()))
     note = by_chapter or "No prediction has been compared yet."
     return Table("Predictions", ["id", "question", "predicted", "measured", "verdict"], rows, note)
-
-

@@ -1,4 +1,5 @@
 """Judging an answer that is a function: it is run on every case, and what came is handed to the ladder."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -25,8 +26,11 @@ def judge_function(item: Implement, answer: Any) -> Verdict:
     launch: Callable[[Callable[..., Any]], Callable[..., Any]] = _as_it_is
     if isinstance(item, KernelPuzzle):
         if item.package and not _installed(item.package):
-            return Verdict("not tried", message=f"This cannot be checked here: {item.package} is not installed. "
-                           "The hints and the solution can be read all the same.")
+            return Verdict(
+                "not tried",
+                message=f"This cannot be checked here: {item.package} is not installed. "
+                "The hints and the solution can be read all the same.",
+            )
         launch = item.launch or _as_it_is
     cases = item.all_cases()
     if (found := _signature(item, answer, cases[0])) is not None:
@@ -63,8 +67,9 @@ def _signature(item: Implement, answer: Any, case: Case) -> Verdict | None:
     want = f"{item.solution.__name__}({', '.join(item.names)})"
     if isinstance(answer, type) or not callable(answer):
         kind = "a class" if isinstance(answer, type) else f"of type {type(answer).__name__}"
-        return Verdict("failed", "signature",
-                       f"The answer is {kind}; expected the function {want} itself, without calling it.")
+        return Verdict(
+            "failed", "signature", f"The answer is {kind}; expected the function {want} itself, without calling it."
+        )
     try:
         signature = inspect.signature(answer)
     except (TypeError, ValueError):
@@ -76,13 +81,15 @@ def _signature(item: Implement, answer: Any, case: Case) -> Verdict | None:
     try:
         signature.bind(*case.args)
     except TypeError:
-        return Verdict("failed", "signature",
-                       f"Your function takes ({', '.join(signature.parameters)}); it is called as {want}.")
+        return Verdict(
+            "failed", "signature", f"Your function takes ({', '.join(signature.parameters)}); it is called as {want}."
+        )
     return None
 
 
-def _run(item: Implement, answer: Any, cases: Sequence[Case], expected: Sequence[Any],
-         misses: Sequence[Miss]) -> Verdict:
+def _run(
+    item: Implement, answer: Any, cases: Sequence[Case], expected: Sequence[Any], misses: Sequence[Miss]
+) -> Verdict:
     end = time.monotonic() + item.seconds
     outcomes: list[Outcome] = []
     faults: list[tuple[Outcome, Call]] = []
@@ -101,8 +108,11 @@ def _run(item: Implement, answer: Any, cases: Sequence[Case], expected: Sequence
         outcome = Outcome(case.label, shown, want, snapshot(came.value), came.printed)
         outcomes.append(outcome)
         if spoiled is None:
-            changed = [n for n, now, then in zip(item.names, args, case.args)
-                       if n not in item.in_place and not same(snapshot(then), snapshot(now), 0.0, 0.0)]
+            changed = [
+                n
+                for n, now, then in zip(item.names, args, case.args)
+                if n not in item.in_place and not same(snapshot(then), snapshot(now), 0.0, 0.0)
+            ]
             spoiled = (changed[0], outcome) if changed else None
     if faults:
         outcome, came = min(faults, key=lambda f: (f[1].fault != "time", f[0].size))
@@ -110,9 +120,12 @@ def _run(item: Implement, answer: Any, cases: Sequence[Case], expected: Sequence
         return Verdict("failed", rung, f"Your code {came.told}.", tuple(outcome.numbers()), outcome.label)
     finding = diagnose(outcomes, misses, item.time_dim, item.rtol, item.atol)
     if finding is None and spoiled is not None:
-        finding = Finding("mutation", f"The values are right, but your function changes its argument {spoiled[0]} in "
-                          "place, which its caller does not expect. Make a new tensor, or `.clone()` it first.",
-                          spoiled[1])
+        finding = Finding(
+            "mutation",
+            f"The values are right, but your function changes its argument {spoiled[0]} in "
+            "place, which its caller does not expect. Make a new tensor, or `.clone()` it first.",
+            spoiled[1],
+        )
     if finding is None:
         finding = _gradient(item, answer, cases, end) or _properties(item, answer, end)
     if finding is None:
@@ -153,8 +166,12 @@ def _gradient(item: Implement, answer: Any, cases: Sequence[Case], end: float) -
                 cut = grad is None or not bool(got.any())
                 why = ": it is cut (a `.detach()`, `.data`, `.item()` or `no_grad`?)" if cut else ""
                 outcome = Outcome(case.label, dict(zip(item.names, case.args)), snapshot(numeric), snapshot(got))
-                return Finding("gradient", f"The values are right, but the gradient with respect to {item.names[i]} is "
-                               f"off by {digits(gap)}{why}.", outcome)
+                return Finding(
+                    "gradient",
+                    f"The values are right, but the gradient with respect to {item.names[i]} is "
+                    f"off by {digits(gap)}{why}.",
+                    outcome,
+                )
     return None
 
 
@@ -182,8 +199,12 @@ def central_differences(function: Callable[..., Any], args: tuple[Any, ...], at:
 def _properties(item: Implement, answer: Any, end: float) -> Finding | None:
     for law in item.properties:
         for seed in range(min(8, item.samples)):
-            came = call(lambda f, s=seed, p=law: p.law(f, Draw(item.first_seed + s, (s + 1) / 8)), (answer,),  # type: ignore[misc]
-                        max(0.05, end - time.monotonic()), seed)
+            came = call(
+                lambda f, s=seed, p=law: p.law(f, Draw(item.first_seed + s, (s + 1) / 8)),
+                (answer,),  # type: ignore[misc]
+                max(0.05, end - time.monotonic()),
+                seed,
+            )
             if came.fault:
                 return Finding("property", f"While the law “{law.name}” was tried, your code {came.told}.")
             if came.value is not None:

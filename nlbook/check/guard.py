@@ -2,6 +2,7 @@
 
 This guards against accidents (an endless loop, a stray print), not against malice: it is no sandbox.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -68,13 +69,19 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], seconds: float, se
         return Call(fault=told.fault, message=str(told), printed=out.getvalue()[:1000])
     except OutOfTime as stop:
         place = str(stop.args[0]) if stop.args else where(function, stop.__traceback__)
-        return Call(fault="time", printed=out.getvalue()[:1000], message=(
-            f"stopped after {seconds:.2g} s{place}: an endless loop, or far too many steps"))
+        return Call(
+            fault="time",
+            printed=out.getvalue()[:1000],
+            message=(f"stopped after {seconds:.2g} s{place}: an endless loop, or far too many steps"),
+        )
     except BaseException as error:
         if _is_stub(error):
             return Call(fault="untried")
-        return Call(fault="raised", printed=out.getvalue()[:1000],
-                    message=f"{_say(error)}{where(function, error.__traceback__)}")
+        return Call(
+            fault="raised",
+            printed=out.getvalue()[:1000],
+            message=f"{_say(error)}{where(function, error.__traceback__)}",
+        )
     finally:
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(default)

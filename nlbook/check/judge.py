@@ -1,4 +1,5 @@
 """Judging an answer: one function a kind of exercise, all giving a Verdict."""
+
 from __future__ import annotations
 
 import dis
@@ -23,6 +24,7 @@ def judge(item: Exercise, answer: Any, score: int | None = None) -> Verdict:
 
 # -- functions
 
+
 @judge.register
 def _(item: Implement, answer: Any, score: int | None = None) -> Verdict:
     return judge_function(item, answer)
@@ -43,10 +45,14 @@ def _same_code(a: Any, b: Any) -> bool:
     A module that imports torch compiles `torch.outer(...)` as an attribute, a cell as a method (Python 3.11); jump
     targets move with it. So instructions are compared, not bytes.
     """
+
     def told(f: Any) -> Any:
         code = code_of(f)
-        return code and [(i.opname.replace("LOAD_METHOD", "LOAD_ATTR"), *_plain(i.argval))
-                         for i in dis.get_instructions(code) if i.opname != "PUSH_NULL" and "JUMP" not in i.opname]
+        return code and [
+            (i.opname.replace("LOAD_METHOD", "LOAD_ATTR"), *_plain(i.argval))
+            for i in dis.get_instructions(code)
+            if i.opname != "PUSH_NULL" and "JUMP" not in i.opname
+        ]
 
     return told(a) is not None and told(a) == told(b)
 
@@ -56,6 +62,7 @@ def _plain(value: Any) -> tuple[Any, ...]:
 
 
 # -- numbers
+
 
 @judge.register
 def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
@@ -82,12 +89,17 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
         return Verdict("failed", "sign", f"{told} has the wrong sign.")
     middle = (low + high) / 2
     if value and middle and (value > 0) == (middle > 0):
-        for factor, why in ((8, "bits and bytes mixed up?"), (1024, "a unit step (kilo, mega) too far?"),
-                            (1000, "a unit step (milli, kilo, mega) too far?"), (100, "percent and share mixed up?")):
+        for factor, why in (
+            (8, "bits and bytes mixed up?"),
+            (1024, "a unit step (kilo, mega) too far?"),
+            (1000, "a unit step (milli, kilo, mega) too far?"),
+            (100, "percent and share mixed up?"),
+        ):
             if low <= value / factor <= high or low <= value * factor <= high:
                 big = value > middle
-                return Verdict("failed", "factor",
-                               f"{told} is about {factor} times too {'large' if big else 'small'}: {why}")
+                return Verdict(
+                    "failed", "factor", f"{told} is about {factor} times too {'large' if big else 'small'}: {why}"
+                )
     small = "small" if value < low else "large"
     return Verdict("failed", "value", f"{told} is too {small}.")
 
@@ -111,6 +123,7 @@ def _quantity(answer: Any) -> tuple[float, str, str]:
 
 # -- order and text
 
+
 @judge.register
 def _(item: Order, answer: Any, score: int | None = None) -> Verdict:
     if untouched(answer):
@@ -131,8 +144,9 @@ def _(item: Order, answer: Any, score: int | None = None) -> Verdict:
         return Verdict("failed", "structure", f"Every step belongs in the list once; {what}.")
     if steps == list(item.steps):
         return UNTRIED  # as the stub listed them, which is never a right order
-    conflicts = [(max(steps.index(a), steps.index(b)), a, b, why) for a, b, why in item.before
-                 if steps.index(a) > steps.index(b)]
+    conflicts = [
+        (max(steps.index(a), steps.index(b)), a, b, why) for a, b, why in item.before if steps.index(a) > steps.index(b)
+    ]
     if not conflicts:
         return Verdict("passed", message="Right: every step finds what it needs.")
     _, first, later, why = min(conflicts)
@@ -147,15 +161,29 @@ def _(item: Explain, answer: Any, score: int | None = None) -> Verdict:
         return Verdict("failed", "type", f"The answer is a {type(answer).__name__}; expected a text of some sentences.")
     rows = tuple((f"point {i}", r) for i, r in enumerate(item.rubric, 1))
     if len(answer.split()) < item.words:
-        return Verdict("failed", "structure",
-                       f"Write at least {item.words} words before you compare; there are {len(answer.split())}.")
+        return Verdict(
+            "failed",
+            "structure",
+            f"Write at least {item.words} words before you compare; there are {len(answer.split())}.",
+        )
     full = len(item.rubric)
     if score is None:
-        return replace(UNTRIED, rung="self-score", rows=rows, message=(
-            f"Written. Compare with the solution below, then score yourself: one for each point, "
-            f"`check.exercise({item.id!r}, answer, score=...)` with 0 to {full}."))
+        return replace(
+            UNTRIED,
+            rung="self-score",
+            rows=rows,
+            message=(
+                f"Written. Compare with the solution below, then score yourself: one for each point, "
+                f"`check.exercise({item.id!r}, answer, score=...)` with 0 to {full}."
+            ),
+        )
     if type(score) is not int or not 0 <= score <= full:
-        return Verdict("failed", "self-score",
-                       f"score: got {brief(score)}, expected a whole number from 0 to {full}.", rows)
-    return Verdict("passed" if 2 * score >= full else "failed", "" if 2 * score >= full else "self-score",
-                   f"Self-scored {score} of {full}.", rows)
+        return Verdict(
+            "failed", "self-score", f"score: got {brief(score)}, expected a whole number from 0 to {full}.", rows
+        )
+    return Verdict(
+        "passed" if 2 * score >= full else "failed",
+        "" if 2 * score >= full else "self-score",
+        f"Self-scored {score} of {full}.",
+        rows,
+    )

@@ -4,6 +4,7 @@ A sentence about *how* an answer is wrong ("2 times too large") is only said whe
 case with a single number never passes a coincidence off as a cause. The numbers shown are those of the smallest
 case that fails.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -16,9 +17,31 @@ from torch import Tensor
 
 from nlbook.check.values import Leaf, Tree, brief, close, digits, leaves, problem, same, snapshot, wrong_leaves
 
-RUNGS = ("signature", "runs", "time", "near miss", "type", "structure", "shape", "dtype", "finite", "sign", "factor",
-         "transpose", "off by one", "unchanged", "value", "mutation", "gradient", "property", "counts",
-         "unit", "order", "choice", "self-score")
+RUNGS = (
+    "signature",
+    "runs",
+    "time",
+    "near miss",
+    "type",
+    "structure",
+    "shape",
+    "dtype",
+    "finite",
+    "sign",
+    "factor",
+    "transpose",
+    "off by one",
+    "unchanged",
+    "value",
+    "mutation",
+    "gradient",
+    "property",
+    "counts",
+    "unit",
+    "order",
+    "choice",
+    "self-score",
+)
 
 
 @dataclass(frozen=True)
@@ -64,8 +87,13 @@ class Miss:
     outputs: Sequence[Tree | None]
 
 
-def diagnose(outcomes: Sequence[Outcome], misses: Sequence[Miss] = (), time_dim: int | None = None,
-             rtol: float = 1e-9, atol: float = 1e-10) -> Finding | None:
+def diagnose(
+    outcomes: Sequence[Outcome],
+    misses: Sequence[Miss] = (),
+    time_dim: int | None = None,
+    rtol: float = 1e-9,
+    atol: float = 1e-10,
+) -> Finding | None:
     """The first failing rung, or None when every case agrees."""
     failing = sorted((o for o in outcomes if not same(o.expected, o.got, rtol, atol)), key=lambda o: o.size)
     if not failing:
@@ -79,8 +107,12 @@ def diagnose(outcomes: Sequence[Outcome], misses: Sequence[Miss] = (), time_dim:
     path, e, g = wrong_leaves(failing[0].expected, failing[0].got, rtol, atol)[0]
     if not isinstance(e.value, np.ndarray):
         return Finding("value", sentence(f"{path} is {brief(g)}; expected {brief(e)}."), failing[0], path)
-    pairs = [Pair(ee.value, gg.value, o.args) for o in outcomes
-             for (p, ee), (_, gg) in zip(leaves(o.expected), leaves(o.got)) if p == path and ee.value is not None]
+    pairs = [
+        Pair(ee.value, gg.value, o.args)
+        for o in outcomes
+        for (p, ee), (_, gg) in zip(leaves(o.expected), leaves(o.got))
+        if p == path and ee.value is not None
+    ]
     for guess in (_whole, _change, _late):
         if (said := guess(pairs, time_dim, rtol, atol)) is not None:
             return Finding(said[0], sentence(f"{path} {said[1]}"), failing[0], path)
@@ -133,8 +165,16 @@ def _change(pairs: Sequence[Pair], time_dim: int | None, rtol: float, atol: floa
         moves = [(p.e - _array(p.args[name]), p.g - _array(p.args[name]), p.args) for p in pairs]
         if (how := _factor(moves, rtol * 100, atol * 100)) is not None:
             return "factor", f"moves {name} the right way, but the change is {how}."
-        if _explains(pairs, lambda p, n=name: _array(p.args[n]) + (p.e - _array(p.args[n])).mT  # type: ignore[misc]
-                     if p.e.ndim > 1 and p.e.shape[-1] == p.e.shape[-2] else None, rtol, atol):
+        if _explains(
+            pairs,
+            lambda p, n=name: (
+                _array(p.args[n]) + (p.e - _array(p.args[n])).mT  # type: ignore[misc]
+                if p.e.ndim > 1 and p.e.shape[-1] == p.e.shape[-2]
+                else None
+            ),
+            rtol,
+            atol,
+        ):
             return "transpose", f"changes {name} by the transpose of what is expected: swap the two vectors."
     return None
 
@@ -213,12 +253,14 @@ def _array(x: Tensor) -> np.ndarray:
     return leaf.value if isinstance(leaf, Leaf) else np.empty(0)
 
 
-def _difference(path: str, e: Leaf, g: Leaf, failing: Sequence[Outcome], total: int, time_dim: int | None,
-                rtol: float) -> str:
+def _difference(
+    path: str, e: Leaf, g: Leaf, failing: Sequence[Outcome], total: int, time_dim: int | None, rtol: float
+) -> str:
     gap = np.abs(e.value - g.value)
     share = float(np.max(gap)) / max(float(np.max(np.abs(e.value))), 1e-300)
-    told = f"{sentence(path)} differs in {len(failing)} of {total} cases; largest difference " \
-           f"{digits(float(np.max(gap)))}"
+    told = (
+        f"{sentence(path)} differs in {len(failing)} of {total} cases; largest difference {digits(float(np.max(gap)))}"
+    )
     if share < 1e-4:
         return f"{told}: approximately right, not exactly. A float32 step, or an epsilon that the formula has not?"
     if time_dim is not None and e.value.ndim and np.moveaxis(gap, time_dim, 0).shape[0] > 1:

@@ -1,4 +1,5 @@
 """Definitions of what is asked without a function: choices with an explanation each, and predictions."""
+
 from __future__ import annotations
 
 import re

@@ -1,4 +1,5 @@
 """Finding an item by its id. A chapter's definitions are imported when the first of its ids is asked for."""
+
 from __future__ import annotations
 
 import difflib

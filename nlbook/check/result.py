@@ -1,4 +1,5 @@
 """What `check.exercise` and `check.choice` hand back and show."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -74,8 +75,10 @@ class Result(Shown):
     def html(self) -> str:
         item, v = self.item, self.verdict
         stars = f"difficulty {item.difficulty} of 3"
-        head = (f"<strong>{WORDS[v.status]}</strong> · {inline(item.title)} "
-                f"<small>({escape(item.id)}, {item.kind}, about {item.minutes} min, {stars})</small>")
+        head = (
+            f"<strong>{WORDS[v.status]}</strong> · {inline(item.title)} "
+            f"<small>({escape(item.id)}, {item.kind}, about {item.minutes} min, {stars})</small>"
+        )
         told = prose(v.message) if v.rung or self.passed else prose(item.prompt)
         if v.rows and self.item.kind != "explain":
             case = "Counts" if self.passed else f"Smallest failing case{f' ({v.case})' if v.case else ''}"
@@ -161,15 +164,19 @@ class Answered(Shown):
         return "\n".join(lines)
 
     def html(self) -> str:
-        choices = "".join(f"<li>{inline(o.text)}{' <em>(your choice)</em>' if o is self.chosen else ''}</li>"
-                          for o in self.item.options)
+        choices = "".join(
+            f"<li>{inline(o.text)}{' <em>(your choice)</em>' if o is self.chosen else ''}</li>"
+            for o in self.item.options
+        )
         head = f"<strong>{inline(self.item.text)}</strong> <small>{escape(self.id + self._origin())}</small>"
         body = f'<ol type="a">{choices}</ol>'
         if self.chosen is not None or self.fault:
             body += prose(self.message)
         if not self.passed and not _course["in_class"]:
-            why = "".join(f"<li>{inline(o.text)} — <em>{'right' if o.right else 'not quite'}:</em> {inline(o.why)}</li>"
-                          for o in self.item.options)
+            why = "".join(
+                f"<li>{inline(o.text)} — <em>{'right' if o.right else 'not quite'}:</em> {inline(o.why)}</li>"
+                for o in self.item.options
+            )
             body += fold("Answer", f'<ol type="a">{why}</ol>')
         color = {"passed": GREEN, "failed": ORANGE}.get(self.status, BLUE)
         return box(color, head + body, f"Question {self.id}")

@@ -2,6 +2,7 @@
 
 This hides an answer from the eye, not from a person who wants it: unpacking takes one call.
 """
+
 from __future__ import annotations
 
 import base64
@@ -31,7 +32,7 @@ def sealed(letters: str) -> Any:
 def call_of(value: Any, width: int = 108) -> str:
     """The call that opens `value`, as source text of one or several lines."""
     text = seal(value)
-    lines = [text[i:i + width] for i in range(0, len(text), width)]
+    lines = [text[i : i + width] for i in range(0, len(text), width)]
     if len(lines) == 1:
-        return f'check.sealed({lines[0]!r})'
+        return f"check.sealed({lines[0]!r})"
     return "check.sealed(\n" + "\n".join(f"    {line!r}" for line in lines) + ")"

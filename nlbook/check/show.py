@@ -3,6 +3,7 @@
 State is told in words, never by colour alone; hints and solutions are folded with <details>, which needs no script
 and works in a notebook without a kernel.
 """
+
 from __future__ import annotations
 
 import re
@@ -57,10 +58,14 @@ class Table(Shown):
 
     def html(self) -> str:
         head = "".join(f'<th scope="col" style="text-align:left">{escape(h)}</th>' for h in self.head)
-        body = "".join("<tr>" + "".join(f'<td style="text-align:left">{escape(str(c))}</td>' for c in r) + "</tr>"
-                       for r in self.rows)
-        return (f'<table><caption style="text-align:left;font-weight:bold">{escape(self.caption)}</caption>'
-                f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{prose(self.note)}")
+        body = "".join(
+            "<tr>" + "".join(f'<td style="text-align:left">{escape(str(c))}</td>' for c in r) + "</tr>"
+            for r in self.rows
+        )
+        return (
+            f'<table><caption style="text-align:left;font-weight:bold">{escape(self.caption)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{prose(self.note)}"
+        )
 
 
 EMPHASIS = re.compile(r"(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?![\w*])")
@@ -68,7 +73,7 @@ EMPHASIS = re.compile(r"(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?![\w*])")
 
 def inline(text: str) -> str:
     """One line of HTML: `code` in backticks becomes code, *words* in asterisks are emphasised; 2 * 3 * 4 stays."""
-    parts = re.split("`([^`]+)`", escape(text))                            # every second one stood in backticks
+    parts = re.split("`([^`]+)`", escape(text))  # every second one stood in backticks
     return "".join(f"<code>{p}</code>" if i % 2 else EMPHASIS.sub(r"<em>\1</em>", p) for i, p in enumerate(parts))
 
 
@@ -92,8 +97,11 @@ def fold(summary: str, inner: str) -> str:
 
 def rows_html(rows: Iterable[tuple[str, str]]) -> str:
     """Name and value, a line each."""
-    body = "".join(f'<tr><th scope="row" style="text-align:left">{escape(k)}</th>'
-                   f'<td style="text-align:left"><code>{escape(v)}</code></td></tr>' for k, v in rows)
+    body = "".join(
+        f'<tr><th scope="row" style="text-align:left">{escape(k)}</th>'
+        f'<td style="text-align:left"><code>{escape(v)}</code></td></tr>'
+        for k, v in rows
+    )
     return f"<table><tbody>{body}</tbody></table>" if body else ""
 
 

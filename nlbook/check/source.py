@@ -1,4 +1,5 @@
 """Source text: a solution is written once, and both the stub and the answer that is shown are cut from it."""
+
 from __future__ import annotations
 
 import inspect
@@ -28,14 +29,14 @@ def _region(text: str) -> tuple[list[str], int, int]:
 def marked(text: str) -> str:
     """The lines between the markers, flush left."""
     lines, begin, end = _region(text)
-    return textwrap.dedent("\n".join(lines[begin + 1:end])) + "\n"
+    return textwrap.dedent("\n".join(lines[begin + 1 : end])) + "\n"
 
 
 def cut(text: str, instead: str) -> str:
     """The source with the marked lines replaced by one line."""
     lines, begin, end = _region(text)
-    indent = lines[begin][:len(lines[begin]) - len(lines[begin].lstrip())]
-    return "\n".join([*lines[:begin], indent + instead, *lines[end + 1:]]) + "\n"
+    indent = lines[begin][: len(lines[begin]) - len(lines[begin].lstrip())]
+    return "\n".join([*lines[:begin], indent + instead, *lines[end + 1 :]]) + "\n"
 
 
 def compile_source(text: str, like: Callable[..., Any]) -> Callable[..., Any]:

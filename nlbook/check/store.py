@@ -3,6 +3,7 @@
 Nothing leaves the machine. Where the folder cannot be written the session keeps them in memory: a read-only
 notebook still runs.
 """
+
 from __future__ import annotations
 
 import contextlib

@@ -1,9 +1,10 @@
 """A test kit: an exercise check is itself tested, with wrong answers that it must refuse and right ones it must accept.
 
-    assert_refuses("01-delta", {"hebb": hebb_write, ...})
-    assert_accepts("01-delta", {"one line": ..., "einsum": ...})
-    stub_drift("01-delta", cell_source)      None, or how a notebook's stub differs from the definition
+assert_refuses("01-delta", {"hebb": hebb_write, ...})
+assert_accepts("01-delta", {"one line": ..., "einsum": ...})
+stub_drift("01-delta", cell_source)      None, or how a notebook's stub differs from the definition
 """
+
 from __future__ import annotations
 
 import ast
@@ -81,8 +82,11 @@ def check_definition(item: Exercise) -> list[str]:
     elif isinstance(item, Estimate):
         if (v := judge(item, item.solution())).status != "passed":
             found.append(f"the solution does not pass: {v.message}")
-        found += [f"the known wrong number {w} is not told by its message" for w, why in item.wrong.items()
-                  if judge(item, w).message != why]
+        found += [
+            f"the known wrong number {w} is not told by its message"
+            for w, why in item.wrong.items()
+            if judge(item, w).message != why
+        ]
     elif isinstance(item, Order) and judge(item, item.one_order()).status != "passed":
         found.append("its own order does not pass")
     if judge(item, None).status != "not tried":
@@ -103,8 +107,11 @@ def _function_faults(item: Implement) -> list[str]:
     cut = judge(item, compile_source(item.solution_source(), item.solution))
     if cut.status != "passed":
         found.append(f"the solution as shown does not run: {cut.message}")
-    found += [f"the near miss {m.name!r} is not told by its message but: {v.rung}: {v.message}"
-              for m in item.near_misses if not _told(v := judge_function(item, m.function), m)]
+    found += [
+        f"the near miss {m.name!r} is not told by its message but: {v.rung}: {v.message}"
+        for m in item.near_misses
+        if not _told(v := judge_function(item, m.function), m)
+    ]
     if isinstance(item, Derive):
         found += _derivative_faults(item)
     return found

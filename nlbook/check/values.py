@@ -3,6 +3,7 @@
 Comparing copies held in NumPy arrays, not the returned objects, means that no `__eq__`, no subclass and no
 replaced `torch.allclose` of the learner has a say in the verdict.
 """
+
 from __future__ import annotations
 
 import re
@@ -128,8 +129,10 @@ def problem(expected: Tree, got: Tree, path: str = "the output") -> tuple[str, s
             return "type", f"{path} is {name(got)}; expected {len(expected)} values, as in `return a, b`."
         if len(got) != len(expected):
             return "structure", f"{path} has {len(got)} values; expected {len(expected)}."
-        pairs = [(e, g, f"output {i + 1}" if path == "the output" else f"{path}[{i}]")
-                 for i, (e, g) in enumerate(zip(expected, got))]
+        pairs = [
+            (e, g, f"output {i + 1}" if path == "the output" else f"{path}[{i}]")
+            for i, (e, g) in enumerate(zip(expected, got))
+        ]
     elif isinstance(expected, dict):
         if not isinstance(got, dict):
             return "type", f"{path} is {name(got)}; expected a dict with the keys {sorted(map(str, expected))}."
@@ -153,8 +156,10 @@ def _leaf_problem(e: Leaf, got: Tree, path: str) -> tuple[str, str] | None:
         twist = "; rows and columns are swapped" if swapped else ""
         return "shape", f"{path} has shape {got.shape}; expected {e.shape}{twist}."
     if e.kind == got.kind == "tensor" and e.dtype != got.dtype:
-        return "dtype", (f"{path} has dtype {got.dtype}; expected {e.dtype}, as the inputs have. "
-                         "A tensor made inside needs `dtype=` of an input (or `torch.zeros_like`).")
+        return "dtype", (
+            f"{path} has dtype {got.dtype}; expected {e.dtype}, as the inputs have. "
+            "A tensor made inside needs `dtype=` of an input (or `torch.zeros_like`)."
+        )
     if isinstance(e.value, np.ndarray) and _isfinite(e.value).all() and not _isfinite(got.value).all():
         what = "nan" if np.isnan(got.value).any() else "inf"
         return "finite", f"{path} holds {what}: a division by zero, a log of zero or a step that diverges?"
@@ -167,18 +172,26 @@ def name(tree: Tree) -> str:
         return f"a tuple or list of {len(tree)}"
     if isinstance(tree, dict):
         return "a dict"
-    return {"number": "a number", "flag": "True or False", "text": "a text", "tensor": "a torch.Tensor",
-            "array": "a NumPy array", "none": "None"}.get(tree.kind, f"a {tree.type}")
+    return {
+        "number": "a number",
+        "flag": "True or False",
+        "text": "a text",
+        "tensor": "a torch.Tensor",
+        "array": "a NumPy array",
+        "none": "None",
+    }.get(tree.kind, f"a {tree.type}")
 
 
 def copy_args(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Fresh copies of a case's arguments, so that no call sees what another did to them."""
+
     def one(x: Any) -> Any:
         if isinstance(x, Tensor):
             return _clone(_detach(x)).requires_grad_(x.requires_grad)
         if isinstance(x, (list, tuple)):
             return type(x)(map(one, x))
         return {k: one(v) for k, v in x.items()} if isinstance(x, dict) else x
+
     return tuple(one(a) for a in args)
 
 

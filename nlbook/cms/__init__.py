@@ -1,16 +1,32 @@
 """Continuum memory system: MLPs with update periods of their own (section 7, eq. 70-74; chapters 07 and 08).
 
-    layer.py      CMS: sequential, nested, head-wise; exact and parallel between boundaries
-    state.py      CMSState (save, load), and `schedule`: which level does what when
-    inner.py      inner optimizers: SGD, Momentum, Adam, any torch optimizer
-    reference.py  the definition, token by token
-    stack.py      stack_levels: periods for the MLPs of an existing decoder (section 7.3)
+layer.py      CMS: sequential, nested, head-wise; exact and parallel between boundaries
+state.py      CMSState (save, load), and `schedule`: which level does what when
+inner.py      inner optimizers: SGD, Momentum, Adam, any torch optimizer
+reference.py  the definition, token by token
+stack.py      stack_levels: periods for the MLPs of an existing decoder (section 7.3)
 """
+
 from nlbook.cms.inner import SGD, Adam, FromTorch, Inner, Momentum
 from nlbook.cms.layer import CMS, half_squared_error
 from nlbook.cms.reference import cms_reference
 from nlbook.cms.stack import LevelStack, find_mlps, stack_levels
 from nlbook.cms.state import CMSState, Event, LevelState, schedule
 
-__all__ = ["CMS", "SGD", "Adam", "CMSState", "Event", "FromTorch", "Inner", "LevelStack", "LevelState", "Momentum",
-           "cms_reference", "find_mlps", "half_squared_error", "schedule", "stack_levels"]
+__all__ = [
+    "CMS",
+    "SGD",
+    "Adam",
+    "CMSState",
+    "Event",
+    "FromTorch",
+    "Inner",
+    "LevelStack",
+    "LevelState",
+    "Momentum",
+    "cms_reference",
+    "find_mlps",
+    "half_squared_error",
+    "schedule",
+    "stack_levels",
+]

@@ -4,6 +4,7 @@ Each is a pure function of (weights, gradient, state), so that an outer loss can
 carry a leading axis of sequences; every sequence has a state of its own. Anything with the two methods of `Inner` will
 do.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -110,7 +111,7 @@ _NAMED: dict[str, Any] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
 
 
 def inner_of(optimizer: Any) -> Inner:
-    """"sgd", "momentum", "adam", or an object with `init` and `step`."""
+    """ "sgd", "momentum", "adam", or an object with `init` and `step`."""
     wanted = f"one of {sorted(_NAMED)}, or an object with init and step"
     if isinstance(optimizer, str):
         need(optimizer in _NAMED, "optimizer", repr(optimizer), wanted)

@@ -4,6 +4,7 @@ Between two boundaries nothing moves, so those tokens are one batch: forward, on
 error) of each weight's gradient, by formulas that autograd can differentiate again. A gradient matrix is formed once
 per chunk.
 """
+
 from __future__ import annotations
 
 import math
@@ -22,7 +23,7 @@ from nlbook.errors import NLBookError, generator, need, need_float, need_same, n
 from nlbook.levels import Component, Writes
 
 Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient sum e a^T
-Loss = Callable[[Tensor, Tensor], Tensor]      # (y, target) -> (batch, length), one number a token
+Loss = Callable[[Tensor, Tensor], Tensor]  # (y, target) -> (batch, length), one number a token
 
 
 def half_squared_error(y: Tensor, target: Tensor) -> Tensor:
@@ -49,10 +50,12 @@ def _gelu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:
 
 # name -> (a = act(z), dz = e * act'(z) from e, z and a)
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
-    "silu": (F.silu, _silu_back), "gelu": (F.gelu, _gelu_back),
+    "silu": (F.silu, _silu_back),
+    "gelu": (F.gelu, _gelu_back),
     "tanh": (torch.tanh, lambda e, z, a: e * (1 - a * a)),
     "relu": (torch.relu, lambda e, z, a: e * (z > 0)),
-    "identity": (lambda z: z, lambda e, z, a: e)}
+    "identity": (lambda z: z, lambda e, z, a: e),
+}
 
 
 class CMS(Writes, nn.Module):
@@ -92,13 +95,30 @@ class CMS(Writes, nn.Module):
 
     nested_initial_states: ClassVar[tuple[str, ...]] = ("up", "down")
 
-    def __init__(self, dim: int, hidden: int | Sequence[int], periods: Sequence[int], variant: str = "sequential", *,
-                 objective: str = "task", loss: Loss = half_squared_error, optimizer: Any = "sgd",
-                 lr: float | Sequence[float] = 0.1, learn_lr: bool = False, reduce: str = "mean",
-                 partial: str = "carry", regime: str = "sequence", meta: str = "fomaml", meta_lr: float = 0.1,
-                 first_order: bool = False, activation: str = "silu", norm: bool = True, down_scale: float = 0.1,
-                 value_scale: float = 0.3,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: int | Sequence[int],
+        periods: Sequence[int],
+        variant: str = "sequential",
+        *,
+        objective: str = "task",
+        loss: Loss = half_squared_error,
+        optimizer: Any = "sgd",
+        lr: float | Sequence[float] = 0.1,
+        learn_lr: bool = False,
+        reduce: str = "mean",
+        partial: str = "carry",
+        regime: str = "sequence",
+        meta: str = "fomaml",
+        meta_lr: float = 0.1,
+        first_order: bool = False,
+        activation: str = "silu",
+        norm: bool = True,
+        down_scale: float = 0.1,
+        value_scale: float = 0.3,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.periods = _periods(periods)
         k = len(self.periods)
@@ -110,8 +130,12 @@ class CMS(Writes, nn.Module):
         _choice("regime", regime, "sequence", "shared")
         _choice("meta", meta, "fomaml", "reptile")
         _choice("activation", activation, *ACTIVATIONS)
-        need(variant != "nested" or all(a < b for a, b in zip(self.periods, self.periods[1:])), "periods", self.periods,
-             "strictly growing periods for variant='nested': each level's start belongs to the next slower level")
+        need(
+            variant != "nested" or all(a < b for a, b in zip(self.periods, self.periods[1:])),
+            "periods",
+            self.periods,
+            "strictly growing periods for variant='nested': each level's start belongs to the next slower level",
+        )
         rates = [float(r) for r in _each("lr", lr, k)]
         need(all(r >= 0 and math.isfinite(r) for r in rates), "lr", lr, "finite numbers >= 0")
         need(not learn_lr or all(r > 0 for r in rates), "lr", lr, "numbers > 0 when learn_lr=True (kept as logarithms)")
@@ -125,6 +149,7 @@ class CMS(Writes, nn.Module):
 
         def normal(*shape: int, scale: float = 1.0) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=g) * scale / shape[-1] ** 0.5)
+
         self.up = nn.ParameterList([normal(h, dim) for h in self.hidden])
         self.down = nn.ParameterList([normal(dim, h, scale=down_scale) for h in self.hidden])
         if objective == "local":
@@ -159,9 +184,16 @@ class CMS(Writes, nn.Module):
         return self.rates[level] if self.rates is not None else self.log_lr[level].exp()
 
     # ------------------------------------------------------------------ forward
-    def forward(self, x: Tensor, state: CMSState | None = None, target: Tensor | None = None, *,
-                loss: Loss | None = None, weight: Tensor | None = None, partial: str | None = None
-                ) -> tuple[Tensor, CMSState]:
+    def forward(
+        self,
+        x: Tensor,
+        state: CMSState | None = None,
+        target: Tensor | None = None,
+        *,
+        loss: Loss | None = None,
+        weight: Tensor | None = None,
+        partial: str | None = None,
+    ) -> tuple[Tensor, CMSState]:
         """Read x and learn from it.
 
         Args:
@@ -184,8 +216,12 @@ class CMS(Writes, nn.Module):
         state = state if state is not None else self.initial_state(batch)
         rows = state.levels[0].weights["up"].shape[0]
         want = 1 if self.regime == "shared" else batch
-        need(len(state.levels) == len(self.periods) and rows == want, "state",
-             f"{len(state.levels)} levels for {rows} sequence(s)", f"{len(self.periods)} levels for {want}")
+        need(
+            len(state.levels) == len(self.periods) and rows == want,
+            "state",
+            f"{len(state.levels)} levels for {rows} sequence(s)",
+            f"{len(self.periods)} levels for {want}",
+        )
         if weight is not None:
             need_shape("weight", weight, batch, length)
             need(weight.ndim == 2, "weight", f"shape {tuple(weight.shape)}", "(batch, length)")
@@ -206,8 +242,16 @@ class CMS(Writes, nn.Module):
                 s.clock, s.buffer, s.meta = 0, None, None
         return y, CMSState(levels, state.position + length)
 
-    def _task(self, levels: list[LevelState], events: list[Event], x: Tensor, position: int, target: Tensor | None,
-              loss: Loss, weight: Tensor | None) -> Tensor:
+    def _task(
+        self,
+        levels: list[LevelState],
+        events: list[Event],
+        x: Tensor,
+        position: int,
+        target: Tensor | None,
+        loss: Loss,
+        weight: Tensor | None,
+    ) -> Tensor:
         """Every level follows one loss: segments between two boundaries of *any* level are one batch."""
         assert target is not None
         pending: list[Rows] = [{} for _ in levels]
@@ -230,8 +274,16 @@ class CMS(Writes, nn.Module):
             self._settle(s, pending[i])
         return torch.cat(out, 1) if len(out) != 1 else out[0]
 
-    def _local(self, levels: list[LevelState], events: list[Event], x: Tensor, position: int, _target: Any, _loss: Any,
-               weight: Tensor | None) -> Tensor:
+    def _local(
+        self,
+        levels: list[LevelState],
+        events: list[Event],
+        x: Tensor,
+        position: int,
+        _target: Any,
+        _loss: Any,
+        weight: Tensor | None,
+    ) -> Tensor:
         """Every level has its own loss, so each runs through the whole call by itself: segments are its own chunks."""
         mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
         h, total = x, x
@@ -244,7 +296,7 @@ class CMS(Writes, nn.Module):
             pending: list[Rows] = [{} for _ in levels]
             out, done, cursor = [], 0, 0
             edges = sorted({0, *(e.time for e in own), x.shape[1]})
-            sizes = [b - a for a, b in pairwise(edges)]                     # split: the gradient of one slice a segment
+            sizes = [b - a for a, b in pairwise(edges)]  # split: the gradient of one slice a segment
             cut = iter(zip(*(t.split(sizes, 1) for t in (n, keys, values))) if sizes else ())  # fills the whole length
             while done < x.shape[1] or cursor < len(own):
                 end = own[cursor].time if cursor < len(own) else x.shape[1]
@@ -318,8 +370,12 @@ class CMS(Writes, nn.Module):
         with torch.enable_grad():
             at = y if keep and y.requires_grad else y.detach().requires_grad_()
             each = loss(at, target)
-            need(tuple(each.shape) == tuple(y.shape[:2]), "loss", f"shape {tuple(each.shape)}",
-                 f"(batch, length) = {tuple(y.shape[:2])}, one number a token")
+            need(
+                tuple(each.shape) == tuple(y.shape[:2]),
+                "loss",
+                f"shape {tuple(each.shape)}",
+                f"(batch, length) = {tuple(y.shape[:2])}, one number a token",
+            )
             (e,) = torch.autograd.grad(each.sum(), at, create_graph=keep)
         return e
 
@@ -329,8 +385,9 @@ class CMS(Writes, nn.Module):
             e = e * self._fold(weight[..., None])
         return e / batch if self.regime == "shared" and self.reduce == "mean" else e
 
-    def _gather(self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None,
-                pending: list[Rows]) -> None:
+    def _gather(
+        self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None, pending: list[Rows]
+    ) -> None:
         """Backpropagate the loss signal through the levels; keep rows (input, error) of each weight's gradient."""
         keep = torch.is_grad_enabled() and not self.first_order
         with torch.set_grad_enabled(keep):
@@ -362,7 +419,7 @@ class CMS(Writes, nn.Module):
             return
         total = {}
         for name, pairs in rows.items():
-            a, e = (pairs[0] if len(pairs) == 1 else tuple(torch.cat(t, 1) for t in zip(*pairs)))
+            a, e = pairs[0] if len(pairs) == 1 else tuple(torch.cat(t, 1) for t in zip(*pairs))
             g = e.mT @ a
             total[name] = g if s.buffer is None else s.buffer[name] + g
         s.buffer = total
@@ -419,8 +476,10 @@ class CMS(Writes, nn.Module):
         """Per level: name, period, parameters, and parameters moved per token = P_l / C_l. Predicted; see
         moved_per_token."""
         size = [2 * self.dim * h for h in self.hidden]
-        return [{"level": n, "period": c, "parameters": p, "moved_per_token": p / c}
-                for n, c, p in zip(self.names, self.periods, size)]
+        return [
+            {"level": n, "period": c, "parameters": p, "moved_per_token": p / c}
+            for n, c, p in zip(self.names, self.periods, size)
+        ]
 
     def moved_per_token(self) -> float:
         """Sum over levels of P_l / C_l: parameters moved per token and sequence. The frozen chain has 0, plain SGD sum
@@ -437,13 +496,22 @@ class CMS(Writes, nn.Module):
             out.append(Component(name, period=c, needs=frozenset(mine.values()), kind=kind, size=2 * self.dim * h))
             out += [Component(m, period=c, kind="optimizer state", size=2 * self.dim * h) for m in mine.values()]
             if self.variant == "nested" and i + 1 < len(self.periods):
-                out.append(Component(f"{name}.start", period=self.periods[i + 1], kind=kind, size=2 * self.dim * h,
-                                     note=f"owned by {self.names[i + 1]}"))
+                out.append(
+                    Component(
+                        f"{name}.start",
+                        period=self.periods[i + 1],
+                        kind=kind,
+                        size=2 * self.dim * h,
+                        note=f"owned by {self.names[i + 1]}",
+                    )
+                )
         return out
 
     def extra_repr(self) -> str:
-        return (f"{self.dim}, hidden={self.hidden}, periods={self.periods}, variant={self.variant!r}, "
-                f"objective={self.objective!r}, regime={self.regime!r}, reduce={self.reduce!r}")
+        return (
+            f"{self.dim}, hidden={self.hidden}, periods={self.periods}, variant={self.variant!r}, "
+            f"objective={self.objective!r}, regime={self.regime!r}, reduce={self.reduce!r}"
+        )
 
 
 def _lengthen(out: list[Tensor], x: Tensor) -> Tensor:
@@ -452,7 +520,7 @@ def _lengthen(out: list[Tensor], x: Tensor) -> Tensor:
 
 
 def _names(periods: Sequence[int]) -> list[str]:
-    """"C16" for a level of period 16; "C16.2" for the second one."""
+    """ "C16" for a level of period 16; "C16.2" for the second one."""
     return [f"C{c}" + (f".{periods[: i + 1].count(c)}" if periods[:i].count(c) else "") for i, c in enumerate(periods)]
 
 

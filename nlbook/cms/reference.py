@@ -1,5 +1,6 @@
 """The definition of the continuum memory system: one sequence, one token at a time, gradients by autograd, no
 tricks."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,11 +13,17 @@ from torch import Tensor
 from nlbook.cms.layer import CMS, rms
 
 _ACT: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu, "gelu": F.gelu, "tanh": torch.tanh, "relu": F.relu, "identity": lambda z: z}
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "identity": lambda z: z,
+}
 
 
-def cms_reference(cms: CMS, x: Tensor, target: Tensor | None = None
-                  ) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Any]]:
+def cms_reference(
+    cms: CMS, x: Tensor, target: Tensor | None = None
+) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Any]]:
     """Eq. 70-74 token by token for ONE sequence: x (length, dim), target (length, ...) for objective="task".
 
     Reads the settings and initial states of `cms`. Token t is read with the weights of the last completed chunk of
@@ -88,8 +95,11 @@ def cms_reference(cms: CMS, x: Tensor, target: Tensor | None = None
                 continue
             if full[i + 1]:
                 scale = cms.meta_lr / (C[i + 1] if cms.reduce == "mean" else 1)
-                phi[i] = ({n: p + cms.meta_lr * (theta[i][n] - p) for n, p in phi[i].items()} if cms.meta == "reptile"
-                          else {n: p - scale * meta[i][n] for n, p in phi[i].items()})
+                phi[i] = (
+                    {n: p + cms.meta_lr * (theta[i][n] - p) for n, p in phi[i].items()}
+                    if cms.meta == "reptile"
+                    else {n: p - scale * meta[i][n] for n, p in phi[i].items()}
+                )
             theta[i] = dict(phi[i])
             inner[i] = {n: cms.inner.init(w[None]) for n, w in phi[i].items()}
             buffer[i] = {n: torch.zeros_like(w) for n, w in phi[i].items()}

@@ -5,6 +5,7 @@ clock. Contiguous groups of blocks share a period, the first blocks the fastest 
 embeddings, norms) is frozen or has a period too. This is regime B: shared weights, gradients accumulated over each
 level's own chunk.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ class Level:
     params: list[nn.Parameter]
     blocks: list[str]
     optimizer: torch.optim.Optimizer
-    tokens: int = 0     # gathered since the last update
+    tokens: int = 0  # gathered since the last update
     updates: int = 0
     gathered: list[Tensor] = field(default_factory=list)  # sum over tokens of the gradient, one per parameter
 
@@ -66,8 +67,10 @@ class LevelStack:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        return [{"params": lvl.params, "period": lvl.period, "name": lvl.name, "level": i}
-                for i, lvl in enumerate(self.levels)]
+        return [
+            {"params": lvl.params, "period": lvl.period, "name": lvl.name, "level": i}
+            for i, lvl in enumerate(self.levels)
+        ]
 
     @torch.no_grad()
     def step(self, tokens: int, weight: float = 1.0) -> list[str]:
@@ -77,8 +80,13 @@ class LevelStack:
         """
         need(isinstance(tokens, int) and tokens >= 1, "tokens", tokens, "tokens per sequence in this call, an int >= 1")
         fastest = min(self.levels, key=lambda v: v.period)
-        need(tokens <= fastest.period, "tokens", tokens, f"at most {fastest.period}, the period of {fastest.name}: one "
-             "backward pass cannot hold two of its updates; cut the call, or use CMS for updates inside a context")
+        need(
+            tokens <= fastest.period,
+            "tokens",
+            tokens,
+            f"at most {fastest.period}, the period of {fastest.name}: one "
+            "backward pass cannot hold two of its updates; cut the call, or use CMS for updates inside a context",
+        )
         moved = []
         self.position += tokens
         for level in self.levels:
@@ -127,14 +135,25 @@ class LevelStack:
     def nested_components(self, group: dict[str, Any]) -> list[Component]:
         """For `levels_of`: this group's weights, and what its optimizer keeps; periods in steps of one token."""
         from nlbook.levels.inspect import _state_components
+
         level = self.levels[group["level"]]
         found = _state_components(level.optimizer, level.optimizer.param_groups[0])
         return [Component(c.name, period=level.period, needs=c.needs, kind=c.kind) for c in found]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "levels": [
-            {"period": v.period, "tokens": v.tokens, "updates": v.updates, "gathered": [t.clone() for t in v.gathered],
-             "optimizer": v.optimizer.state_dict()} for v in self.levels]}
+        return {
+            "position": self.position,
+            "levels": [
+                {
+                    "period": v.period,
+                    "tokens": v.tokens,
+                    "updates": v.updates,
+                    "gathered": [t.clone() for t in v.gathered],
+                    "optimizer": v.optimizer.state_dict(),
+                }
+                for v in self.levels
+            ],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         periods = [d["period"] for d in state["levels"]]
@@ -148,9 +167,16 @@ class LevelStack:
             v.optimizer.load_state_dict(d["optimizer"])
 
 
-def stack_levels(model: nn.Module, periods: Sequence[int], *, lr: float | Sequence[float] = 1e-3,
-                 optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, assign: Sequence[int] | None = None,
-                 rest: int | None = None, reduce: str = "mean") -> LevelStack:
+def stack_levels(
+    model: nn.Module,
+    periods: Sequence[int],
+    *,
+    lr: float | Sequence[float] = 1e-3,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+    assign: Sequence[int] | None = None,
+    rest: int | None = None,
+    reduce: str = "mean",
+) -> LevelStack:
     """Give the MLPs of a pre-trained decoder (torch or Hugging Face) their own periods. Function preserving.
 
     Args:
@@ -172,13 +198,19 @@ def stack_levels(model: nn.Module, periods: Sequence[int], *, lr: float | Sequen
     need(reduce in ("mean", "sum"), "reduce", repr(reduce), "'mean' or 'sum'")
     mlps = find_mlps(model)
     if not mlps:
-        raise NLBookError("model: got one without MLPs that find_mlps knows, expected modules named mlp, feed_forward "
-                          "or ffn, or torch's Transformer layers")
+        raise NLBookError(
+            "model: got one without MLPs that find_mlps knows, expected modules named mlp, feed_forward "
+            "or ffn, or torch's Transformer layers"
+        )
     k, n = len(periods), len(mlps)
     need(n >= k, "periods", f"{k} levels", f"at most {n}, the number of MLPs in the model")
     assign = [i * k // n for i in range(n)] if assign is None else list(assign)
-    need(len(assign) == n and set(assign) == set(range(k)), "assign", assign,
-         f"{n} levels from 0 to {k - 1}, one per MLP, each used")
+    need(
+        len(assign) == n and set(assign) == set(range(k)),
+        "assign",
+        assign,
+        f"{n} levels from 0 to {k - 1}, one per MLP, each used",
+    )
     rates: list[Any] = list(lr) if isinstance(lr, list | tuple) else [lr] * k
     need(len(rates) == k, "lr", f"{len(rates)} values", f"one, or {k}")
     owned: set[int] = set()
@@ -192,8 +224,10 @@ def stack_levels(model: nn.Module, periods: Sequence[int], *, lr: float | Sequen
     if rest is not None:
         need(isinstance(rest, int) and rest >= 1, "rest", rest, "tokens per update, an int >= 1, or None")
         groups.append(("rest", rest, rates[-1], others, []))
-    levels = [Level(name, c, ps, blocks, optimizer(ps, lr=rate), gathered=[torch.zeros_like(p) for p in ps])
-              for name, c, rate, ps, blocks in groups]
+    levels = [
+        Level(name, c, ps, blocks, optimizer(ps, lr=rate), gathered=[torch.zeros_like(p) for p in ps])
+        for name, c, rate, ps, blocks in groups
+    ]
     for p in others:
         p.requires_grad_(rest is not None)
     for v in levels:

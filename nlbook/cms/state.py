@@ -1,4 +1,5 @@
 """What a continuum memory system carries from call to call, and the clockwork of its levels."""
+
 from __future__ import annotations
 
 import json
@@ -27,8 +28,14 @@ class Event(NamedTuple):
     full: bool = True
 
 
-def schedule(periods: Sequence[int], length: int, clocks: Sequence[int] | None = None, *, nested: bool = False,
-             flush: bool = False) -> list[Event]:
+def schedule(
+    periods: Sequence[int],
+    length: int,
+    clocks: Sequence[int] | None = None,
+    *,
+    nested: bool = False,
+    flush: bool = False,
+) -> list[Event]:
     """Which level does what when, in the next `length` tokens.
 
     Args:
@@ -69,19 +76,26 @@ class LevelState:
     """
 
     weights: Weights
-    clock: int = 0                       # tokens since the last boundary of this level
-    buffer: Weights | None = None        # sum of gradients over those tokens; None is zero
+    clock: int = 0  # tokens since the last boundary of this level
+    buffer: Weights | None = None  # sum of gradients over those tokens; None is zero
     inner: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # the inner optimizer's state, per weight
-    start: Weights | None = None         # nested: where it restarts; moved by its owner
-    meta: Weights | None = None          # nested: sum of gradients since the owner's last boundary
+    start: Weights | None = None  # nested: where it restarts; moved by its owner
+    meta: Weights | None = None  # nested: sum of gradients since the owner's last boundary
     updates: int = 0
     restarts: int = 0
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> LevelState:
         def over(w: Weights | None) -> Weights | None:
             return None if w is None else {k: fn(v) for k, v in w.items()}
-        return replace(self, weights=over(self.weights) or {}, buffer=over(self.buffer), start=over(self.start),
-                       meta=over(self.meta), inner={k: over(v) or {} for k, v in self.inner.items()})
+
+        return replace(
+            self,
+            weights=over(self.weights) or {},
+            buffer=over(self.buffer),
+            start=over(self.start),
+            meta=over(self.meta),
+            inner={k: over(v) or {} for k, v in self.inner.items()},
+        )
 
 
 @dataclass
@@ -110,6 +124,7 @@ class CMSState:
     def save(self, path: str | Path) -> None:
         """Write it with safetensors (no pickle). `CMSState.load` reads it back, bit for bit."""
         from safetensors.torch import save_file
+
         flat: dict[str, Tensor] = {}
         facts = []
         for i, s in enumerate(self.levels):
@@ -126,6 +141,7 @@ class CMSState:
     def load(cls, path: str | Path) -> CMSState:
         """The state that `save` wrote."""
         from safetensors import safe_open
+
         with safe_open(str(path), framework="pt") as f:
             meta = (f.metadata() or {}).get("nlbook.cms")
             if meta is None:

@@ -1,4 +1,5 @@
 """`nlbook bench`: ratios, measured here and now."""
+
 from __future__ import annotations
 
 import importlib

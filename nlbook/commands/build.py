@@ -1,4 +1,5 @@
 """`nlbook build`: the static site."""
+
 from __future__ import annotations
 
 import os
@@ -14,8 +15,14 @@ from nlbook.commands.run import book
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: build/site].")
 @click.option("--check", "only_check", is_flag=True, help="Check the site that lies there; build nothing.")
-@click.option("--jobs", "-j", default=min(2, os.cpu_count() or 1), show_default=True, type=click.IntRange(1),
-              help="Processes that draw frames.")
+@click.option(
+    "--jobs",
+    "-j",
+    default=min(2, os.cpu_count() or 1),
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes that draw frames.",
+)
 @click.option("--few", is_flag=True, help="Of each moving picture only its landmarks: faster, smaller.")
 def command(out: Path | None, only_check: bool, jobs: int, few: bool) -> None:
     """The book as a web site that needs no kernel, no server and no network: open build/site/index.html.
@@ -32,8 +39,14 @@ def command(out: Path | None, only_check: bool, jobs: int, few: bool) -> None:
     try:
         if not only_check:
             start = time.perf_counter()
-            build(root, folder, jobs=jobs, cache=root / "build" / "frames", few=few,
-                  say=lambda line: click.echo(line, err=True))
+            build(
+                root,
+                folder,
+                jobs=jobs,
+                cache=root / "build" / "frames",
+                few=few,
+                say=lambda line: click.echo(line, err=True),
+            )
             click.echo(f"built in {time.perf_counter() - start:.0f} s: {folder}", err=True)
         problems = check.site(folder)
     except NLBookError as error:

@@ -1,4 +1,5 @@
 """`nlbook doctor`: is this machine ready for the book, and if not, what to do."""
+
 from __future__ import annotations
 
 import json

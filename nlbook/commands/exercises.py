@@ -1,4 +1,5 @@
 """`nlbook exercises`: what there is to do, and whether its definitions are sound."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """`nlbook ledger`: run the reproduction ledger, or read it."""
+
 from __future__ import annotations
 
 import sys
@@ -8,20 +9,40 @@ import click
 
 
 @click.group(invoke_without_command=True)
-@click.option("--profile", type=click.Choice(["quick", "full"]), default="quick", show_default=True,
-              help="quick: minutes on two cores. full: an hour and more.")
+@click.option(
+    "--profile",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="quick: minutes on two cores. full: an hour and more.",
+)
 @click.option("--only", multiple=True, help="A row's id, such as table5; may be given several times.")
 @click.option("--jobs", "-j", default=2, show_default=True, help="Processes at a time.")
 @click.option("--fresh", is_flag=True, help="Run again what is kept.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Where runs are kept  [NLBOOK_LEDGER_CACHE, or "
-              ".nlbook/ledger].")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("notebooks"), show_default=True,
-              help="Where the ledger is written.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Where runs are kept  [NLBOOK_LEDGER_CACHE, or .nlbook/ledger]."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("notebooks"),
+    show_default=True,
+    help="Where the ledger is written.",
+)
 @click.option("--check", is_flag=True, help="Run nothing: is the ledger in --out in step with the rows?")
 @click.option("--list", "list_rows", is_flag=True, help="Run nothing: every row and its verdict.")
 @click.pass_context
-def command(ctx: click.Context, profile: str, only: tuple[str, ...], jobs: int, fresh: bool, cache: Path | None,
-            out: Path, check: bool, list_rows: bool) -> None:
+def command(
+    ctx: click.Context,
+    profile: str,
+    only: tuple[str, ...],
+    jobs: int,
+    fresh: bool,
+    cache: Path | None,
+    out: Path,
+    check: bool,
+    list_rows: bool,
+) -> None:
     """Run the experiments of the ledger and write ledger.json, ledger.md and the pictures."""
     ctx.obj = {"out": out, "profile": profile}
     if ctx.invoked_subcommand:
@@ -73,6 +94,7 @@ def _run(asked: list, rows: list, profile: str, jobs: int, fresh: bool, cache: P
         write([entry], rows, out, profile)
         word = entry["verdict"]["word"] or "no verdict"
         bar.say(f"{row.id:<16} {word:<24} {entry['cpu_seconds']:7.0f} s  {entry['verdict']['because']}")
+
     entries = enter_all(asked, profile, on_row=on_row, jobs=jobs, fresh=fresh, folder=cache, on_end=bar.step)
     bar.close()
     failed = {e["id"]: e["failed"] for e in entries if e["failed"]}

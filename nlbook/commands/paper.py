@@ -1,4 +1,5 @@
 """`nlbook paper`: look an equation or a letter up, list the errata, see which equations have code, test and chapter."""
+
 from __future__ import annotations
 
 import json

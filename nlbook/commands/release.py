@@ -27,9 +27,7 @@ KINDS = ("student", "solution", "instructor")
 )
 @click.option("--execute", is_flag=True, help="Run the solution and instructor notebooks, so that they have outputs.")
 @click.option("--with-key", is_flag=True, help="Also the exam's key and solved notebook (OUT/key, OUT/solution).")
-def command(
-    chapter: tuple[str, ...], out: Path, seed: int, who: str, form: str, execute: bool, with_key: bool
-) -> None:
+def command(chapter: tuple[str, ...], out: Path, seed: int, who: str, form: str, execute: bool, with_key: bool) -> None:
     """Make the sets of each CHAPTER in OUT: 01, a session such as session-50 (`nlbook course` lists them), or exam.
 
     \b

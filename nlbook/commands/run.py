@@ -70,8 +70,10 @@ def chapter(name: Path) -> Path:
         return name
     found = sorted((book() / "notebooks").glob(f"{name}*.ipynb"))
     if len(found) != 1:
-        raise click.UsageError(f"NOTEBOOK: got {str(name)!r}, expected a path or the start of one chapter's name; "
-                               f"it fits {[p.stem for p in found] or 'none'}")
+        raise click.UsageError(
+            f"NOTEBOOK: got {str(name)!r}, expected a path or the start of one chapter's name; "
+            f"it fits {[p.stem for p in found] or 'none'}"
+        )
     return found[0]
 
 

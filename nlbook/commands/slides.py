@@ -1,4 +1,5 @@
 """`nlbook slides`: a deck from the cells of a chapter."""
+
 from __future__ import annotations
 
 from pathlib import Path

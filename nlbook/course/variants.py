@@ -98,8 +98,16 @@ def _(d: Draw) -> Variant:
 
 @variant("02-half")
 def _(d: Draw) -> Variant:
-    c, said = d.pick((1 / 4, "a quarter of"), (1 / 3, "a third of"), (2.0, "twice"), (3.0, "three times"), (4.0, "four times"),
-                     (5.0, "five times"), (7.0, "seven times"), (9.0, "nine times"))
+    c, said = d.pick(
+        (1 / 4, "a quarter of"),
+        (1 / 3, "a third of"),
+        (2.0, "twice"),
+        (3.0, "three times"),
+        (4.0, "four times"),
+        (5.0, "five times"),
+        (7.0, "seven times"),
+        (9.0, "nine times"),
+    )
     answer = c / (1 + c)
     return Variant(
         f"One sample, and the loss is {said} half the squared error. At which share of the target does what DGD erases cancel "
@@ -316,7 +324,9 @@ def _(d: Draw) -> Variant:
     kind, keys = d.pick(("static", "A, B"), ("document", "d, e"), ("fast", "x, y"))
     hold, document = d.pick("nothing", "M_mem", "both MLPs"), d.int(0, 9)
     view = f"v13:hold={hold},document={document}"
-    said = {"nothing": "Let all of it move", "M_mem": "Hold M memory at its start"}.get(hold, "Hold both MLPs at their start")
+    said = {"nothing": "Let all of it move", "M_mem": "Hold M memory at its start"}.get(
+        hold, "Hold both MLPs at their start"
+    )
     return Variant(
         f"Open `viz.load({view!r})`. {said}, and ask after 128 tokens: with what probability does the model give the true value of "
         f"a {kind} fact ({keys}), on average over those that it has met?",
@@ -354,7 +364,9 @@ def _(d: Draw) -> Variant:
 
 @variant("12-seeds")
 def _(d: Draw) -> Variant:
-    scatter, gap = d.pick((0.02, 0.01), (0.03, 0.01), (0.05, 0.02), (0.04, 0.01), (0.06, 0.02), (0.05, 0.01), (0.1, 0.03), (0.08, 0.02))
+    scatter, gap = d.pick(
+        (0.02, 0.01), (0.03, 0.01), (0.05, 0.02), (0.04, 0.01), (0.06, 0.02), (0.05, 0.01), (0.1, 0.03), (0.08, 0.02)
+    )
     answer = 8 * (scatter / gap) ** 2
     return Variant(
         f"Single runs scatter by {scatter}. You believe in a true gap of {gap}. From how many seeds of each method is that gap two "

@@ -1,10 +1,11 @@
 """Hope, Hope-Attention and their baselines as one small language model (section 8.3, eq. 94-97; chapter 10).
 
-    config.py   HopeConfig: plain settings, JSON; `baseline(mixer)` of the same size
-    model.py    HopeBlock, Hope (forward, loss, generate, save, load), HopeAttention
-    mixers.py   softmax attention and linear memories: the baselines' mixers
-    state.py    HopeState: what a model carries from call to call
+config.py   HopeConfig: plain settings, JSON; `baseline(mixer)` of the same size
+model.py    HopeBlock, Hope (forward, loss, generate, save, load), HopeAttention
+mixers.py   softmax attention and linear memories: the baselines' mixers
+state.py    HopeState: what a model carries from call to call
 """
+
 from nlbook.hope.config import MIXERS, HopeConfig
 from nlbook.hope.mixers import Attention, LinearMixer
 from nlbook.hope.model import Hope, HopeAttention, HopeBlock

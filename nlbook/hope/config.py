@@ -1,4 +1,5 @@
 """The settings of a model: plain values that go into a JSON file and come back the same."""
+
 from __future__ import annotations
 
 import json
@@ -50,8 +51,12 @@ class HopeConfig:
         need(self.mixer in MIXERS, "mixer", repr(self.mixer), f"one of {', '.join(MIXERS)}")
         need(self.mlp in ("cms", "static"), "mlp", repr(self.mlp), "'cms' or 'static'")
         need(len(self.periods) >= 1, "periods", self.periods, "at least one level")
-        need(self.reset_token is None or 0 <= self.reset_token < self.vocabulary, "reset_token", self.reset_token,
-             f"a token below vocabulary = {self.vocabulary}, or None")
+        need(
+            self.reset_token is None or 0 <= self.reset_token < self.vocabulary,
+            "reset_token",
+            self.reset_token,
+            f"a token below vocabulary = {self.vocabulary}, or None",
+        )
         object.__setattr__(self, "periods", tuple(self.periods))
 
     def baseline(self, mixer: str, **changes: Any) -> HopeConfig:
@@ -61,6 +66,7 @@ class HopeConfig:
         The search is over `hidden`, so counts agree to within 2 * dim per layer. `changes` replaces other fields.
         """
         from nlbook.hope.model import Hope
+
         want = Hope(self).parameter_count()
         plain = replace(self, mixer=mixer, mlp="static", periods=(1,), options={}, cms={}, hidden=1)
         plain = replace(plain, **changes)

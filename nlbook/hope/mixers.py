@@ -1,6 +1,7 @@
 """The baselines' sequence mixers: softmax attention, and the linear memories. Same convolution, same interface as
 titans.
 """
+
 from __future__ import annotations
 
 import math
@@ -107,8 +108,7 @@ class LinearMixer(nn.Module):
 
 @dataclass
 class AttentionState:
-    """Keys and values (batch, head, seen, width), which grow; the convolution's tail; where each row's document began.
-    """
+    """Keys and values (batch, head, seen, width), which grow; the convolution's tail; where each row's document began."""
 
     k: Tensor
     v: Tensor
@@ -135,8 +135,17 @@ def rotate(x: Tensor, first: int, base: float = 10_000.0) -> Tensor:
 class Attention(nn.Module):
     """Causal softmax attention with rotary positions (eq. 61-62). window: how many tokens back it sees; None: all."""
 
-    def __init__(self, dim: int, heads: int = 1, *, window: int | None = None, conv: int = 4, conv_noise: float = 0.5,
-                 activation: str = "silu", seed: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 1,
+        *,
+        window: int | None = None,
+        conv: int = 4,
+        conv_noise: float = 0.5,
+        activation: str = "silu",
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.qkv = Projections(dim, heads, conv, conv_noise, activation, generator(seed))
         need(self.qkv.width % 2 == 0, "dim / heads", self.qkv.width, "an even width: rotary positions turn pairs")

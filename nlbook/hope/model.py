@@ -1,4 +1,5 @@
 """Hope: self-modifying Titans followed by a continuum memory system, block by block (section 8.3, eq. 94-97)."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -32,8 +33,14 @@ def full(logits: Tensor) -> Tensor:
 
 def make_mixer(c: HopeConfig, seed: int) -> nn.Module:
     """The sequence mixer of a block: module(x, state) -> (y, state), with `initial_state(batch)`."""
-    shared: dict[str, Any] = {"heads": c.heads, "conv": c.conv, "conv_noise": c.conv_noise, "activation": c.activation,
-                              "seed": seed, **c.options}
+    shared: dict[str, Any] = {
+        "heads": c.heads,
+        "conv": c.conv,
+        "conv_noise": c.conv_noise,
+        "activation": c.activation,
+        "seed": seed,
+        **c.options,
+    }
     if c.mixer == "self_modifying":
         return SelfModifyingTitans(c.dim, **shared)
     if c.mixer == "titans":
@@ -61,9 +68,9 @@ class StaticMLP(nn.Module):
 class HopeBlock(nn.Module):
     """Eq. 94-97 with the norms, gate and residuals that the paper leaves out:
 
-        o = mixer(rms(x))                                   self-modifying Titans, or a baseline's mixer
-        x <- x + W_o (rms(o) * silu(W_g rms(x)))            gated read-out
-        y = MLP_slow(... MLP_fast(x))                       the continuum memory system; residuals inside
+    o = mixer(rms(x))                                   self-modifying Titans, or a baseline's mixer
+    x <- x + W_o (rms(o) * silu(W_g rms(x)))            gated read-out
+    y = MLP_slow(... MLP_fast(x))                       the continuum memory system; residuals inside
     """
 
     def __init__(self, c: HopeConfig, seed: int) -> None:
@@ -85,12 +92,12 @@ class HopeBlock(nn.Module):
     def forward(self, x: Tensor, state: tuple[Any, Any]) -> tuple[Tensor, tuple[Any, Any]]:
         """x (batch, length, dim) -> (batch, length, dim), state."""
         n = rms(x)
-        o, mixed = self.mixer(n, state[0])                                  # eq. 94-96
+        o, mixed = self.mixer(n, state[0])  # eq. 94-96
         x = x + F.linear(rms(o) * F.silu(F.linear(n, self.W_g)), self.W_o)
         if not isinstance(self.mlp, CMS):
             return self.mlp(x), (mixed, None)
-        with torch.autocast(x.device.type, enabled=False):                  # fast weights stay in full precision
-            x, moved = self.mlp(x, state[1])                                # eq. 97 (70-71)
+        with torch.autocast(x.device.type, enabled=False):  # fast weights stay in full precision
+            x, moved = self.mlp(x, state[1])  # eq. 97 (70-71)
         return x, (mixed, moved)
 
 
@@ -119,8 +126,9 @@ class Hope(nn.Module):
         """All memories at their learned starts."""
         return HopeState([b.initial_state(batch) for b in self.blocks])  # type: ignore[operator]
 
-    def forward(self, tokens: Tensor, state: HopeState | None = None, *,
-                reset: Tensor | None = None) -> tuple[Tensor, HopeState]:
+    def forward(
+        self, tokens: Tensor, state: HopeState | None = None, *, reset: Tensor | None = None
+    ) -> tuple[Tensor, HopeState]:
         """Read `tokens` on from `state`.
 
         reset (batch, length), bool: a document begins at this token, and nothing before it is remembered; the default
@@ -134,10 +142,12 @@ class Hope(nn.Module):
             "int64 (batch, length)",
         )
         batch, length = tokens.shape
-        looks = tokens.numel() and not torch.compiler.is_compiling()       # a compiled graph cannot branch on values
+        looks = tokens.numel() and not torch.compiler.is_compiling()  # a compiled graph cannot branch on values
         if looks and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.vocabulary:
-            raise NLBookError(f"tokens: got values in {int(tokens.min())} .. {int(tokens.max())}, expected "
-                              f"0 .. {self.config.vocabulary - 1}")
+            raise NLBookError(
+                f"tokens: got values in {int(tokens.min())} .. {int(tokens.max())}, expected "
+                f"0 .. {self.config.vocabulary - 1}"
+            )
         state = self.initial_state(batch) if state is None else state
         if reset is None and self.config.reset_token is not None:
             reset = tokens == self.config.reset_token
@@ -173,8 +183,9 @@ class Hope(nn.Module):
         return (paid * weight).sum() / weight.sum()
 
     @torch.no_grad()
-    def generate(self, prompt: Tensor, length: int, *, state: HopeState | None = None, temperature: float = 1.0,
-                 seed: int = 0) -> tuple[Tensor, HopeState]:
+    def generate(
+        self, prompt: Tensor, length: int, *, state: HopeState | None = None, temperature: float = 1.0, seed: int = 0
+    ) -> tuple[Tensor, HopeState]:
         """Go on from `prompt` (batch, n >= 1) for `length` tokens. Returns them (batch, length), and the state after
         the last one that was read (the newest token is not read yet). Each token costs the same time and memory,
         whatever came before (softmax attention without a window excepted: its cache grows). temperature 0: the most
@@ -187,14 +198,18 @@ class Hope(nn.Module):
             return prompt[:, :0], self(prompt, state)[1]
         return torch.stack([t for t, _ in out], 1), out[-1][1]
 
-    def _sample(self, prompt: Tensor, length: int, state: HopeState | None, temperature: float,
-                seed: int) -> Iterator[tuple[Tensor, HopeState]]:
+    def _sample(
+        self, prompt: Tensor, length: int, state: HopeState | None, temperature: float, seed: int
+    ) -> Iterator[tuple[Tensor, HopeState]]:
         g = generator(seed, prompt.device)
         for _ in range(length):
             logits, state = self(prompt, state)
             last = full(logits[:, -1])
-            new = last.argmax(-1) if temperature == 0 else torch.multinomial(
-                torch.softmax(last / temperature, -1), 1, generator=g)[:, 0]
+            new = (
+                last.argmax(-1)
+                if temperature == 0
+                else torch.multinomial(torch.softmax(last / temperature, -1), 1, generator=g)[:, 0]
+            )
             yield new, state
             prompt = new[:, None]
 
@@ -209,6 +224,7 @@ class Hope(nn.Module):
     def save(self, folder: str | Path) -> None:
         """config.json and model.safetensors; nothing is pickled."""
         from safetensors.torch import save_file
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(self.config.to_json() + "\n")
@@ -218,6 +234,7 @@ class Hope(nn.Module):
     def load(cls, folder: str | Path) -> Self:
         """The model that `save` wrote, on the CPU."""
         from safetensors.torch import load_file
+
         folder = Path(folder)
         for name in ("config.json", "model.safetensors"):
             need((folder / name).is_file(), "folder", str(folder), f"a folder with {name}, as Hope.save writes it")
@@ -228,8 +245,7 @@ class Hope(nn.Module):
 
 
 class HopeAttention(Hope):
-    """Hope with softmax attention in the place of self-modifying Titans: attention, then the continuum memory system.
-    """
+    """Hope with softmax attention in the place of self-modifying Titans: attention, then the continuum memory system."""
 
     def __init__(self, config: HopeConfig) -> None:
         options = config.options if config.mixer == "attention" else {}

@@ -1,6 +1,7 @@
 """The state of a whole model, and three things that one does with any state: map it, count it, restart some of its
 rows.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

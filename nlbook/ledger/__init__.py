@@ -10,6 +10,7 @@
 
 The rule of a row is written before its run: `git log` shows it.
 """
+
 from nlbook.ledger.registry import all_rows, find
 from nlbook.ledger.row import VERDICTS, Cell, Results, Row, Verdict
 

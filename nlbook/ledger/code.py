@@ -3,6 +3,7 @@
 Comments, layout and docstrings do not count; anything that is executed does. Data files do not count either: a task
 that reads some says what they are in its settings or checks their checksum.
 """
+
 from __future__ import annotations
 
 import ast
@@ -73,8 +74,9 @@ def _imports(module: str, file: Path) -> list[str]:
 def _meaning(file: Path) -> str:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body = node.body[1:]
     return ast.dump(tree)

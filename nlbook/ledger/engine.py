@@ -4,6 +4,7 @@
 
 A kept result is used again while the code below the cell's function and its settings are the same.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -69,8 +70,11 @@ def keep(cell: Cell, outcome: Outcome, folder: Path) -> None:
     file = cell_file(cell, folder)
     folder.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"cell": asdict(cell), "numbers": outcome.numbers, "cpu": outcome.cpu}, indent=1,
-                               sort_keys=True) + "\n", encoding="utf-8")
+    part.write_text(
+        json.dumps({"cell": asdict(cell), "numbers": outcome.numbers, "cpu": outcome.cpu}, indent=1, sort_keys=True)
+        + "\n",
+        encoding="utf-8",
+    )
     os.replace(part, file)
 
 
@@ -94,8 +98,14 @@ def do(cell: Cell) -> Outcome:
         torch.set_num_threads(threads)
 
 
-def run(cells: Sequence[Cell], *, jobs: int = 1, folder: str | Path | None = None, fresh: bool = False,
-        on_end: Callable[[Cell, Outcome], None] | None = None) -> list[Outcome]:
+def run(
+    cells: Sequence[Cell],
+    *,
+    jobs: int = 1,
+    folder: str | Path | None = None,
+    fresh: bool = False,
+    on_end: Callable[[Cell, Outcome], None] | None = None,
+) -> list[Outcome]:
     """The outcome of every cell, in their order.
 
     jobs: processes; 1 runs them here, one after the other. folder: where results are kept (`cache_folder`).
@@ -111,6 +121,7 @@ def run(cells: Sequence[Cell], *, jobs: int = 1, folder: str | Path | None = Non
             keep(cells[i], outcome, place)
         if on_end is not None:
             on_end(cells[i], outcome)
+
     for i, cell in enumerate(cells):
         if not fresh and (old := kept(cell, place)) is not None:
             ended(i, old)
@@ -135,8 +146,9 @@ def _run_apart(cells: Sequence[Cell], todo: list[int], jobs: int, ended: Callabl
                 ended(i, Outcome(error="the process died while it ran this cell: out of memory?\n"))
 
 
-def _until_broken(cells: Sequence[Cell], waiting: list[int], jobs: int,
-                  ended: Callable[[int, Outcome], None]) -> list[int]:
+def _until_broken(
+    cells: Sequence[Cell], waiting: list[int], jobs: int, ended: Callable[[int, Outcome], None]
+) -> list[int]:
     """Work on `waiting` (emptied from the front) with at most `jobs` in flight; returns those in flight when a process
     died.
     """
@@ -177,9 +189,11 @@ class Bar:
 
     def __init__(self, total: int, label: str) -> None:
         from nlbook.progress import quiet
+
         self.bar: Any = None
         if not quiet():
             from tqdm.auto import tqdm
+
             self.bar = tqdm(total=total, desc=label, dynamic_ncols=True, unit="cell", leave=False)
         self.label = label
 

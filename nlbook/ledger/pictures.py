@@ -1,4 +1,5 @@
 """Small pictures of the ledger: pure functions of numbers."""
+
 from __future__ import annotations
 
 import statistics
@@ -8,14 +9,26 @@ from matplotlib.figure import Figure
 
 from nlbook.viz.style import COLORS, book_style
 
-LOOK = {"Hope": (COLORS["memory"], "o-"), "Hope-Attention": (COLORS["query"], "s-"),
-        "Transformer": (COLORS["error"], "^--"), "linear attention": (COLORS["rate"], "v:"),
-        "gated delta": (COLORS["value"], "D-."), "Titans": (COLORS["objective"], "P--"),
-        "ideal reader": (COLORS["truth"], "k:")}
+LOOK = {
+    "Hope": (COLORS["memory"], "o-"),
+    "Hope-Attention": (COLORS["query"], "s-"),
+    "Transformer": (COLORS["error"], "^--"),
+    "linear attention": (COLORS["rate"], "v:"),
+    "gated delta": (COLORS["value"], "D-."),
+    "Titans": (COLORS["objective"], "P--"),
+    "ideal reader": (COLORS["truth"], "k:"),
+}
 
 
-def curves(x: Sequence[float], lines: Mapping[str, Sequence[Sequence[float]]], xlabel: str, ylabel: str, title: str, *,
-           log: bool = False) -> Figure:
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    *,
+    log: bool = False,
+) -> Figure:
     """Means over seeds with their whole range as a band. lines: name -> for each x the values of the seeds."""
     with book_style():
         picture = Figure(figsize=(5.6, 3.2), layout="constrained")
@@ -24,8 +37,15 @@ def curves(x: Sequence[float], lines: Mapping[str, Sequence[Sequence[float]]], x
         for name, at in lines.items():
             color, form = LOOK.get(name) or (next(spare), "o-")
             marker, line = (form[0], form[1:]) if form[0] != "k" else ("", form[1:])
-            axes.plot(x, [statistics.fmean(v) for v in at], marker=marker, linestyle=line, color=color, label=name,
-                      markersize=4)
+            axes.plot(
+                x,
+                [statistics.fmean(v) for v in at],
+                marker=marker,
+                linestyle=line,
+                color=color,
+                label=name,
+                markersize=4,
+            )
             axes.fill_between(x, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.15, linewidth=0)
         if log:
             axes.set_xscale("log", base=2)
@@ -51,12 +71,19 @@ def dots(values: Mapping[str, Sequence[float]], xlabel: str, title: str, ours: S
     return picture
 
 
-def dotted(metric: str, xlabel: str, title: str, ours: Sequence[str], form: str = ".3g",
-           ) -> Callable[[Mapping[str, Mapping[str, Sequence[float]]]], tuple[Figure, str]]:
+def dotted(
+    metric: str,
+    xlabel: str,
+    title: str,
+    ours: Sequence[str],
+    form: str = ".3g",
+) -> Callable[[Mapping[str, Mapping[str, Sequence[float]]]], tuple[Figure, str]]:
     """A row's `figure`: `dots` of one metric of every group that has it."""
+
     def figure(results: Mapping[str, Mapping[str, Sequence[float]]]) -> tuple[Figure, str]:
         values = {g: m[metric] for g, m in results.items() if metric in m}
         said = ", ".join(f"{g} {statistics.fmean(v):{form}}" for g, v in values.items())
         alt = f"{title}: a dot a seed, a bar at the mean of {xlabel}. Means: {said}."
         return dots(values, xlabel, title, ours), alt
+
     return figure

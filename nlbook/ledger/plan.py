@@ -1,4 +1,5 @@
 """What rows share: seeds, methods, one tuning for all small tasks, words about set-ups."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,14 +21,20 @@ SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 200, "batch": 16}, "full":
 
 BASELINES = ("Transformer", "linear attention", "gated delta", "Titans")
 
-SAME = ("Transformer, linear attention, gated delta rule and Titans: the same block with another mixer; the same "
-        "convolution on q, k and v, gate, norms and number of parameters; the same number of learning rates tried.")
-ONE_RATE = ("Two learning rates (0.01, 0.02; full: four) are tried for each method on in-context recall with a seed "
-            "that is used for nothing else; the better one serves in all small tasks.")
+SAME = (
+    "Transformer, linear attention, gated delta rule and Titans: the same block with another mixer; the same "
+    "convolution on q, k and v, gate, norms and number of parameters; the same number of learning rates tried."
+)
+ONE_RATE = (
+    "Two learning rates (0.01, 0.02; full: four) are tried for each method on in-context recall with a seed "
+    "that is used for nothing else; the better one serves in all small tasks."
+)
 
 
-EDGE = ("Nearly all methods chose the larger of two rates, the edge of the search, and 200 steps are short: this "
-        "compares how soon models learn. Options of Hope were not searched here as chapter 10 does.")
+EDGE = (
+    "Nearly all methods chose the larger of two rates, the edge of the search, and 200 steps are short: this "
+    "compares how soon models learn. Options of Hope were not searched here as chapter 10 does."
+)
 
 
 def named(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -37,8 +44,9 @@ def named(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def tuning(methods: Sequence[str], profile: str) -> list[Cell]:
     """Every method at every rate, on the recall task."""
-    return tuning_cells("nlbook.tasks.trials:mad", named(methods), RATES[profile], TUNING_SEEDS[profile],
-                        task="recall", **SIZE[profile])
+    return tuning_cells(
+        "nlbook.tasks.trials:mad", named(methods), RATES[profile], TUNING_SEEDS[profile], task="recall", **SIZE[profile]
+    )
 
 
 def rate(tuned: Results, method: str, profile: str) -> dict[str, Any]:
@@ -48,5 +56,8 @@ def rate(tuned: Results, method: str, profile: str) -> dict[str, Any]:
 
 def trials(function: str, methods: Sequence[str], profile: str, tuned: Results, **settings: Any) -> list[Cell]:
     """Every method at its rate on the seeds that count."""
-    return [Cell(m, function, {**SIZE[profile], **settings, "method": m, **rate(tuned, m, profile), "seed": seed})
-            for m in methods for seed in SEEDS[profile]]
+    return [
+        Cell(m, function, {**SIZE[profile], **settings, "method": m, **rate(tuned, m, profile), "seed": seed})
+        for m in methods
+        for seed in SEEDS[profile]
+    ]

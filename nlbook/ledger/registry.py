@@ -1,4 +1,5 @@
 """Finding the rows: every module of nlbook/ledger/rows has ROWS."""
+
 from __future__ import annotations
 
 import difflib

@@ -1,4 +1,5 @@
 """From outcomes to what is kept: ledger.json (all numbers), ledger.md (to read), one small picture a row."""
+
 from __future__ import annotations
 
 import datetime
@@ -36,15 +37,28 @@ def enter(row: Row, profile: str, run_cells: Callable[[Sequence[Cell]], list[Out
         if not failed:
             raise
         verdict = {"word": "", "because": f"No verdict: runs failed ({e})."}
-    return {"id": row.id, "title": row.title, "source": row.source, "verdict": verdict, "rule": row.rule,
-            "paper": _plain(row.paper), "results": results, "tuning": [_kept(c, o) for c, o in zip(trials, tried)],
-            "cells": [_kept(c, o) for c, o in zip(cells, found)], "failed": failed, "profile": profile,
-            "cpu_seconds": round(sum(o.cpu for o in [*tried, *found]), 1), "made": today(), "versions": versions(),
-            "command": command(row, profile)}
+    return {
+        "id": row.id,
+        "title": row.title,
+        "source": row.source,
+        "verdict": verdict,
+        "rule": row.rule,
+        "paper": _plain(row.paper),
+        "results": results,
+        "tuning": [_kept(c, o) for c, o in zip(trials, tried)],
+        "cells": [_kept(c, o) for c, o in zip(cells, found)],
+        "failed": failed,
+        "profile": profile,
+        "cpu_seconds": round(sum(o.cpu for o in [*tried, *found]), 1),
+        "made": today(),
+        "versions": versions(),
+        "command": command(row, profile),
+    }
 
 
-def enter_all(rows: Sequence[Row], profile: str, *, on_row: Callable[[Row, Entry], None] | None = None,
-              **engine: Any) -> list[Entry]:
+def enter_all(
+    rows: Sequence[Row], profile: str, *, on_row: Callable[[Row, Entry], None] | None = None, **engine: Any
+) -> list[Entry]:
     """`enter` for each row; keyword arguments go to `nlbook.ledger.engine.run`.
 
     The cells of all rows are run together, first those of the tuning and then the others, each once even where rows
@@ -56,10 +70,16 @@ def enter_all(rows: Sequence[Row], profile: str, *, on_row: Callable[[Row, Entry
         new = {settings_hash(c): c for c in cells if settings_hash(c) not in done}
         done.update(zip(new, run(list(new.values()), **engine), strict=True))
         return [done[settings_hash(c)] for c in cells]
+
     trials = {row.id: row.tuning(profile) for row in rows}
     fetch([c for cells in trials.values() for c in cells])
-    fetch([c for row in rows for c in row.cells(profile, gather(trials[row.id], _numbers(
-        trials[row.id], fetch(trials[row.id]))))])
+    fetch(
+        [
+            c
+            for row in rows
+            for c in row.cells(profile, gather(trials[row.id], _numbers(trials[row.id], fetch(trials[row.id]))))
+        ]
+    )
     out = []
     for row in rows:
         out.append(enter(row, profile, fetch))
@@ -83,6 +103,7 @@ def versions() -> dict[str, str]:
     import torch
 
     import nlbook
+
     return {"nlbook": nlbook.__version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
@@ -91,13 +112,23 @@ def _numbers(cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> dict[str, di
 
 
 def _kept(cell: Cell, outcome: Outcome) -> Entry:
-    return {"name": cell.name, "function": cell.function, "settings": cell.settings, "hash": settings_hash(cell),
-            "code": code_hash(cell.function), "numbers": outcome.numbers, "cpu_seconds": outcome.cpu}
+    return {
+        "name": cell.name,
+        "function": cell.function,
+        "settings": cell.settings,
+        "hash": settings_hash(cell),
+        "code": code_hash(cell.function),
+        "numbers": outcome.numbers,
+        "cpu_seconds": outcome.cpu,
+    }
 
 
 def _plain(paper: Table | str) -> Any:
-    return paper if isinstance(paper, str) else {"title": paper.title, "columns": list(paper.columns),
-                                                 "rows": [list(r) for r in paper.rows]}
+    return (
+        paper
+        if isinstance(paper, str)
+        else {"title": paper.title, "columns": list(paper.columns), "rows": [list(r) for r in paper.rows]}
+    )
 
 
 # ---------------------------------------------------------------------- files
@@ -157,21 +188,30 @@ def words(row: Row) -> Entry:
 def markdown(entries: Sequence[Entry], rows: Sequence[Row], profile: str) -> str:
     """The page: a summary, then a section for each row."""
     known = {r.id: r for r in rows}
-    head = [(f"[{e['source']}](#{anchor(e)})", e["title"], shown(e["verdict"]["word"]),
-             known[e["id"]].scale.split(":")[0].rstrip(".")) for e in entries]
+    head = [
+        (
+            f"[{e['source']}](#{anchor(e)})",
+            e["title"],
+            shown(e["verdict"]["word"]),
+            known[e["id"]].scale.split(":")[0].rstrip("."),
+        )
+        for e in entries
+    ]
     count = {w: sum(e["verdict"]["word"] == w for e in entries) for w in SYMBOL}
     runs = {c["hash"]: c["cpu_seconds"] for e in entries for c in [*e["tuning"], *e["cells"]]}  # rows share some
     total = sum(runs.values()) / 60
     intro = [
-        "# The ledger", "What the paper claims, what a small counterpart of it shows, and how that was decided. Each "
+        "# The ledger",
+        "What the paper claims, what a small counterpart of it shows, and how that was decided. Each "
         "rule below was written, and committed, before the run that it judges. Nothing here is at the paper's scale.",
         f"This page is written by `nlbook ledger{'' if profile == 'quick' else ' --profile ' + profile}` (about "
         f"{max(1, round(total))} minute{'s' if round(total) > 1 else ''} of processor time); the numbers of every run "
         "are in "
         f"`{'ledger' if profile == 'quick' else 'ledger-' + profile}.json`.",
-        ", ".join(f"{shown(w)} {n}" for w, n in count.items() if n) + ". \"At the paper's size\" is a verdict of its "
+        ", ".join(f"{shown(w)} {n}" for w, n in count.items() if n) + '. "At the paper\'s size" is a verdict of its '
         "own: what a claim says of models and data that no test here can reach.",
-        markdown_table(("source", "what", "verdict of the small counterpart", "at the paper's size"), head)]
+        markdown_table(("source", "what", "verdict of the small counterpart", "at the paper's size"), head),
+    ]
     return "\n\n".join([*intro, *(section(known[e["id"]], e) for e in entries)]) + "\n"
 
 
@@ -188,20 +228,41 @@ def shown(word: str) -> str:
 def section(row: Row, e: Entry) -> str:
     paper = row.paper if isinstance(row.paper, str) else row.paper.markdown()
     scale = [f"**At the paper's size:** {row.scale}"] if row.scale else []
-    look = [f"**Look at:** {', '.join(looked(x) for x in [*row.chapters, *row.evidence])}"] if (
-        row.chapters or row.evidence) else []
+    look = (
+        [f"**Look at:** {', '.join(looked(x) for x in [*row.chapters, *row.evidence])}"]
+        if (row.chapters or row.evidence)
+        else []
+    )
     tuned = [f"**Chosen on the tuning seeds:** {choices(e)}"] if e["tuning"] else []
-    ours = [f"**Ours** ({e['profile']}; {seeds(e)}; {e['cpu_seconds'] / 60:.1f} minutes of processor time)",
-            our_table(row, e["results"])] if e["results"] else []
+    ours = (
+        [
+            f"**Ours** ({e['profile']}; {seeds(e)}; {e['cpu_seconds'] / 60:.1f} minutes of processor time)",
+            our_table(row, e["results"]),
+        ]
+        if e["results"]
+        else []
+    )
     figure = [f"![{e['figure']['alt']}]({e['figure']['file']})"] if "figure" in e else []
     broken = "; ".join(f"{k}: {v}" for k, v in sorted(e["failed"].items()))
     failed = [f"**Failed runs:** {broken}"] if broken else []
-    return "\n\n".join([
-        f"## {e['source']}: {e['title']}", f"**Verdict: {shown(e['verdict']['word'])}.** {e['verdict']['because']}",
-        f"**The paper says:** {row.claim}", f"**The paper's numbers**\n\n{paper}", *ours, *figure,
-        f"**Set-up:** {row.setup}" + (f" **Baselines:** {row.baselines}" if row.baselines else ""), *tuned,
-        f"**Rule, written before the run:** {row.rule}", f"**What this does not show:** {row.limits}", *scale, *look,
-        *failed, f"    {e['command']}"])
+    return "\n\n".join(
+        [
+            f"## {e['source']}: {e['title']}",
+            f"**Verdict: {shown(e['verdict']['word'])}.** {e['verdict']['because']}",
+            f"**The paper says:** {row.claim}",
+            f"**The paper's numbers**\n\n{paper}",
+            *ours,
+            *figure,
+            f"**Set-up:** {row.setup}" + (f" **Baselines:** {row.baselines}" if row.baselines else ""),
+            *tuned,
+            f"**Rule, written before the run:** {row.rule}",
+            f"**What this does not show:** {row.limits}",
+            *scale,
+            *look,
+            *failed,
+            f"    {e['command']}",
+        ]
+    )
 
 
 def looked(x: str) -> str:
@@ -219,8 +280,9 @@ def choices(e: Entry) -> str:
     tries: dict[str, list[Entry]] = {}
     for c in e["tuning"]:
         tries.setdefault(_method(c), []).append(c["settings"])
-    varied = {m: sorted(k for k in s[0] if k != "seed" and len({json.dumps(x[k]) for x in s}) > 1)
-              for m, s in tries.items()}
+    varied = {
+        m: sorted(k for k in s[0] if k != "seed" and len({json.dumps(x[k]) for x in s}) > 1) for m, s in tries.items()
+    }
     picked: dict[str, list[str]] = {}
     for c in e["cells"]:
         own = max((m for m in tries if _method(c).startswith(m)), key=len, default="")
@@ -239,8 +301,10 @@ def our_table(row: Row, results: Results) -> str:
         return markdown_table(*row.table(results))
     names = sorted({m for g in results.values() for m in g})
     columns = row.columns or [(m, m, ".3f") for m in names]
-    return markdown_table(("", *(h for _, h, _ in columns)), [
-        (g, *(spread(results, g, m, f) if m in results[g] else "" for m, _, f in columns)) for g in results])
+    return markdown_table(
+        ("", *(h for _, h, _ in columns)),
+        [(g, *(spread(results, g, m, f) if m in results[g] else "" for m, _, f in columns)) for g in results],
+    )
 
 
 # ---------------------------------------------------------------------- in step
@@ -268,7 +332,8 @@ def out_of_step(rows: Sequence[Row], folder: Path, profile: str = "quick") -> tu
         if not e["failed"] and asdict(row.judge(e["results"])) != e["verdict"]:
             wrong.append(f"{row.id}: its verdict does not follow from its numbers")
     page = file.with_suffix(".md")
-    if not wrong and (not page.is_file() or page.read_text(encoding="utf-8") != markdown(
-            [held[r.id] for r in rows], rows, profile)):
+    if not wrong and (
+        not page.is_file() or page.read_text(encoding="utf-8") != markdown([held[r.id] for r in rows], rows, profile)
+    ):
         wrong.append(f"{page.name}: is not what its numbers say")
     return wrong, old

@@ -1,4 +1,5 @@
 """What an entry of the ledger is: a claim, cells that are run, and a pure function from numbers to a verdict."""
+
 from __future__ import annotations
 
 import json
@@ -41,8 +42,12 @@ class Cell:
 
     def __post_init__(self) -> None:
         need(self.function.count(":") == 1, "function", repr(self.function), "'module:name'")
-        need(json.loads(json.dumps(self.settings)) == self.settings, "settings", self.settings,
-             "values that come back from JSON as they were (lists, not tuples)")
+        need(
+            json.loads(json.dumps(self.settings)) == self.settings,
+            "settings",
+            self.settings,
+            "values that come back from JSON as they were (lists, not tuples)",
+        )
 
     @property
     def name(self) -> str:

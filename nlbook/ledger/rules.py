@@ -1,4 +1,5 @@
 """Comparisons that verdict rules are made of; pure functions of numbers."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,8 +20,16 @@ class Comparison(NamedTuple):
     words: str
 
 
-def against_best(results: Results, ours: str, others: Sequence[str], metric: str, *, higher: bool = False,
-                 form: str = ".3f", least: float = 0.0) -> Comparison:
+def against_best(
+    results: Results,
+    ours: str,
+    others: Sequence[str],
+    metric: str,
+    *,
+    higher: bool = False,
+    form: str = ".3f",
+    least: float = 0.0,
+) -> Comparison:
     """Compare `ours` with the best of `others` in the mean over seeds.
 
     A difference counts when it is more than SURE standard errors and more than `least`; otherwise the two are level.
@@ -37,8 +46,18 @@ def against_best(results: Results, ours: str, others: Sequence[str], metric: str
     return Comparison(outcome, rival, words)
 
 
-def best_of_all(results: Results, ours: str, others: Sequence[str], metric: str, *, near: str, higher: bool = False,
-                form: str = ".3f", least: float = 0.0, what: str = "") -> Verdict:
+def best_of_all(
+    results: Results,
+    ours: str,
+    others: Sequence[str],
+    metric: str,
+    *,
+    near: str,
+    higher: bool = False,
+    form: str = ".3f",
+    least: float = 0.0,
+    what: str = "",
+) -> Verdict:
     """The rule of a claim "ours is the best": reproduced when it is better than the best of the others; partly when it
     is level with it, or worse but better than `near`, its nearest relative; else not reproduced. BEST_RULE says it in
     words.
@@ -55,12 +74,13 @@ def best_of_all(results: Results, ours: str, others: Sequence[str], metric: str,
     return Verdict("partly" if close.outcome == "better" else "not reproduced", text)
 
 
-BEST_RULE = ("reproduced if {ours} is better than the best baseline by more than two standard errors of the difference "
-             "over seeds; partly if the two are level, or if {ours} is worse but better than {near}, its nearest "
-             "relative; else not reproduced")
+BEST_RULE = (
+    "reproduced if {ours} is better than the best baseline by more than two standard errors of the difference "
+    "over seeds; partly if the two are level, or if {ours} is worse but better than {near}, its nearest "
+    "relative; else not reproduced"
+)
 
 
 def spreads(results: Results, groups: Sequence[str], metric: str, form: str = ".2f") -> str:
     """'Hope 0.10 ± 0.01, Titans 0.20 ± 0.02' in that order."""
     return ", ".join(f"{g} {spread(results, g, metric, form)}" for g in groups)
-

@@ -1,4 +1,5 @@
 """Numbers over seeds: means, spreads, and the choice of a setting by tuning runs."""
+
 from __future__ import annotations
 
 import math
@@ -52,15 +53,30 @@ def try_group(method: str, choice: dict[str, Any]) -> str:
     return f"{method} @ " + ", ".join(f"{k}={v}" for k, v in choice.items())
 
 
-def tuning_cells(function: str, methods: dict[str, dict[str, Any]], choices: Sequence[dict[str, Any]],
-                 seeds: Sequence[int], **shared: Any) -> list[Cell]:
+def tuning_cells(
+    function: str,
+    methods: dict[str, dict[str, Any]],
+    choices: Sequence[dict[str, Any]],
+    seeds: Sequence[int],
+    **shared: Any,
+) -> list[Cell]:
     """The same choices for every method, on the tuning seeds. methods: name -> settings of its own."""
-    return [Cell(try_group(m, choice), function, {**shared, **own, **choice, "seed": seed})
-            for m, own in methods.items() for choice in choices for seed in seeds]
+    return [
+        Cell(try_group(m, choice), function, {**shared, **own, **choice, "seed": seed})
+        for m, own in methods.items()
+        for choice in choices
+        for seed in seeds
+    ]
 
 
-def chosen(results: Results, method: str, choices: Sequence[dict[str, Any]], score: str | Callable[..., float],
-           *, higher: bool = False) -> dict[str, Any]:
+def chosen(
+    results: Results,
+    method: str,
+    choices: Sequence[dict[str, Any]],
+    score: str | Callable[..., float],
+    *,
+    higher: bool = False,
+) -> dict[str, Any]:
     """The choice with the best mean `score` (a metric, or a function of metric -> values) among the tuning runs; runs
     that failed do not win. The first of equals wins.
     """
@@ -72,12 +88,24 @@ def chosen(results: Results, method: str, choices: Sequence[dict[str, Any]], sco
             return math.inf
         got = statistics.fmean(found[score]) if isinstance(score, str) else score(found)
         return math.inf if math.isnan(got) else -got if higher else got
+
     return min(choices, key=loss)
 
 
-def evaluation_cells(function: str, methods: dict[str, dict[str, Any]], choices: Sequence[dict[str, Any]],
-                     seeds: Sequence[int], tuned: Results, score: str | Callable[..., float], *, higher: bool = False,
-                     **shared: Any) -> list[Cell]:
+def evaluation_cells(
+    function: str,
+    methods: dict[str, dict[str, Any]],
+    choices: Sequence[dict[str, Any]],
+    seeds: Sequence[int],
+    tuned: Results,
+    score: str | Callable[..., float],
+    *,
+    higher: bool = False,
+    **shared: Any,
+) -> list[Cell]:
     """Every method at its own best choice, on seeds that tuning has not seen."""
-    return [Cell(m, function, {**shared, **own, **chosen(tuned, m, choices, score, higher=higher), "seed": seed})
-            for m, own in methods.items() for seed in seeds]
+    return [
+        Cell(m, function, {**shared, **own, **chosen(tuned, m, choices, score, higher=higher), "seed": seed})
+        for m, own in methods.items()
+        for seed in seeds
+    ]

@@ -4,6 +4,7 @@ Eq. 19 and 20 are printed with a minus before the gradient; that argmin climbs t
 one proximal step on the *linearised* loss, which is a gradient step. Eq. 98 and 99 keep the whole loss: the proximal
 point method, i.e. implicit gradient descent, equal to the explicit one only to first order in the rate.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,8 +68,10 @@ def implicit_step(theta: Tensor, loss: Loss, *data: Any, lr: float, tolerance: f
         if float(g.norm()) * lr <= tolerance * (1 + float(z.norm())):
             return z.reshape(theta.shape)
         z = z - torch.linalg.solve(torch.autograd.functional.hessian(full, z), g)
-    raise NLBookError(f"implicit_step: got a residual of {float(g.norm()):.2g} after {most} Newton steps, "
-                      "expected convergence; use a smaller lr")
+    raise NLBookError(
+        f"implicit_step: got a residual of {float(g.norm()):.2g} after {most} Newton steps, "
+        "expected convergence; use a smaller lr"
+    )
 
 
 def implicit_delta(memory: Tensor, k: Tensor, v: Tensor, lr: float) -> Tensor:
@@ -134,6 +137,7 @@ def run(
 
             def loss(theta: Tensor, *d: Any, b: Box = b, others: Mapping[str, Tensor] = others) -> Tensor:
                 return b.loss(theta, others, *d)
+
             if b.implicit:
                 new = implicit_step(b.theta, loss, *data, lr=b.lr)
                 new = b.feasible(new) if b.feasible else new

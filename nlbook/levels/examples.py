@@ -1,4 +1,5 @@
 """The worked examples of chapter 05: as data (`worked_examples`), and two small torch modules with fast states."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -84,8 +85,10 @@ class AdaTransformerLayer(Writes, nn.Module):
         self.W_k, self.W_v, self.W_q, self.W_init = (nn.Parameter(m) for m in w)
 
     def nested_components(self) -> list[Component]:
-        return [Component("attention", INF, kind="non-parametric"),
-                Component("W_LinAttn", period=1, kind="fast state", size=self.dim**2, note="starts at W_init")]
+        return [
+            Component("attention", INF, kind="non-parametric"),
+            Component("W_LinAttn", period=1, kind="fast state", size=self.dim**2, note="starts at W_init"),
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         need_shape("x", x, "batch", "length", self.dim)

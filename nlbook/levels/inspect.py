@@ -10,6 +10,7 @@ Where the components come from:
     by a dry run of a copy on a 2x2 parameter. An optimizer with `nested_components(group)` says it itself, for a group
     of one parameter, periods in steps, with one component named "weights".
 """
+
 from __future__ import annotations
 
 import inspect
@@ -28,8 +29,8 @@ from nlbook.levels.order import INF, Component, NestedSystem
 # weights)
 _EXCEPTIONS: dict[str, tuple[frozenset[str], bool]] = {
     "max_exp_avg_sq": (frozenset({"exp_avg_sq"}), True),  # AMSGrad: the maximum is taken over this step's second moment
-    "ax": (frozenset({"weights"}), False),                # averaged SGD: an average of the weights, nobody reads it
-    "prev": (frozenset(), False),                         # Rprop: last step's gradient
+    "ax": (frozenset({"weights"}), False),  # averaged SGD: an average of the weights, nobody reads it
+    "prev": (frozenset(), False),  # Rprop: last step's gradient
     "previous_grad": (frozenset(), False),
 }
 
@@ -54,8 +55,12 @@ def levels_of(
     """
     if not isinstance(model, nn.Module):
         raise NLBookError(f"model: got {type(model).__name__}, expected a torch.nn.Module")
-    need(tokens_per_step is None or (isinstance(tokens_per_step, int) and tokens_per_step > 0), "tokens_per_step",
-         tokens_per_step, "a positive int, or None")
+    need(
+        tokens_per_step is None or (isinstance(tokens_per_step, int) and tokens_per_step > 0),
+        "tokens_per_step",
+        tokens_per_step,
+        "a positive int, or None",
+    )
     need(isinstance(depth, int) and depth >= 0, "depth", depth, "an int >= 0")
     opts = optimizers_of(optimizer)
     fast = components_of(model)
@@ -70,8 +75,14 @@ def levels_of(
     step = Fraction(1, tokens_per_step or 1)
     unit = "token" if tokens_per_step or not opts else "optimizer step"
 
-    out = [replace(c, frequency=step, period=None) if c.kind == "running statistics" and model.training else
-           replace(c, frequency=0, period=None) if c.kind == "running statistics" else c for c in fast]
+    out = [
+        replace(c, frequency=step, period=None)
+        if c.kind == "running statistics" and model.training
+        else replace(c, frequency=0, period=None)
+        if c.kind == "running statistics"
+        else c
+        for c in fast
+    ]
     # An outer gradient reads the fast states of its own time: they are faster than whoever first stores that gradient.
     beside = frozenset(c.name for c in fast if c.frequency == step and c.kind == "fast state")
     for bundle in _bundles(model, opts, depth):
@@ -84,8 +95,11 @@ def levels_of(
             if not inner and frequency == step:
                 reads |= beside
             if c.name != "weights":
-                out.append(replace(c, name=bundle.names[c.name], frequency=frequency, period=None, needs=reads,
-                                   size=bundle.size))
+                out.append(
+                    replace(
+                        c, name=bundle.names[c.name], frequency=frequency, period=None, needs=reads, size=bundle.size
+                    )
+                )
                 continue
             for name, tied in bundle.groups.items():
                 kind = "frozen" if frequency == 0 else "initial state" if tied.initial else "weights"
@@ -113,11 +127,24 @@ def components_of(model: nn.Module, prefix: str = "") -> list[Component]:
             Component(_join(prefix, "running statistics"), 1, kind="running statistics", size=2 * model.num_features)
         ]
     if isinstance(model, nn.RNNBase | nn.RNNCellBase):
-        return [Component(_join(prefix, "hidden state"), 1, kind="fast state", size=model.hidden_size,
-                          note="reset to zero at the start of a sequence")]
+        return [
+            Component(
+                _join(prefix, "hidden state"),
+                1,
+                kind="fast state",
+                size=model.hidden_size,
+                note="reset to zero at the start of a sequence",
+            )
+        ]
     if _is_attention(model):
-        return [Component(_join(prefix, "attention"), INF, kind="non-parametric",
-                          note="conditioned on the raw context (eq. 27); no state is trained")]
+        return [
+            Component(
+                _join(prefix, "attention"),
+                INF,
+                kind="non-parametric",
+                note="conditioned on the raw context (eq. 27); no state is trained",
+            )
+        ]
     return [c for name, child in model.named_children() for c in components_of(child, _join(prefix, name))]
 
 
@@ -166,9 +193,9 @@ class _Bundle:
     """Parameters of one optimizer whose state has the same structure: one set of state components serves them all."""
 
     optimizer: Any
-    components: list[Component]   # periods in optimizer steps; one is named "weights"
-    groups: dict[str, _Tied]      # weights components: name -> parameters
-    names: dict[str, str]         # state key -> name of its component
+    components: list[Component]  # periods in optimizer steps; one is named "weights"
+    groups: dict[str, _Tied]  # weights components: name -> parameters
+    names: dict[str, str]  # state key -> name of its component
 
     @property
     def inner(self) -> frozenset[str]:
@@ -182,11 +209,19 @@ class _Bundle:
 def _bundles(model: nn.Module, opts: Sequence[Any], depth: int) -> list[_Bundle]:
     named = {id(p): n for n, p in model.named_parameters()}
     by_id = {id(p): p for p in model.parameters()}
-    starts = {id(getattr(m, n)) for m in model.modules() for n in getattr(m, "nested_initial_states", ())
-              if isinstance(getattr(m, n, None), Tensor)}
-    starts |= {id(p) for m in model.modules() for n in getattr(m, "nested_initial_states", ())
-               if isinstance(getattr(m, n, None), nn.Module | nn.ParameterList | nn.ParameterDict)
-               for p in getattr(m, n).parameters()}
+    starts = {
+        id(getattr(m, n))
+        for m in model.modules()
+        for n in getattr(m, "nested_initial_states", ())
+        if isinstance(getattr(m, n, None), Tensor)
+    }
+    starts |= {
+        id(p)
+        for m in model.modules()
+        for n in getattr(m, "nested_initial_states", ())
+        if isinstance(getattr(m, n, None), nn.Module | nn.ParameterList | nn.ParameterDict)
+        for p in getattr(m, n).parameters()
+    }
     moving: dict[tuple, tuple[Any, list[Component], list[int]]] = {}
     seen: set[int] = set()
     for i, opt in enumerate(opts):
@@ -217,14 +252,17 @@ def _make_unique(bundles: list[_Bundle]) -> None:
         for n in [*b.groups, *b.names.values()]:
             count[n] = count.get(n, 0) + 1
     for i, b in enumerate(bundles, 1):
+
         def tag(n: str, b: _Bundle = b, i: int = i) -> str:
             return n if count[n] == 1 else f"{n} [{'frozen' if b.optimizer is None else i}]"
+
         b.groups = {tag(n): t for n, t in b.groups.items()}
         b.names = {k: tag(n) for k, n in b.names.items()}
 
 
-def _by_structure(opt: Any, group: dict[str, Any], ids: list[int],
-                  params: Mapping[int, Tensor]) -> list[tuple[list[Component], list[int]]]:
+def _by_structure(
+    opt: Any, group: dict[str, Any], ids: list[int], params: Mapping[int, Tensor]
+) -> list[tuple[list[Component], list[int]]]:
     """The group's parameters with their components: one set, or one a parameter where the optimizer declares them (Muon
     and M3 treat matrices and vectors of one group differently)."""
     if not hasattr(opt, "nested_components"):
@@ -236,8 +274,12 @@ def _state_components(opt: Any, group: dict[str, Any]) -> list[Component]:
     """The weights and what the optimizer keeps for them; periods in optimizer steps."""
     if hasattr(opt, "nested_components"):
         comps = list(opt.nested_components(group))
-        need(sum(c.name == "weights" for c in comps) == 1, f"{type(opt).__name__}.nested_components()",
-             [c.name for c in comps], "exactly one component named 'weights'")
+        need(
+            sum(c.name == "weights" for c in comps) == 1,
+            f"{type(opt).__name__}.nested_components()",
+            [c.name for c in comps],
+            "exactly one component named 'weights'",
+        )
         return comps
     state = next((opt.state[p] for p in group["params"] if opt.state.get(p)), None)
     if state is None:
@@ -271,13 +313,15 @@ def _dry_run(opt: Any, group: dict[str, Any]) -> dict[str, Any]:
                 loss = (p * p).sum()
                 loss.backward()
             return loss
+
         closure()
         copy.step(closure)
         return dict(copy.state.get(p, {}))
     except Exception as e:  # whatever a foreign optimizer raises
         raise NLBookError(
             f"optimizer: got {type(opt).__name__}, which fails on a 2x2 parameter ({type(e).__name__}: {e}), expected "
-            "one that can be tried so, has stepped already, or has nested_components(group)") from e
+            "one that can be tried so, has stepped already, or has nested_components(group)"
+        ) from e
 
 
 def moved_by(
@@ -294,10 +338,17 @@ def moved_by(
         for name, tied in b.groups.items():
             out[name] = lambda tied=tied: list(tied.params)  # type: ignore[misc]
         for key, name in b.names.items():
+
             def find(key: str = key, every: list[Tensor] = every, opt: Any = b.optimizer) -> list[Tensor]:
                 held = [opt.state.get(p, {}).get(key) for p in every]
-                return [t for v in held if v is not None for t in (v if isinstance(v, list | tuple) else [v])
-                        if isinstance(t, Tensor)]
+                return [
+                    t
+                    for v in held
+                    if v is not None
+                    for t in (v if isinstance(v, list | tuple) else [v])
+                    if isinstance(t, Tensor)
+                ]
+
             out[name] = find
         own_clock |= {b.names[c.name] for c in b.components if c.name != "weights" and c.frequency != 1}
     return out, frozenset(own_clock)

@@ -7,6 +7,7 @@ Rule 2 uses the transitive closure of "needs". Only same-time needs count: a mom
 does not need them. "Neither is faster" is not transitive, so levels need a tie rule: a component sits in the outermost
 (slowest) level that the order admits. Level 1 is the slowest; "higher level" in the paper's words means slower.
 """
+
 from __future__ import annotations
 
 import math
@@ -70,8 +71,12 @@ class Component:
         need(isinstance(self.name, str) and bool(self.name), "name", repr(self.name), "a non-empty string")
         given = (self.frequency is not None) + (self.period is not None)
         if given == 2:  # dataclasses.replace passes both
-            need(rate(self.frequency) == inverse(rate(self.period, "period")), f"{self.name}: frequency and period",
-                 f"{self.frequency} and {self.period}", "one of them, or two that agree (frequency = 1 / period)")
+            need(
+                rate(self.frequency) == inverse(rate(self.period, "period")),
+                f"{self.name}: frequency and period",
+                f"{self.frequency} and {self.period}",
+                "one of them, or two that agree (frequency = 1 / period)",
+            )
         need(given > 0, f"{self.name}: frequency", "neither frequency nor period", "one of them")
         f = rate(self.frequency) if self.frequency is not None else inverse(rate(self.period, "period"))
         put(self, "frequency", f)
@@ -148,7 +153,8 @@ class NestedSystem:
                 raise NLBookError(
                     f"needs: got a circle, {c.name} needs {other} and {other} needs {c.name} at the same time (a read-"
                     "after-write design makes each faster than the other), expected a partial order: let one of them "
-                    "read the state before the write")
+                    "read the state before the write"
+                )
 
     def __getitem__(self, name: str) -> Component:
         for c in self.components:
@@ -287,10 +293,19 @@ class NestedSystem:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data (JSON): unit, and per level its components; frequencies are strings, exact ("1/16", "inf")."""
+
         def one(c: Component) -> dict[str, Any]:
             assert c.frequency is not None and c.period is not None
-            return {"name": c.name, "frequency": _show(c.frequency), "period": _show(c.period), "kind": c.kind,
-                    "size": c.size, "needs": sorted(c.needs), "note": c.note}
+            return {
+                "name": c.name,
+                "frequency": _show(c.frequency),
+                "period": _show(c.period),
+                "kind": c.kind,
+                "size": c.size,
+                "needs": sorted(c.needs),
+                "note": c.note,
+            }
+
         return {
             "unit": self.unit,
             "levels": [

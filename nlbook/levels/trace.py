@@ -8,6 +8,7 @@ global.
         ...train or read...
     print(trace.as_table())
 """
+
 from __future__ import annotations
 
 import statistics
@@ -97,10 +98,18 @@ class Trace:
     dictionaries over them; `.signal` is a tensor (level, time) in which a value holds until the next write.
     """
 
-    def __init__(self, model: nn.Module | None = None, optimizer: Any = None, *, tokens_per_step: int | None = None,
-                 probes: Mapping[str, Callable[[str, State], float | None]] | None = None, signal: str = "state",
-                 depth: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        optimizer: Any = None,
+        *,
+        tokens_per_step: int | None = None,
+        probes: Mapping[str, Callable[[str, State], float | None]] | None = None,
+        signal: str = "state",
+        depth: int = 1,
+    ) -> None:
         from nlbook.levels.inspect import levels_of, optimizers_of
+
         self.model, self.optimizers = model, optimizers_of(optimizer)
         self.system: NestedSystem | None = None
         if model is not None:
@@ -110,8 +119,12 @@ class Trace:
         self.unit = self.system.unit if self.system else "token"
         self.tokens_per_step, self.depth = tokens_per_step, depth
         self.probes = dict(probes or {})
-        need(signal in ("state", "change") or signal in self.probes, "signal", repr(signal),
-             f"'state', 'change' or one of the probes {sorted(self.probes)}")
+        need(
+            signal in ("state", "change") or signal in self.probes,
+            "signal",
+            repr(signal),
+            f"'state', 'change' or one of the probes {sorted(self.probes)}",
+        )
         self.signal_of = signal
         self.events: list[Write] = []
         self.start = 0  # time at which the running sequence began
@@ -124,6 +137,7 @@ class Trace:
     # ------------------------------------------------------------------ attach and detach
     def __enter__(self) -> Trace:
         from nlbook.levels.inspect import moved_by
+
         need(not self._handles, "trace", "one that is running", "one that is not")
         for path, module in self.model.named_modules() if self.model is not None else []:
             if isinstance(module, Writes):
@@ -136,8 +150,15 @@ class Trace:
             def pre(_opt: Any, _args: Any, _kw: Any, watch: Any = watch, before: Any = before) -> None:
                 before.update({name: [t.detach().clone() for t in find()] for name, find in watch.items()})
 
-            def post(opt: Any, _args: Any, _kw: Any, i: int = i, watch: Any = watch, before: Any = before,
-                     own_clock: frozenset[str] = own_clock) -> None:
+            def post(
+                opt: Any,
+                _args: Any,
+                _kw: Any,
+                i: int = i,
+                watch: Any = watch,
+                before: Any = before,
+                own_clock: frozenset[str] = own_clock,
+            ) -> None:
                 if i == 0:
                     self._steps += 1
                 time = self._steps * (self.tokens_per_step or 1)
@@ -160,11 +181,21 @@ class Trace:
     def _hook(self, path: str) -> Callable[..., None]:
         def hook(_module: Any, level: str, time: int, state: State, change: State, reason: str) -> None:
             self.note(f"{path}.{level}" if path else level, time, state, change, reason)
+
         return hook
 
     # ------------------------------------------------------------------ record
-    def note(self, level: str, time: int, state: State, change: State = None, reason: str = "", *,
-             period: Rate | None = None, absolute: bool = False) -> None:
+    def note(
+        self,
+        level: str,
+        time: int,
+        state: State,
+        change: State = None,
+        reason: str = "",
+        *,
+        period: Rate | None = None,
+        absolute: bool = False,
+    ) -> None:
         """Record one write by hand: for a memory that is a function, not a module. `time` counts from the sequence's
         start.
         """
@@ -233,8 +264,9 @@ class Trace:
         """(time, value) at each write of `level`: "state", "change" or a probe (default: the trace's `signal`)."""
         need(level in self.levels, "level", repr(level), f"one of {', '.join(self.levels)}")
         what = what or self.signal_of
-        pick: Callable[[Write], float | None] = {
-            "state": lambda e: e.state, "change": lambda e: e.change}.get(what, lambda e: e.probes.get(what))
+        pick: Callable[[Write], float | None] = {"state": lambda e: e.state, "change": lambda e: e.change}.get(
+            what, lambda e: e.probes.get(what)
+        )
         values = [(e.time, pick(e)) for e in self.events if e.level == level]
         return [(t, v) for t, v in values if v is not None]
 
@@ -266,21 +298,37 @@ class Trace:
             own = [e for e in self.events if e.level == n]
             p = float(self._period(n))
             changes = [e.change for e in own if e.change is not None]
-            out.append({"level": n, "period": p, "writes": len(own),
-                        "expected": 0 if p in (0.0, INF) else int(self.length // p),
-                        "first": own[0].time if own else None, "last": own[-1].time if own else None,
-                        "state": own[-1].state if own else None,
-                        "change": sum(changes) / len(changes) if changes else None,
-                        "reason": own[-1].reason if own else "no state to write" if p == 0 else "never written",
-                        **(own[-1].probes if own else {})})
+            out.append(
+                {
+                    "level": n,
+                    "period": p,
+                    "writes": len(own),
+                    "expected": 0 if p in (0.0, INF) else int(self.length // p),
+                    "first": own[0].time if own else None,
+                    "last": own[-1].time if own else None,
+                    "state": own[-1].state if own else None,
+                    "change": sum(changes) / len(changes) if changes else None,
+                    "reason": own[-1].reason if own else "no state to write" if p == 0 else "never written",
+                    **(own[-1].probes if own else {}),
+                }
+            )
         return out
 
     def as_table(self) -> str:
         """Markdown: which level wrote, how often, when last, by how much and why. Slowest level first."""
+
         def cell(v: Any) -> str:
             return "-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v)
-        names = ("lane", f"every ({self.unit}s)", f"writes in {self.length}", "last at", "norm of state",
-                 "mean norm of change", "why")
+
+        names = (
+            "lane",
+            f"every ({self.unit}s)",
+            f"writes in {self.length}",
+            "last at",
+            "norm of state",
+            "mean norm of change",
+            "why",
+        )
         lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
         for r in self.rows():
             keys = ("period", "writes", "last", "state", "change", "reason")

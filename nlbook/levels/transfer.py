@@ -10,6 +10,7 @@ hand.
 
 Columns in the formulas; here x, k, q, y are vectors and a weight acts as `W @ x`. Level 0 is slow, level 1 fast.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -79,8 +80,14 @@ def backpropagate(
     return theta0 - lr0 * torch.outer(delta0, x) if move0 else theta0, theta1 - lr1 * torch.outer(delta1, phi(z))
 
 
-def adapt(start: Tensor, loss: Callable[[Tensor, object], Tensor], context: object, lr: float, steps: int,
-          first_order: bool = False) -> Tensor:
+def adapt(
+    start: Tensor,
+    loss: Callable[[Tensor, object], Tensor],
+    context: object,
+    lr: float,
+    steps: int,
+    first_order: bool = False,
+) -> Tensor:
     """U_n: `steps` inner gradient steps from `start` on one context, differentiable with respect to the start."""
     theta = start
     for _ in range(steps):
@@ -91,8 +98,16 @@ def adapt(start: Tensor, loss: Callable[[Tensor, object], Tensor], context: obje
     return theta
 
 
-def learn_start(start: Tensor, loss: Callable[[Tensor, object], Tensor], contexts: Sequence[object], *, inner_lr: float,
-                inner_steps: int, outer_lr: float, first_order: bool = False) -> tuple[Tensor, Tensor]:
+def learn_start(
+    start: Tensor,
+    loss: Callable[[Tensor, object], Tensor],
+    contexts: Sequence[object],
+    *,
+    inner_lr: float,
+    inner_steps: int,
+    outer_lr: float,
+    first_order: bool = False,
+) -> tuple[Tensor, Tensor]:
     """One outer step of phi = argmin E_C loss(U_n(phi, C), C). Eq. 28, with the inner adaptation that the print leaves
     out.
 

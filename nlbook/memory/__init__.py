@@ -9,6 +9,7 @@ One idea a file: `objectives`, `rules` (and retention), `core` (the protocol, th
 (softmax attention), `mlp`, `presets`, `dual` (training is writing), `proximal` (a step as a small problem and its
 minimiser), `experiments` (recall, rewriting, crosstalk, the dual form).
 """
+
 from nlbook.memory import dual, experiments, proximal
 from nlbook.memory.core import FEATURES, MatrixMemory, Memory, State
 from nlbook.memory.experiments import crosstalk, interference, recall_accuracy, rewrite_accuracy, rewrite_key
@@ -19,9 +20,43 @@ from nlbook.memory.presets import PRESETS, make, names, table
 from nlbook.memory.rules import DGD, GD, RLS, Implicit, Omega, Retention, delta, dgd, dgd_rate, hebbian, oja, omega
 
 __all__ = [
-    "DGD", "FEATURES", "GD", "L2", "OBJECTIVES", "PRESETS", "RLS", "Dot", "Implicit", "Lp", "MLPMemory",
-    "MatrixMemory", "Memory", "Objective", "Oja", "Omega", "Retention", "SoftmaxMemory", "State", "crosstalk",
-    "delta", "dgd", "dgd_rate", "dual", "experiments", "get_objective", "hebbian", "interference", "make",
-    "names", "oja", "omega", "outer", "proximal", "recall", "recall_accuracy", "rewrite_accuracy",
-    "rewrite_key", "table",
+    "DGD",
+    "FEATURES",
+    "GD",
+    "L2",
+    "OBJECTIVES",
+    "PRESETS",
+    "RLS",
+    "Dot",
+    "Implicit",
+    "Lp",
+    "MLPMemory",
+    "MatrixMemory",
+    "Memory",
+    "Objective",
+    "Oja",
+    "Omega",
+    "Retention",
+    "SoftmaxMemory",
+    "State",
+    "crosstalk",
+    "delta",
+    "dgd",
+    "dgd_rate",
+    "dual",
+    "experiments",
+    "get_objective",
+    "hebbian",
+    "interference",
+    "make",
+    "names",
+    "oja",
+    "omega",
+    "outer",
+    "proximal",
+    "recall",
+    "recall_accuracy",
+    "rewrite_accuracy",
+    "rewrite_key",
+    "table",
 ]

@@ -7,6 +7,7 @@
 
 States are values: a write returns a new state and leaves the old one alone. Every sequence of a batch has its own.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,10 @@ def elu1(x: Tensor) -> Tensor:
 
 
 FEATURES: dict[str, Feature | None] = {
-    "identity": None, "elu1": elu1, "relu": torch.relu, "silu": torch.nn.functional.silu,
+    "identity": None,
+    "elu1": elu1,
+    "relu": torch.relu,
+    "silu": torch.nn.functional.silu,
 }
 
 
@@ -68,8 +72,16 @@ class Memory:
     lr: float
 
     # ---- to be written by each memory ----
-    def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
-             device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
+    def init(
+        self,
+        d_k: int,
+        d_v: int,
+        batch: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        M0: Tensor | None = None,
+    ) -> State:
         """The state before the first write."""
         raise NotImplementedError
 
@@ -80,8 +92,9 @@ class Memory:
         """q (*batch, n, d_k) -> (*batch, n, d_v)."""
         raise NotImplementedError
 
-    def _chunked(self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate,
-                 keep: Rate) -> tuple[Tensor, State]:
+    def _chunked(
+        self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate, keep: Rate
+    ) -> tuple[Tensor, State]:
         raise NLBookError(f"impl: got 'chunked', expected 'loop': {self.name} has no parallel form here")
 
     def parts(self) -> dict[str, str]:
@@ -107,8 +120,18 @@ class Memory:
         self._need(state, "q", q, (*state.batch, n, state.d_k))
         return self._read(state, q)
 
-    def scan(self, k: Tensor, v: Tensor, q: Tensor, state: State | None = None, read: str = "before", *,
-             lr: Rate | None = None, keep: Rate | None = None, impl: str = "loop") -> tuple[Tensor, State]:
+    def scan(
+        self,
+        k: Tensor,
+        v: Tensor,
+        q: Tensor,
+        state: State | None = None,
+        read: str = "before",
+        *,
+        lr: Rate | None = None,
+        keep: Rate | None = None,
+        impl: str = "loop",
+    ) -> tuple[Tensor, State]:
         """Read and write every token of a sequence.
 
         k, q (*batch, length, d_k), v (*batch, length, d_v) -> y (*batch, length, d_v) and the state after the last
@@ -128,15 +151,23 @@ class Memory:
         answers = []
         for t in range(length):
             if read == "before":
-                answers.append(self._read(state, q[..., t:t + 1, :]))
+                answers.append(self._read(state, q[..., t : t + 1, :]))
             state = self._write(state, k[..., t, :], v[..., t, :], lrs(t), keeps(t))
             if read == "after":
-                answers.append(self._read(state, q[..., t:t + 1, :]))
+                answers.append(self._read(state, q[..., t : t + 1, :]))
         y = torch.cat(answers, -2) if answers else v[..., :0, :]
         return y, state
 
-    def write_all(self, k: Tensor, v: Tensor, state: State | None = None, *, lr: Rate | None = None,
-                  keep: Rate | None = None, passes: int = 1) -> State:
+    def write_all(
+        self,
+        k: Tensor,
+        v: Tensor,
+        state: State | None = None,
+        *,
+        lr: Rate | None = None,
+        keep: Rate | None = None,
+        passes: int = 1,
+    ) -> State:
         """Write a whole sequence, `passes` times over, and read nothing. Shapes as in `scan`."""
         need(isinstance(passes, int) and passes >= 1, "passes", passes, "an int >= 1")
         state, length = self._sequence(k, v, state)
@@ -162,8 +193,12 @@ class Memory:
     def _need(state: State, name: str, x: Any, shape: tuple[int | str, ...]) -> None:
         need_float(name, x)
         need(tuple(x.shape) == shape, name, f"shape {tuple(x.shape)}", f"{shape}: batch {state.batch} as the state has")
-        need(x.dtype == state.M.dtype and x.device == state.M.device, name, f"{x.dtype} on {x.device}",
-             f"{state.M.dtype} on {state.M.device}, as the state has")
+        need(
+            x.dtype == state.M.dtype and x.device == state.M.device,
+            name,
+            f"{x.dtype} on {x.device}",
+            f"{state.M.dtype} on {state.M.device}, as the state has",
+        )
 
     @staticmethod
     def _own_rate(lr: float) -> float:
@@ -177,8 +212,12 @@ class Memory:
             return self.lr if name == "lr" else self.retention.keep
         want = "a number in (0, 1]" if name == "keep" else "a finite number >= 0"
         if isinstance(rate, Tensor):
-            need(rate.dtype == like.dtype and rate.device == like.device, name, f"{rate.dtype} on {rate.device}",
-                 f"{like.dtype} on {like.device}, as k has")
+            need(
+                rate.dtype == like.dtype and rate.device == like.device,
+                name,
+                f"{rate.dtype} on {rate.device}",
+                f"{like.dtype} on {like.device}, as k has",
+            )
             came = tuple(rate.shape)
             need(came in ((), shape), name, f"shape {came}", f"a number or shape {shape}")
             good = (rate > 0) & (rate <= 1) if name == "keep" else (rate >= 0) & rate.isfinite()
@@ -213,21 +252,45 @@ class MatrixMemory(Memory):
       retention  αM
     """
 
-    def __init__(self, objective: str | Objective = "l2", rule: GD | None = None, retention: Retention | None = None, *,
-                 lr: float = 1.0, phi: str | Feature = "identity", name: str = "memory") -> None:
+    def __init__(
+        self,
+        objective: str | Objective = "l2",
+        rule: GD | None = None,
+        retention: Retention | None = None,
+        *,
+        lr: float = 1.0,
+        phi: str | Feature = "identity",
+        name: str = "memory",
+    ) -> None:
         self.objective, self.rule, self.retention = get_objective(objective), rule or GD(), retention or Retention()
-        need(not self.rule.needs_answer or self.objective.through_answer, "objective", self.objective.name,
-             f"dot, l2 or lp: the rule {self.rule.name} steps on the answer alone")
+        need(
+            not self.rule.needs_answer or self.objective.through_answer,
+            "objective",
+            self.objective.name,
+            f"dot, l2 or lp: the rule {self.rule.name} steps on the answer alone",
+        )
         need(self.rule.name != "rls" or self.objective.name == "l2", "objective", self.objective.name, "l2 (for RLS)")
-        need(not self.rule.discounts_evidence or self.retention.towards == "zero", "towards", "'initial'",
-             "'zero': RLS discounts old pairs, its state never decays")
+        need(
+            not self.rule.discounts_evidence or self.retention.towards == "zero",
+            "towards",
+            "'initial'",
+            "'zero': RLS discounts old pairs, its state never decays",
+        )
         self.lr = self._own_rate(lr)
         need(callable(phi) or phi in FEATURES, "phi", repr(phi), f"one of {', '.join(FEATURES)} or a function")
         self.phi: Feature | None = phi if callable(phi) else FEATURES[phi]
         self.name = name
 
-    def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
-             device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
+    def init(
+        self,
+        d_k: int,
+        d_v: int,
+        batch: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        M0: Tensor | None = None,
+    ) -> State:
         """Zeros, or M0: (d_v, d_k') for every sequence alike (a learned start), or (*batch, d_v, d_k') with one for
         each.
 
@@ -241,8 +304,12 @@ class MatrixMemory(Memory):
             M0 = torch.zeros(*batch, d_v, width, dtype=dtype, device=device)
         else:
             need_float("M0", M0)
-            need(tuple(M0.shape) in ((d_v, width), (*batch, d_v, width)), "M0", f"shape {tuple(M0.shape)}",
-                 f"({d_v}, {width}) or {(*batch, d_v, width)}")
+            need(
+                tuple(M0.shape) in ((d_v, width), (*batch, d_v, width)),
+                "M0",
+                f"shape {tuple(M0.shape)}",
+                f"({d_v}, {width}) or {(*batch, d_v, width)}",
+            )
             M0 = M0.expand(*batch, d_v, width)
         return State(M0, M0, batch, d_k, d_v, self.rule.start(M0))
 
@@ -257,8 +324,9 @@ class MatrixMemory(Memory):
         change, extra = self.rule.step(self.objective, at, k, v, lr, keep, state.extra)
         return replace(state, M=kept + change, extra=extra)
 
-    def _chunked(self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate,
-                 keep: Rate) -> tuple[Tensor, State]:
+    def _chunked(
+        self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate, keep: Rate
+    ) -> tuple[Tensor, State]:
         from nlbook.memory import chunked
 
         return chunked.scan(self, k, v, q, state, read, lr, keep)

@@ -3,6 +3,7 @@
 Every curve is measured in many independent worlds (other keys, other values), so that a spread
 can be shown beside a mean.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,9 @@ def rule_for(name: str, window: int = 16) -> Memory:
     return make(name, **options)
 
 
-def identified_by_age(rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60,
-                      seed: int = 0) -> dict[str, Tensor]:
+def identified_by_age(
+    rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60, seed: int = 0
+) -> dict[str, Tensor]:
     """Which of n random pairs, written one after the other, are identified: rule -> (worlds, n) of 0 and 1.
 
     Column 0 is the newest pair, column n - 1 the oldest.
@@ -56,8 +58,16 @@ def mean_error(rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 
     return found
 
 
-def capacity(rules: Sequence[str], d: int = 32, rho: float = 0.0, *, grid: Sequence[int] = GRID, worlds: int = 3,
-             seed: int = 0, fresh_values: bool = False) -> dict[str, dict[int, Tensor]]:
+def capacity(
+    rules: Sequence[str],
+    d: int = 32,
+    rho: float = 0.0,
+    *,
+    grid: Sequence[int] = GRID,
+    worlds: int = 3,
+    seed: int = 0,
+    fresh_values: bool = False,
+) -> dict[str, dict[int, Tensor]]:
     """Share of n pairs identified, after one pass: rule -> n -> (worlds,).
 
     fresh_values=True is the negative control: the answers are looked up among n values that were never written.

@@ -8,6 +8,7 @@ The surprise is the gradient at the output, taken at the weights of that moment:
 (eq. 58). Freeze the surprises at the start and the sum is linear attention over given values, and another answer.
 `layer_surprises` shows the same for every linear layer of any torch model (eq. 29-31).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -72,8 +73,9 @@ class TrainingTrace:
         return recall(self.start, q) + written
 
 
-def train_linear(W0: Tensor, xs: Tensor, surprise: Surprise, lr: float | Tensor, *,
-                 frozen_surprises: bool = False) -> TrainingTrace:
+def train_linear(
+    W0: Tensor, xs: Tensor, surprise: Surprise, lr: float | Tensor, *, frozen_surprises: bool = False
+) -> TrainingTrace:
     """SGD on a linear layer (eq. 7), one sample a step (eq. 1, 8, 54, 58), with every write recorded.
 
     W0 (d_out, d_in), xs (T, d_in), surprise(y, t) -> gradient at the output (d_out), lr a number or (T).
@@ -158,8 +160,11 @@ def layer_surprises(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, L
         keys, delta = x.reshape(-1, x.shape[-1]), torch.zeros_like(y) if g is None else g
         pair = LayerSurprise(name, keys, delta.detach().reshape(-1, y.shape[-1]))
         old = found.get(name)
-        found[name] = pair if old is None else LayerSurprise(
-            name, torch.cat([old.keys, pair.keys]), torch.cat([old.surprise, pair.surprise]))
+        found[name] = (
+            pair
+            if old is None
+            else LayerSurprise(name, torch.cat([old.keys, pair.keys]), torch.cat([old.surprise, pair.surprise]))
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 Every function draws its data from a seed and returns plain numbers; pictures and chapters show them, tests assert them.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -30,8 +31,7 @@ class Score:
 
 
 def nearest(y: Tensor, candidates: Tensor) -> Tensor:
-    """Which candidate each answer means: y (..., n, d), candidates (..., m, d) -> index (..., n) of the largest cosine.
-    """
+    """Which candidate each answer means: y (..., n, d), candidates (..., m, d) -> index (..., n) of the largest cosine."""
     return (y @ task.unit(candidates).mT).argmax(-1)
 
 
@@ -53,8 +53,19 @@ def answers(rule: str | Memory, data: task.Recall, passes: int = 1, **options: A
     return memory.read(memory.write_all(data.k, data.v, passes=passes), data.q)
 
 
-def recall_accuracy(rule: str | Memory, n: int, d: int = 32, rho: float = 0.0, *, kind: str = "common", batch: int = 8,
-                    seed: int = 0, passes: int = 1, control: bool = False, **options: Any) -> Score:
+def recall_accuracy(
+    rule: str | Memory,
+    n: int,
+    d: int = 32,
+    rho: float = 0.0,
+    *,
+    kind: str = "common",
+    batch: int = 8,
+    seed: int = 0,
+    passes: int = 1,
+    control: bool = False,
+    **options: Any,
+) -> Score:
     """Store n pairs in `batch` independent memories, ask for all n: how many answers are nearest to the right value?
 
     rule: a preset's name (with its options, lr= among them) or a memory. rho: overlap of the keys. control=True: the
@@ -67,8 +78,18 @@ def recall_accuracy(rule: str | Memory, n: int, d: int = 32, rho: float = 0.0, *
     return score(answers(rule, data, passes, **options), (task.shuffled(data, seed) if control else data).target)
 
 
-def rewrite_accuracy(rule: str | Memory, n: int, times: int, d: int = 32, rho: float = 0.0, *, kind: str = "common",
-                     batch: int = 8, seed: int = 0, **options: Any) -> Score:
+def rewrite_accuracy(
+    rule: str | Memory,
+    n: int,
+    times: int,
+    d: int = 32,
+    rho: float = 0.0,
+    *,
+    kind: str = "common",
+    batch: int = 8,
+    seed: int = 0,
+    **options: Any,
+) -> Score:
     """n keys, each written `times` times with new values: how many answers are nearest to the *latest* value?"""
     data = task.rewrites(n, times, d, rho, kind=kind, batch=batch, seed=seed)
     return score(answers(rule, data, **options), data.target)
@@ -112,20 +133,29 @@ def interference(k: Tensor) -> Tensor:
 
 
 def recall_matrix(rule: str | Memory, data: task.Recall, **options: Any) -> Tensor:
-    """Cosine of every answer with every candidate value: (batch, n, n). A perfect memory has the targets' own cosines.
-    """
+    """Cosine of every answer with every candidate value: (batch, n, n). A perfect memory has the targets' own cosines."""
     y = answers(rule, data, **options)
     return task.unit(y) @ task.unit(data.target).mT
 
 
-def best_rate(rule: str, n: int, d: int = 32, rho: float = 0.0, *, rates: tuple[float, ...] = (0.1, 0.3, 0.6, 1.0, 1.5),
-              seed: int = 100, **options: Any) -> float:
+def best_rate(
+    rule: str,
+    n: int,
+    d: int = 32,
+    rho: float = 0.0,
+    *,
+    rates: tuple[float, ...] = (0.1, 0.3, 0.6, 1.0, 1.5),
+    seed: int = 100,
+    **options: Any,
+) -> float:
     """The write rate with the best accuracy (ties: the smaller error) on a seed that the result must not be reported
     on.
     """
+
     def quality(lr: float) -> tuple[float, float]:
         s = recall_accuracy(rule, n, d, rho, seed=seed, lr=lr, **options)
         return (s.accuracy, -s.error) if s.error == s.error else (-1.0, 0.0)
+
     return max(rates, key=quality)
 
 

@@ -4,6 +4,7 @@ Everybody gets the same stream of pairs of width d and the same questions. A cac
 made wider by a feature map: `fourier_features` is the kernel of softmax attention in D numbers. Each world has keys and
 values of its own, so that a spread can be shown beside every mean.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,19 @@ from nlbook.memory.presets import make
 from nlbook.tasks import recall as task
 
 TEMPERATURE = 0.1  # of every softmax memory here; unit keys of width 32 are told apart below about 0.3
-SEQUENCES = 8      # a world, where one sequence asks only a few questions
-RECENCY = 0.9      # what a pair's weight loses at every later token, where a memory prefers the recent
-LABELS = {"softmax": "softmax, full cache", "window": "softmax, sliding window", "hebbian": "Hebbian", "delta": "delta",
-          "gated_delta": "gated delta", "rls": "best linear (RLS)", "mlp": "MLP, one pass",
-          "recency": "softmax with recency", "features": "Hebbian, 32 features"}
+SEQUENCES = 8  # a world, where one sequence asks only a few questions
+RECENCY = 0.9  # what a pair's weight loses at every later token, where a memory prefers the recent
+LABELS = {
+    "softmax": "softmax, full cache",
+    "window": "softmax, sliding window",
+    "hebbian": "Hebbian",
+    "delta": "delta",
+    "gated_delta": "gated delta",
+    "rls": "best linear (RLS)",
+    "mlp": "MLP, one pass",
+    "recency": "softmax with recency",
+    "features": "Hebbian, 32 features",
+}
 
 
 def fourier_features(d: int, D: int, temperature: float = TEMPERATURE, *, seed: int = 0) -> Feature:
@@ -98,8 +107,9 @@ def sizes(name: str, n: int, d: int) -> list[int]:
     return [s for s in (16 << i for i in range(8)) if cost(s) <= 1.25 * cache]
 
 
-def frontier(n: int, d: int = 32, *, worlds: int = 5, seed: int = 0,
-             members: Sequence[str] = tuple(MEMBERS)) -> dict[str, list[Point]]:
+def frontier(
+    n: int, d: int = 32, *, worlds: int = 5, seed: int = 0, members: Sequence[str] = tuple(MEMBERS)
+) -> dict[str, list[Point]]:
     """Recall of n random pairs of width d against floats of state: member -> a Point a size, with its control."""
     data = task.pairs(n, d, batch=worlds, seed=seed)
     unknown = task.keys(n, d, batch=worlds, seed=seed + 5_000_003)
@@ -121,9 +131,13 @@ def needed(points: Sequence[Point], least: float = 0.95) -> int | None:
 
 def rewriters() -> dict[str, Memory]:
     """The memories that meet changing facts: full steps, no feature map."""
-    return {"softmax": make("softmax", temperature=TEMPERATURE),
-            "recency": make("softmax", temperature=TEMPERATURE, keep=RECENCY), "hebbian": make("hebbian"),
-            "delta": make("delta"), "rls": make("rls")}
+    return {
+        "softmax": make("softmax", temperature=TEMPERATURE),
+        "recency": make("softmax", temperature=TEMPERATURE, keep=RECENCY),
+        "hebbian": make("hebbian"),
+        "delta": make("delta"),
+        "rls": make("rls"),
+    }
 
 
 def _by_world(memory: Memory, data: task.Recall, worlds: int) -> Tensor:
@@ -131,28 +145,41 @@ def _by_world(memory: Memory, data: task.Recall, worlds: int) -> Tensor:
     return identified(memory, data).view(worlds, -1).mean(-1)
 
 
-def rewriting(times: Sequence[int] = (1, 2, 4, 8, 16), *, n: int = 8, d: int = 32, rho: float = 0.0, worlds: int = 5,
-              seed: int = 0) -> dict[str, dict[int, Tensor]]:
+def rewriting(
+    times: Sequence[int] = (1, 2, 4, 8, 16),
+    *,
+    n: int = 8,
+    d: int = 32,
+    rho: float = 0.0,
+    worlds: int = 5,
+    seed: int = 0,
+) -> dict[str, dict[int, Tensor]]:
     """n keys, each written `times` times with new values; asked for the latest: member -> times -> (worlds,)."""
     streams = {r: task.rewrites(n, r, d, rho, batch=worlds * SEQUENCES, seed=seed) for r in times}
     return {name: {r: _by_world(m, data, worlds) for r, data in streams.items()} for name, m in rewriters().items()}
 
 
-def overlapping(rhos: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), *, n: int = 32, d: int = 32, worlds: int = 5,
-                seed: int = 0) -> dict[str, dict[float, Tensor]]:
+def overlapping(
+    rhos: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), *, n: int = 32, d: int = 32, worlds: int = 5, seed: int = 0
+) -> dict[str, dict[float, Tensor]]:
     """n pairs whose keys overlap by about rho: member -> rho -> (worlds,). delta at the rate 0.3, no recency.
 
     "features" is the Hebbian memory of the same size, d x d, behind `fourier_features`.
     """
     streams = {rho: task.pairs(n, d, rho, batch=worlds * SEQUENCES, seed=seed) for rho in rhos}
     members: Mapping[str, Memory] = {
-        "softmax": make("softmax", temperature=TEMPERATURE), "hebbian": make("hebbian"),
-        "delta": make("delta", lr=0.3), "rls": make("rls"), "features": MEMBERS["hebbian"](d, d, seed)}
+        "softmax": make("softmax", temperature=TEMPERATURE),
+        "hebbian": make("hebbian"),
+        "delta": make("delta", lr=0.3),
+        "rls": make("rls"),
+        "features": MEMBERS["hebbian"](d, d, seed),
+    }
     return {name: {rho: _by_world(m, data, worlds) for rho, data in streams.items()} for name, m in members.items()}
 
 
-def by_temperature(temperatures: Sequence[float], *, n: int = 64, d: int = 32, worlds: int = 5, seed: int = 0,
-                   centred: bool = False) -> dict[float, Tensor]:
+def by_temperature(
+    temperatures: Sequence[float], *, n: int = 64, d: int = 32, worlds: int = 5, seed: int = 0, centred: bool = False
+) -> dict[float, Tensor]:
     """Recall of softmax attention over n unit keys at each temperature: temperature -> (worlds,).
 
     centred=True takes the mean value away from every answer before it is identified: what a hot softmax still knows.

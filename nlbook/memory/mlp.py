@@ -1,5 +1,5 @@
-"""A deep memory: two layers with a residual, M(x) = x + W1 silu(W2 x) (eq. 89), trained token by token in closed form.
-"""
+"""A deep memory: two layers with a residual, M(x) = x + W1 silu(W2 x) (eq. 89), trained token by token in closed form."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,9 +28,19 @@ class MLPMemory(Memory):
     extra["W2"] the rest.
     """
 
-    def __init__(self, objective: str | Objective = "l2", *, hidden: int = 64, residual: bool = True, steps: int = 1,
-                 keep: float = 1.0, towards: str = "initial", lr: float = 0.1, seed: int = 0,
-                 name: str = "mlp") -> None:
+    def __init__(
+        self,
+        objective: str | Objective = "l2",
+        *,
+        hidden: int = 64,
+        residual: bool = True,
+        steps: int = 1,
+        keep: float = 1.0,
+        towards: str = "initial",
+        lr: float = 0.1,
+        seed: int = 0,
+        name: str = "mlp",
+    ) -> None:
         self.objective, self.rule, self.retention = get_objective(objective), GD(), Retention(keep, towards)
         need(self.objective.through_answer, "objective", self.objective.name, "dot, l2 or lp")
         for arg, n in (("hidden", hidden), ("steps", steps)):
@@ -44,8 +54,16 @@ class MLPMemory(Memory):
         objective = self.objective.formula.replace("Mk", "M(k)")
         return super().parts() | {"objective": f"{objective},  {form}", "rule": rule}
 
-    def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
-             device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
+    def init(
+        self,
+        d_k: int,
+        d_v: int,
+        batch: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        M0: Tensor | None = None,
+    ) -> State:
         """W1 = M0 or zeros (d_v, hidden); W2 from the seed, entries of variance 1 (unit keys then give unit pre-
         activations).
         """

@@ -4,6 +4,7 @@ Given weights s(k_i, q), the best constant answer, argmin_m sum_i s(k_i, q) |v_i
 values: the Nadaraya-Watson estimator, and with s = exp(<k, q>/tau) softmax attention (eq. 62). Nothing is trained and
 nothing is forgotten; the state grows with the sequence (eq. 27: the raw context is the memory).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -39,8 +40,9 @@ class ClosedForm(GD):
     formula: ClassVar[str] = "m* = Σ sᵢvᵢ / Σ sᵢ"
 
 
-def log_weights(q: Tensor, k: Tensor, temperature: float | None = None, kernel: str = "dot",
-                seen: Tensor | None = None) -> Tensor:
+def log_weights(
+    q: Tensor, k: Tensor, temperature: float | None = None, kernel: str = "dot", seen: Tensor | None = None
+) -> Tensor:
     """log s(k_i, q_j): q (..., n, d_k), k (..., m, d_k) -> (..., n, m). temperature None = sqrt(d_k).
 
     seen (n, m), bool: the pairs that count (matters at temperature 0, where only the best one does; None = all).
@@ -66,8 +68,16 @@ class SoftmaxMemory(Memory):
     q_i), which no query could have meant; s(k_i, q_t) it is.
     """
 
-    def __init__(self, *, temperature: float | None = None, window: int | None = None, kernel: str = "dot",
-                 keep: float = 1.0, lr: float = 1.0, name: str = "softmax") -> None:
+    def __init__(
+        self,
+        *,
+        temperature: float | None = None,
+        window: int | None = None,
+        kernel: str = "dot",
+        keep: float = 1.0,
+        lr: float = 1.0,
+        name: str = "softmax",
+    ) -> None:
         log_weights(torch.zeros(1, 1), torch.zeros(1, 1), temperature, kernel)  # its argument checks
         good = window is None or (isinstance(window, int) and window >= 1)
         need(good, "window", window, "None or an int >= 1 (tokens)")
@@ -79,8 +89,16 @@ class SoftmaxMemory(Memory):
         kept = "everything" if self.window is None else f"the last {self.window} tokens"
         return super().parts() | {"retention": kept + ("" if self.retention.keep == 1 else ", weight αᵃᵍᵉ")}
 
-    def init(self, d_k: int, d_v: int, batch: Sequence[int] = (), *, dtype: torch.dtype = torch.float32,
-             device: torch.device | str = "cpu", M0: Tensor | None = None) -> State:
+    def init(
+        self,
+        d_k: int,
+        d_v: int,
+        batch: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        M0: Tensor | None = None,
+    ) -> State:
         """An empty cache. State.M holds the values (*batch, t, d_v), extra the keys and the log weights. M0 must be
         None.
         """
@@ -94,8 +112,11 @@ class SoftmaxMemory(Memory):
         old = state.extra["log_weight"]
         age = torch.as_tensor(keep, dtype=v.dtype, device=v.device).log()
         new = torch.as_tensor(lr, dtype=v.dtype, device=v.device).log().expand(state.batch).unsqueeze(-1)
-        parts = [(state.extra["keys"], k.unsqueeze(-2), -2), (state.M, v.unsqueeze(-2), -2),
-                 (old + (age.unsqueeze(-1) if age.ndim else age), new, -1)]
+        parts = [
+            (state.extra["keys"], k.unsqueeze(-2), -2),
+            (state.M, v.unsqueeze(-2), -2),
+            (old + (age.unsqueeze(-1) if age.ndim else age), new, -1),
+        ]
         length = old.shape[-1] + 1
         drop = 0 if self.window is None else max(0, length - self.window)
         keys, values, log_weight = (torch.cat([a, b], dim).narrow(dim, drop, length - drop) for a, b, dim in parts)
@@ -107,26 +128,27 @@ class SoftmaxMemory(Memory):
         score = log_weights(q, state.extra["keys"], self.temperature, self.kernel)
         return torch.softmax(score + state.extra["log_weight"].unsqueeze(-2), -1)
 
-    def _chunked(self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate,
-                 keep: Rate) -> tuple[Tensor, State]:
+    def _chunked(
+        self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate, keep: Rate
+    ) -> tuple[Tensor, State]:
         """All queries against all keys at once, with a mask: the form that attention is usually written in."""
         old, length = state.M.shape[-2], k.shape[-2]
         lrs, keeps = (torch.as_tensor(r, dtype=v.dtype, device=v.device).log().expand(k.shape[:-1]) for r in (lr, keep))
         keys, values = torch.cat([state.extra["keys"], k], -2), torch.cat([state.M, v], -2)
-        written = torch.nn.functional.pad(keeps.cumsum(-1), (old, 0))                     # decay up to each token
-        weight = torch.cat([state.extra["log_weight"], lrs], -1)                          # of each pair, when written
+        written = torch.nn.functional.pad(keeps.cumsum(-1), (old, 0))  # decay up to each token
+        weight = torch.cat([state.extra["log_weight"], lrs], -1)  # of each pair, when written
         token = torch.arange(old + length, device=v.device)
-        last = token[old:, None] - (1 if read == "before" else 0)                         # newest pair that t may see
+        last = token[old:, None] - (1 if read == "before" else 0)  # newest pair that t may see
         seen = (token <= last) & (token > last - (self.window or old + length))
         # the decay up to the query is the same for a whole row: it keeps the numbers small and cancels in the softmax
         log = weight.unsqueeze(-2) + written[..., old:].unsqueeze(-1) - written.unsqueeze(-2)
-        none = ~seen.any(-1, keepdim=True)                                                # no pair yet: zeros
+        none = ~seen.any(-1, keepdim=True)  # no pair yet: zeros
         score = (log_weights(q, keys, self.temperature, self.kernel, seen) + log).masked_fill(~seen & ~none, -inf)
         y = torch.softmax(score, -1).masked_fill(none, 0) @ values
         size = min(self.window or old + length, old + length)
-        end = (weight + written[..., -1:] - written)[..., old + length - size:] if length else weight
-        extra = {"keys": keys[..., old + length - size:, :], "log_weight": end}
-        return y, replace(state, M=values[..., old + length - size:, :], extra=extra)
+        end = (weight + written[..., -1:] - written)[..., old + length - size :] if length else weight
+        extra = {"keys": keys[..., old + length - size :, :], "log_weight": end}
+        return y, replace(state, M=values[..., old + length - size :, :], extra=extra)
 
     def _read(self, state: State, q: Tensor) -> Tensor:
         if state.M.shape[-2] == 0:

@@ -7,6 +7,7 @@ and in the whole package: state M (..., d_v, d_k), key k (..., d_k), value v (..
 >>> L2().value(M, k, v), L2().surprise(M, k, v)
 (tensor(2.), tensor([ 0., -2.]))
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

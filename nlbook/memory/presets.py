@@ -1,4 +1,5 @@
 """Every memory of the field by its name, and the table that shows them as points of one family (eq. 61-68)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -23,8 +24,14 @@ class Preset:
 
 def _matrix(name: str, objective: str, rule: type[GD] = GD, own: tuple[str, ...] = (), **defaults: Any) -> Any:
     """A builder of a MatrixMemory with these defaults; `own` names the arguments that belong to the learning rule."""
-    base: dict[str, Any] = {"objective": objective, "lr": 1.0, "keep": 1.0, "towards": "zero", "gradient_at": "old",
-                            "phi": "identity"} | defaults
+    base: dict[str, Any] = {
+        "objective": objective,
+        "lr": 1.0,
+        "keep": 1.0,
+        "towards": "zero",
+        "gradient_at": "old",
+        "phi": "identity",
+    } | defaults
 
     def build(**options: Any) -> MatrixMemory:
         for option in options:
@@ -49,19 +56,30 @@ def _lp(p: float = 3.0, **options: Any) -> MatrixMemory:
 
 PRESETS: dict[str, Preset] = {
     "hebbian": Preset(_matrix("hebbian", "dot"), "Hebb = one GD step", "Hebb 1949; eq. 15-18, 64"),
-    "linear_attention": Preset(_matrix("linear_attention", "dot", phi="elu1"), "Hebb = one GD step",
-                               "Katharopoulos et al. 2020; eq. 5, 64"),
+    "linear_attention": Preset(
+        _matrix("linear_attention", "dot", phi="elu1"), "Hebb = one GD step", "Katharopoulos et al. 2020; eq. 5, 64"
+    ),
     "decay": Preset(_matrix("decay", "dot", keep=0.97), "Hebb = one GD step", "RetNet, Sun et al. 2023; eq. 64"),
     "delta": Preset(_matrix("delta", "l2"), "delta = one GD step", "Widrow, Hoff 1960; DeltaNet; eq. 65"),
-    "gated_delta": Preset(_matrix("gated_delta", "l2", keep=0.97, gradient_at="kept"), "delta = one GD step",
-                          "Yang et al. 2024; eq. 65"),
+    "gated_delta": Preset(
+        _matrix("gated_delta", "l2", keep=0.97, gradient_at="kept"), "delta = one GD step", "Yang et al. 2024; eq. 65"
+    ),
     "oja": Preset(_matrix("oja", "oja"), "Oja = one GD step", "Oja 1982; eq. 66-67"),
-    "omega": Preset(_matrix("omega", "l2", Omega, ("window", "weights")), "GD on the last c pairs",
-                    "Atlas, Behrouz et al. 2025; eq. 68"),
-    "implicit": Preset(_matrix("implicit", "l2", Implicit, gradient_at="kept"), "proximal step, exact",
-                       "Longhorn, Liu et al. 2024; eq. 65"),
-    "dgd": Preset(_matrix("dgd", "dot", DGD, ("form",), gradient_at="kept"), "Delta Gradient Descent",
-                  "Behrouz et al. 2025; eq. 56-57, 121"),
+    "omega": Preset(
+        _matrix("omega", "l2", Omega, ("window", "weights")),
+        "GD on the last c pairs",
+        "Atlas, Behrouz et al. 2025; eq. 68",
+    ),
+    "implicit": Preset(
+        _matrix("implicit", "l2", Implicit, gradient_at="kept"),
+        "proximal step, exact",
+        "Longhorn, Liu et al. 2024; eq. 65",
+    ),
+    "dgd": Preset(
+        _matrix("dgd", "dot", DGD, ("form",), gradient_at="kept"),
+        "Delta Gradient Descent",
+        "Behrouz et al. 2025; eq. 56-57, 121",
+    ),
     "lp": Preset(_lp, "GD on the p-th power", "Moneta (Miras), Behrouz et al. 2025"),
     "rls": Preset(_matrix("rls", "l2", RLS, ("ridge",)), "recursive least squares", "Plackett 1950; eq. 6, 68"),
     "softmax": Preset(SoftmaxMemory, "closed form, no steps", "Nadaraya, Watson 1964; Vaswani et al. 2017; eq. 62"),
@@ -116,6 +134,13 @@ def table(*chosen: str) -> Table:
     rows = Table()
     for name in chosen or PRESETS:
         parts = make(name).parts()
-        rows.append({"memory": name, "objective": parts["objective"], "learning rule": PRESETS[name].rule,
-                     "retention": parts["retention"], "source": PRESETS[name].source})
+        rows.append(
+            {
+                "memory": name,
+                "objective": parts["objective"],
+                "learning rule": PRESETS[name].rule,
+                "retention": parts["retention"],
+                "source": PRESETS[name].source,
+            }
+        )
     return rows

@@ -3,6 +3,7 @@
 Each function comes as a pair: the objective that is minimised, and its minimiser in closed form. `argmin` solves
 any of them numerically, so that a notebook can hold one against the other.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ def distance(W: Tensor, centre: Tensor, lr: float) -> Tensor:
 
 
 # ---- gradient descent ----
+
 
 def gd_step(W: Tensor, grad: Tensor, lr: float) -> Tensor:
     """W - lr grad (eq. 1, 32; the two differ in the index of the rate only)."""
@@ -78,6 +80,7 @@ def layer_step(W: Tensor, x: Tensor, surprise: Tensor, lr: float) -> Tensor:
 
 
 # ---- delta gradient descent ----
+
 
 def dgd_objective(W: Tensor, W_t: Tensor, x: Tensor, surprise: Tensor, lr: float) -> Tensor:
     """1/2 |W x + surprise|^2 + 1/(2 lr) |W - W_t|^2: regress on u = -surprise, a constant (eq. 56, 113)."""
@@ -124,6 +127,7 @@ def sherman_morrison(x: Tensor, h: float) -> Tensor:
 
 
 # ---- generalised gradient descent (Definition 5) ----
+
 
 def ggd_objective(W: Tensor, states: Sequence[Tensor], x: Tensor, value: Tensor, lr: float, fit: str = "dot") -> Tensor:
     """fit(W; x, value) + sum over the past states of 1/(2 lr) |W - W_i|^2 (eq. 59, with the W that its fit term lacks).

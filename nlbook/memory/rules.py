@@ -3,6 +3,7 @@
 First the named rules as plain functions, one line each, the way the field writes them; then the same rules as parts:
 `GD` on an objective gives Hebb (dot), delta (l2) and Oja (oja), so that a test can compare the two.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ def need_pair(M: Tensor, k: Tensor, v: Tensor, v_name: str = "v") -> None:
 
 # ---- the named rules: M (..., d_v, d_k), k (..., d_k), v (..., d_v), lr a number or one per sequence (...) ----
 
+
 def hebbian(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
     """M + lr v k^T: add the pair (eq. 15, 18, 64)."""
     need_pair(M, k, v)
@@ -58,8 +60,12 @@ def omega(M: Tensor, keys: Tensor, values: Tensor, lr: Rate = 1.0) -> Tensor:
 
     Printed, eq. 68 subtracts the losses themselves, at the state still to be computed; a gradient at M_{t-1} is meant.
     """
-    need(keys.ndim >= 2 and keys.shape[:-1] == values.shape[:-1], "values", f"shape {tuple(values.shape)}",
-         f"{tuple(keys.shape[:-1])} and d_v, as keys have")
+    need(
+        keys.ndim >= 2 and keys.shape[:-1] == values.shape[:-1],
+        "values",
+        f"shape {tuple(values.shape)}",
+        f"{tuple(keys.shape[:-1])} and d_v, as keys have",
+    )
     need_pair(M, keys[..., -1, :], values[..., -1, :])
     return M - spread(lr, 2) * ((keys @ M.mT - values).mT @ keys)
 
@@ -85,6 +91,7 @@ def dgd(M: Tensor, k: Tensor, grad_y: Tensor, lr: Rate = 1.0, form: str = "exact
 
 # ---- the rules as parts ----
 
+
 @dataclass(frozen=True)
 class GD:
     """One gradient step on the objective at the current pair (eq. 1, 54). Hebb on dot, delta on l2, Oja on oja."""
@@ -92,14 +99,15 @@ class GD:
     name: ClassVar[str] = "gd"
     formula: ClassVar[str] = "M − η∇L(M; k, v)"
     discounts_evidence: ClassVar[bool] = False  # True: `keep` discounts old pairs inside the rule, not the state (RLS)
-    needs_answer: ClassVar[bool] = False        # True: works for objectives that see M through its answer alone
+    needs_answer: ClassVar[bool] = False  # True: works for objectives that see M through its answer alone
 
     def start(self, M: Tensor) -> dict[str, Tensor]:
         """What the rule remembers beside M (nothing here)."""
         return {}
 
-    def step(self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate,
-             extra: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(
+        self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The change of M (..., d_v, d_k) and the rule's new own state."""
         return -spread(lr, 2) * objective.grad(M, k, v), extra
 
@@ -115,8 +123,9 @@ class Implicit(GD):
     formula: ClassVar[str] = "argmin L(M'; k, v) + ½η⁻¹|M' − M|²"
     needs_answer: ClassVar[bool] = True
 
-    def step(self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate,
-             extra: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(
+        self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         c = (lr * k.square().sum(-1)).unsqueeze(-1)
         return -spread(lr, 2) * outer(objective.implicit_surprise(recall(M, k), v, c), k), extra
 
@@ -134,8 +143,9 @@ class DGD(GD):
     formula: ClassVar[str] = "M(I − η'kkᵀ) − η'∇L,  η' = η/(1 + η|k|²)"
     needs_answer: ClassVar[bool] = True
 
-    def step(self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate,
-             extra: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(
+        self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         y = recall(M, k)
         return -spread(dgd_rate(k, lr, self.form), 2) * outer(y + objective.surprise_at(y, v), k), extra
 
@@ -161,16 +171,20 @@ class Omega(GD):
 
     def start(self, M: Tensor) -> dict[str, Tensor]:
         *batch, d_v, d_k = M.shape  # a zero weight says: no pair here yet
-        return {"keys": M.new_zeros(*batch, self.window, d_k), "values": M.new_zeros(*batch, self.window, d_v),
-                "seen": M.new_zeros(*batch, self.window)}
+        return {
+            "keys": M.new_zeros(*batch, self.window, d_k),
+            "values": M.new_zeros(*batch, self.window, d_v),
+            "seen": M.new_zeros(*batch, self.window),
+        }
 
-    def step(self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate,
-             extra: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        keys = torch.cat([k.unsqueeze(-2), extra["keys"][..., :-1, :]], -2)        # newest first
+    def step(
+        self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        keys = torch.cat([k.unsqueeze(-2), extra["keys"][..., :-1, :]], -2)  # newest first
         values = torch.cat([v.unsqueeze(-2), extra["values"][..., :-1, :]], -2)
         seen = torch.cat([torch.ones_like(k[..., :1]), extra["seen"][..., :-1]], -1)
         weight = seen if self.weights is None else seen * M.new_tensor(self.weights)
-        grads = objective.grad(M.unsqueeze(-3), keys, values)                       # (..., window, d_v, d_k)
+        grads = objective.grad(M.unsqueeze(-3), keys, values)  # (..., window, d_v, d_k)
         change = -spread(lr, 2) * (weight[..., None, None] * grads).sum(-3)
         return change, {"keys": keys, "values": values, "seen": seen}
 
@@ -197,8 +211,9 @@ class RLS(GD):
         eye = torch.eye(d_k, dtype=M.dtype, device=M.device) / self.ridge
         return {"P": eye.expand(*batch, d_k, d_k)}  # the inverse of sum k k^T + ridge I
 
-    def step(self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate,
-             extra: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(
+        self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         need(objective.name == "l2", "objective", objective.name, "l2 (RLS solves least squares)")
         P = extra["P"] / spread(keep, 2)
         Pk = recall(P, k)

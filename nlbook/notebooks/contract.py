@@ -22,8 +22,21 @@ from typing import Any
 from nbformat import NotebookNode
 
 TAGS = {
-    "chapter": ("claim", "cold-open", "predict", "worked", "check", "visual", "exercise", "equality", "signature",
-                "control", "limits", "retrieval", "key-points"),
+    "chapter": (
+        "claim",
+        "cold-open",
+        "predict",
+        "worked",
+        "check",
+        "visual",
+        "exercise",
+        "equality",
+        "signature",
+        "control",
+        "limits",
+        "retrieval",
+        "key-points",
+    ),
     "start": ("claim", "cold-open", "predict", "check", "visual", "key-points"),
     "note": (),
 }

@@ -14,6 +14,7 @@ eq. 105 AdaGrad with summed momentum rather than Adam and contradicts the remark
 104's factor is 1/beta_2, not beta_2; the inverse in 107 stands on the wrong side; and for eq. 111's matrix target P the
 residual m g - P of eq. 106 subtracts a matrix from a vector.
 """
+
 from __future__ import annotations
 
 import math
@@ -37,8 +38,9 @@ def discount(beta: float, n: int, normalised: bool = False) -> Tensor:
     return w / w.sum() if normalised else w
 
 
-def elementwise_loss(m: Tensor, grads: Tensor, target: Tensor, weights: Tensor | None = None,
-                     ridge: float = 0.0) -> Tensor:
+def elementwise_loss(
+    m: Tensor, grads: Tensor, target: Tensor, weights: Tensor | None = None, ridge: float = 0.0
+) -> Tensor:
     """sum_i w_i |m * g_i - P|^2 + ridge |m|^2 (eq. 101).
 
     Args:
@@ -91,10 +93,29 @@ class AdamMemory(GradientMemory):
         weight_decay: decoupled (default 0).
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, beta: float = 0.95, target: str = "root", ridge: float = 0.0,
-                 eps: float = 1e-8, bias_correction: bool = True, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "beta": beta, "target": target, "ridge": ridge, "eps": eps,
-                                  "bias_correction": bias_correction, "weight_decay": weight_decay})
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        beta: float = 0.95,
+        target: str = "root",
+        ridge: float = 0.0,
+        eps: float = 1e-8,
+        bias_correction: bool = True,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "beta": beta,
+                "target": target,
+                "ridge": ridge,
+                "eps": eps,
+                "bias_correction": bias_correction,
+                "weight_decay": weight_decay,
+            },
+        )
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -148,10 +169,27 @@ class AdaGradMemory(GradientMemory):
         weight_decay: decoupled (default 0).
     """
 
-    def __init__(self, params: Any, lr: float = 1e-1, momentum: float = 0.0, keep: float = 1.0, ridge: float = 1e-10,
-                 max_size: int = 2048, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "keep": keep, "ridge": ridge, "max_size": max_size,
-                                  "weight_decay": weight_decay})
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-1,
+        momentum: float = 0.0,
+        keep: float = 1.0,
+        ridge: float = 1e-10,
+        max_size: int = 2048,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "keep": keep,
+                "ridge": ridge,
+                "max_size": max_size,
+                "weight_decay": weight_decay,
+            },
+        )
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -165,8 +203,10 @@ class AdaGradMemory(GradientMemory):
         keep, beta = group["keep"], group["momentum"]
         for p in params:
             if p.numel() > group["max_size"]:
-                raise NLBookError(f"params: got a parameter of {p.numel()} elements, expected at most max_size = "
-                                  f"{group['max_size']} (the memory holds its square)")
+                raise NLBookError(
+                    f"params: got a parameter of {p.numel()} elements, expected at most max_size = "
+                    f"{group['max_size']} (the memory holds its square)"
+                )
             if "second" not in self.state[p]:
                 self.state[p]["second"] = p.new_zeros(p.numel(), p.numel())
         (M,) = self._states(params, "first")

@@ -5,6 +5,7 @@ and read into the weights. State tensors have the dtype and the device of their 
 so `state_dict()` holds nothing but tensors, numbers and strings: `torch.load(..., weights_only=True)` reads it back,
 and a resumed run continues bit for bit.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,13 +21,17 @@ from nlbook.errors import NLBookError, need
 Group = dict[str, Any]
 
 
-def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, *, open_low: bool = False,
-           open_high: bool = False) -> None:
+def number(
+    name: str, value: Any, low: float = 0.0, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> None:
     """Raise unless `value` is a finite real number in the interval from `low` to `high`."""
     real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     inside = real and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    kind = "a finite number" + ("" if low == -math.inf else f" {'>' if open_low else '>='} {low:g}") + (
-        "" if high == math.inf else f" and {'<' if open_high else '<='} {high:g}")
+    kind = (
+        "a finite number"
+        + ("" if low == -math.inf else f" {'>' if open_low else '>='} {low:g}")
+        + ("" if high == math.inf else f" and {'<' if open_high else '<='} {high:g}")
+    )
     need(inside, name, repr(value), kind)
 
 
@@ -38,8 +43,12 @@ def count(name: str, value: Any, low: int = 1) -> None:
 def choice(name: str, value: Any, options: Iterable[Any]) -> None:
     """Raise unless `value` is one of `options`."""
     options = tuple(options)
-    need(any(value is o or (isinstance(value, str) and value == o) for o in options), name, repr(value),
-         "one of " + ", ".join(map(repr, options)))
+    need(
+        any(value is o or (isinstance(value, str) and value == o) for o in options),
+        name,
+        repr(value),
+        "one of " + ", ".join(map(repr, options)),
+    )
 
 
 def as_matrix(p: Tensor) -> Tensor:
@@ -76,8 +85,10 @@ class GradientMemory(Optimizer):
         for p in self.param_groups[-1]["params"]:
             if not p.is_floating_point():
                 self.param_groups.pop()
-                raise NLBookError(f"params: got a parameter of dtype {p.dtype}, expected a real floating-point dtype "
-                                  "(train the real and the imaginary part of a complex one separately)")
+                raise NLBookError(
+                    f"params: got a parameter of dtype {p.dtype}, expected a real floating-point dtype "
+                    "(train the real and the imaginary part of a complex one separately)"
+                )
 
     def _check_group(self, group: Group) -> None:
         number("lr", group["lr"])
@@ -90,8 +101,10 @@ class GradientMemory(Optimizer):
         params = [p for p in group["params"] if p.grad is not None]
         for p in params:
             if p.grad.layout != torch.strided:
-                raise NLBookError(f"gradient: got a {p.grad.layout} one of shape {tuple(p.shape)}, expected "
-                                  "a dense one (sparse=False in nn.Embedding, or torch.optim.SparseAdam for it)")
+                raise NLBookError(
+                    f"gradient: got a {p.grad.layout} one of shape {tuple(p.shape)}, expected "
+                    "a dense one (sparse=False in nn.Embedding, or torch.optim.SparseAdam for it)"
+                )
             if p.grad.is_complex():
                 raise NLBookError(f"gradient: got dtype {p.grad.dtype}, expected a real floating-point dtype")
         return params, [p.grad for p in params]
@@ -143,8 +156,18 @@ def bias_corrected(tensors: list[Tensor], beta: float, steps: list[int]) -> list
     return list(torch._foreach_div(tensors, [1 - beta**t for t in steps]))
 
 
-def adamw_(params: list[Tensor], grads: list[Tensor], first: list[Tensor], second: list[Tensor], steps: list[int], *,
-           lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+def adamw_(
+    params: list[Tensor],
+    grads: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    steps: list[int],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
     """One AdamW step in place (Loshchilov and Hutter 2019): for vectors, embeddings and heads beside Muon and M3.
 
     Args:
@@ -156,6 +179,6 @@ def adamw_(params: list[Tensor], grads: list[Tensor], first: list[Tensor], secon
     torch._foreach_mul_(second, betas[1])
     torch._foreach_addcmul_(second, grads, grads, 1 - betas[1])
     down = torch._foreach_sqrt(second)
-    torch._foreach_div_(down, [math.sqrt(1 - betas[1]**t) for t in steps])
+    torch._foreach_div_(down, [math.sqrt(1 - betas[1] ** t) for t in steps])
     torch._foreach_add_(down, eps)
-    torch._foreach_addcdiv_(params, first, down, [-lr / (1 - betas[0]**t) for t in steps])
+    torch._foreach_addcdiv_(params, first, down, [-lr / (1 - betas[0] ** t) for t in steps])

@@ -12,6 +12,7 @@ combinations that have a name:
     gradient   ones        dot        0        eq. 50 to the letter: every step is a multiple of the all-ones vector, so
                                                the printed formula does not contain momentum (a test shows it)
 """
+
 from __future__ import annotations
 
 import math
@@ -80,12 +81,35 @@ class DeepMomentum(GradientMemory):
         weight_decay: decoupled (default 0).
     """
 
-    def __init__(self, params: Any, lr: float = 0.1, inner_lr: float = 0.5, keep: float = 0.99, hidden: int = 16,
-                 key: str = "gradient", value: str = "gradient", objective: str = "l2", normalise: bool = True,
-                 seed: int = 0, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "inner_lr": inner_lr, "keep": keep, "hidden": hidden, "key": key,
-                                  "value": value, "objective": objective, "normalise": normalise, "seed": seed,
-                                  "weight_decay": weight_decay})
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.1,
+        inner_lr: float = 0.5,
+        keep: float = 0.99,
+        hidden: int = 16,
+        key: str = "gradient",
+        value: str = "gradient",
+        objective: str = "l2",
+        normalise: bool = True,
+        seed: int = 0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "inner_lr": inner_lr,
+                "keep": keep,
+                "hidden": hidden,
+                "key": key,
+                "value": value,
+                "objective": objective,
+                "normalise": normalise,
+                "seed": seed,
+                "weight_decay": weight_decay,
+            },
+        )
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

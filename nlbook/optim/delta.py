@@ -4,6 +4,7 @@ Plain momentum minimises a dot product, which never asks what is stored already.
 the write becomes a delta rule, m <- m (keep I - eta G^T G) - eta P G. As printed, eq. 49 has neither the eta in the
 brake nor a stable range: `variant` names what can be made of it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -30,8 +31,15 @@ def delta_momentum_loss(m: Tensor, grad: Tensor, value: Tensor) -> Tensor:
     return (m @ grad.mT + value).square().sum() / 2
 
 
-def delta_write(m: Tensor, grad: Tensor, lr: float, keep: float = 0.9, erase: float | None = None,
-                variant: str = "bounded", value: Tensor | None = None) -> Tensor:
+def delta_write(
+    m: Tensor,
+    grad: Tensor,
+    lr: float,
+    keep: float = 0.9,
+    erase: float | None = None,
+    variant: str = "bounded",
+    value: Tensor | None = None,
+) -> Tensor:
     """One write of delta momentum (eq. 48-49) as a new tensor: the definition that `DeltaMomentum` is tested against.
 
     Args:
@@ -86,13 +94,22 @@ class DeltaMomentum(GradientMemory):
 
     _extras = ("value",)
 
-    def __init__(self, params: Any, lr: float = 1e-2, keep: float = 0.9, erase: float | None = None,
-                 variant: str = "bounded", weight_decay: float = 0.0, *,
-                 value: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        keep: float = 0.9,
+        erase: float | None = None,
+        variant: str = "bounded",
+        weight_decay: float = 0.0,
+        *,
+        value: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         need(value is None or callable(value), "value", type(value).__name__, "a callable or None")
         self.value = value
-        super().__init__(params, {"lr": lr, "keep": keep, "erase": erase, "variant": variant,
-                                  "weight_decay": weight_decay})
+        super().__init__(
+            params, {"lr": lr, "keep": keep, "erase": erase, "variant": variant, "weight_decay": weight_decay}
+        )
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -109,8 +126,10 @@ class DeltaMomentum(GradientMemory):
         new = grads if self.value is None else [back(apply_map("value", self.value, g), g, "value") for g in grads]
         if variant in ("corrected", "printed"):
             strength = 1.0 if variant == "printed" else c
-            held = [((as_matrix(x) @ as_matrix(g).mT) @ as_matrix(g)).reshape(x.shape)
-                    for x, g in zip(m, grads, strict=True)]
+            held = [
+                ((as_matrix(x) @ as_matrix(g).mT) @ as_matrix(g)).reshape(x.shape)
+                for x, g in zip(m, grads, strict=True)
+            ]
             torch._foreach_mul_(m, keep)
             torch._foreach_sub_(m, held, alpha=strength)
             torch._foreach_sub_(m, new, alpha=lr)

@@ -12,6 +12,7 @@ eta' on loss + |W x|^2 / 2. It shrinks outputs; on noiseless linear regression i
 
 What the closed form needs and autograd does not keep is x, layer by layer: `attach(model)` records it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -102,9 +103,11 @@ class LinearRecorder:
         sample."""
         pairs = self.pairs[weight]
         if not pairs:
-            raise NLBookError("step: got a gradient but no recorded input for an attached Linear weight of shape "
-                              f"{tuple(weight.shape)}, expected a forward and a backward pass through its layer "
-                              "since the last step()")
+            raise NLBookError(
+                "step: got a gradient but no recorded input for an attached Linear weight of shape "
+                f"{tuple(weight.shape)}, expected a forward and a backward pass through its layer "
+                "since the last step()"
+            )
         return tuple(torch.cat(side) for side in zip(*pairs, strict=True))  # type: ignore[return-value]
 
     def _watch(self, weight: Tensor, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -113,8 +116,12 @@ class LinearRecorder:
 
     def _keep(self, weight: Tensor, x: Tensor, grad_y: Tensor) -> None:
         if weight in self.pairs:
-            self.pairs[weight].append((x.flatten(0, -2) if x.ndim > 1 else x[None],
-                                       (grad_y.flatten(0, -2) if grad_y.ndim > 1 else grad_y[None]).detach()))
+            self.pairs[weight].append(
+                (
+                    x.flatten(0, -2) if x.ndim > 1 else x[None],
+                    (grad_y.flatten(0, -2) if grad_y.ndim > 1 else grad_y[None]).detach(),
+                )
+            )
 
 
 class LayerMemory(GradientMemory):
@@ -176,8 +183,9 @@ class DGD(LayerMemory):
     count as they stand; "mean" needs sample-wise gradients and recomputes them from the recorded pairs.
     """
 
-    def __init__(self, params: Any, lr: float = 0.1, batch: str = "joint", reduction: str = "mean",
-                 weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: Any, lr: float = 0.1, batch: str = "joint", reduction: str = "mean", weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "batch": batch, "reduction": reduction, "weight_decay": weight_decay})
 
     def _check_group(self, group: Group) -> None:
@@ -238,8 +246,16 @@ class GeneralizedGD(LayerMemory):
 
     _extras = ("fit", "retention")
 
-    def __init__(self, params: Any, lr: float = 0.1, window: int = 1, fit: str | Fit = "dot",
-                 retention: Retention | None = None, reduction: str = "mean", inner_steps: int = 50) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.1,
+        window: int = 1,
+        fit: str | Fit = "dot",
+        retention: Retention | None = None,
+        reduction: str = "mean",
+        inner_steps: int = 50,
+    ) -> None:
         if not callable(fit):
             choice("fit", fit, ("dot", "squared"))
         need(retention is None or callable(retention), "retention", type(retention).__name__, "a callable or None")
@@ -300,8 +316,9 @@ class GeneralizedGD(LayerMemory):
             return loss + ((W - past).square().sum() / (2 * lr) if self.retention is None else self.retention(W, past))
 
         W = p.detach().clone().requires_grad_()
-        inner = torch.optim.LBFGS([W], max_iter=group["inner_steps"], tolerance_grad=1e-12, tolerance_change=0,
-                                  line_search_fn="strong_wolfe")
+        inner = torch.optim.LBFGS(
+            [W], max_iter=group["inner_steps"], tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
 
         def closure() -> Tensor:
             inner.zero_grad()

@@ -4,6 +4,7 @@ What is printed does not run as meant: no moment ever decays (all are plain sums
 scale-free Newton-Schulz and beta_2 only rescales the step; ranges overlap by one gradient; M2_t stands on both sides;
 and g_t is taken at weights that do not exist yet. `m3_reference` can run both readings; `M3` is the corrected one.
 """
+
 from __future__ import annotations
 
 import math
@@ -18,10 +19,20 @@ from nlbook.optim.base import Group, choice, count, decay_, number
 from nlbook.optim.muon import KEPT, MatrixMemory, check_betas, orthogonalise, shape_scale
 
 
-def m3_reference(W: Tensor, gradient: Callable[[Tensor], Tensor], steps: int, *, lr: float,
-                 betas: tuple[float, float, float] = (0.9, 0.95, 0.9), alpha: float = 0.5, period: int = 10,
-                 second: str = "update", eps: float = 1e-8, orthogonal: Callable[[Tensor], Tensor] | None = None,
-                 printed: bool = False) -> Tensor:
+def m3_reference(
+    W: Tensor,
+    gradient: Callable[[Tensor], Tensor],
+    steps: int,
+    *,
+    lr: float,
+    betas: tuple[float, float, float] = (0.9, 0.95, 0.9),
+    alpha: float = 0.5,
+    period: int = 10,
+    second: str = "update",
+    eps: float = 1e-8,
+    orthogonal: Callable[[Tensor], Tensor] | None = None,
+    printed: bool = False,
+) -> Tensor:
     """The definition, in the block layout of Algorithm 1: `steps` steps on one matrix, no tricks (float64-able).
 
     Args:
@@ -89,15 +100,41 @@ class M3(MatrixMemory):
     State per matrix: M1, M2, O2, the buffer of the period and V, five times the weights (Muon has one, AdamW two).
     """
 
-    def __init__(self, params: Any, lr: float = 3e-3, betas: tuple[float, float, float] = (0.9, 0.95, 0.9),
-                 alpha: float = 0.5, period: int = 10, second: str = "update", eps: float = 1e-8, ns_steps: int = 5,
-                 polynomial: str = "quintic", weight_decay: float = 0.0, rule: str = "auto",
-                 adamw_lr_ratio: float = 1.0, adamw_betas: tuple[float, float] = (0.9, 0.95),
-                 adamw_eps: float = 1e-8) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "alpha": alpha, "period": period, "second": second,
-                                  "eps": eps, "ns_steps": ns_steps, "polynomial": polynomial,
-                                  "weight_decay": weight_decay, "rule": rule, "adamw_lr_ratio": adamw_lr_ratio,
-                                  "adamw_betas": adamw_betas, "adamw_eps": adamw_eps})
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 3e-3,
+        betas: tuple[float, float, float] = (0.9, 0.95, 0.9),
+        alpha: float = 0.5,
+        period: int = 10,
+        second: str = "update",
+        eps: float = 1e-8,
+        ns_steps: int = 5,
+        polynomial: str = "quintic",
+        weight_decay: float = 0.0,
+        rule: str = "auto",
+        adamw_lr_ratio: float = 1.0,
+        adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_eps: float = 1e-8,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "alpha": alpha,
+                "period": period,
+                "second": second,
+                "eps": eps,
+                "ns_steps": ns_steps,
+                "polynomial": polynomial,
+                "weight_decay": weight_decay,
+                "rule": rule,
+                "adamw_lr_ratio": adamw_lr_ratio,
+                "adamw_betas": adamw_betas,
+                "adamw_eps": adamw_eps,
+            },
+        )
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -5,6 +5,7 @@ gradient step a step on a dot-product loss of its own (eq. 13, 34). Seen that wa
 momentum answers by silence: which *key* it files a gradient under (eq. 51: a feature of it), which *value* it stores
 (eq. 46-47: P G instead of G), and through which *non-linearity* it is read (eq. 52: Newton-Schulz makes it Muon).
 """
+
 from __future__ import annotations
 
 import math
@@ -21,6 +22,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 # --- how long momentum remembers (section 4.3) ---
+
 
 def momentum_horizon(beta: float, share: float, period: int = 1) -> int:
     """How many of the latest gradients make up at least `share` of a moving average (section 4.3, with eq. 45).
@@ -54,6 +56,7 @@ def momentum_weights(beta: float, n: int) -> Tensor:
 
 # --- momentum as the solution of an inner problem (eq. 12-13, 34, 37) ---
 
+
 def momentum_objective(m: Tensor, m_prev: Tensor, grad: Tensor, lr: float, keep: float = 1.0) -> Tensor:
     """The inner problem whose minimiser over `m` is the momentum after one write (eq. 12-13, 34).
 
@@ -72,8 +75,10 @@ def momentum_objective(m: Tensor, m_prev: Tensor, grad: Tensor, lr: float, keep:
     number("lr", lr, open_low=True)
     number("keep", keep, 0, 1)
     if m.shape != m_prev.shape or m.shape != grad.shape:
-        raise NLBookError(f"m, m_prev, grad: got shapes {tuple(m.shape)}, {tuple(m_prev.shape)}, {tuple(grad.shape)}, "
-                          "expected the same three times")
+        raise NLBookError(
+            f"m, m_prev, grad: got shapes {tuple(m.shape)}, {tuple(m_prev.shape)}, {tuple(grad.shape)}, "
+            "expected the same three times"
+        )
     drift = (m - m_prev).square().sum() / (2 * lr)
     return drift - (m * grad).sum() + (1 - keep) / lr * (m_prev * m).sum()
 
@@ -83,8 +88,9 @@ def momentum_write(m: Tensor, grad: Tensor, lr: float, keep: float = 1.0) -> Ten
     return keep * m + lr * grad
 
 
-def key_value_momentum_loss(m: Tensor, key: Tensor, value: Tensor, objective: str = "dot",
-                            ridge: float = 0.0) -> Tensor:
+def key_value_momentum_loss(
+    m: Tensor, key: Tensor, value: Tensor, objective: str = "dot", ridge: float = 0.0
+) -> Tensor:
     """Generalised momentum (eq. 35-37): the loss of a memory m (d_out, d_in) with key = layer input, value = -error.
 
     "dot": -<m k, v>, one gradient step of rate eta adds eta v k^T, the heavy ball (eq. 34); with
@@ -102,6 +108,7 @@ def key_value_momentum_loss(m: Tensor, key: Tensor, value: Tensor, objective: st
 
 
 # --- preconditioners are memories too (eq. 38-41) ---
+
 
 def preconditioner_write(P: Tensor, target: Tensor, grad: Tensor, lr: float) -> Tensor:
     """One gradient step on |P target - grad|^2 / 2 (eq. 40-41): key = the target system, value = the gradient.
@@ -127,6 +134,7 @@ def preconditioned_step(w: Tensor, grad: Tensor, P: Tensor, lr: float) -> Tensor
 
 # --- the optimizer ---
 
+
 def odd_powers(grad: Tensor, powers: tuple[int, ...] = (1, 3)) -> Tensor:
     """Stack the element-wise powers of a gradient (p, q) to (len(powers) * p, q): a key feature for eq. 51.
 
@@ -137,9 +145,11 @@ def odd_powers(grad: Tensor, powers: tuple[int, ...] = (1, 3)) -> Tensor:
 
 def mix(coefficients: tuple[float, ...]) -> Map:
     """The value map P = [c_1 I, c_2 I, ...] (p, len * p) that brings stacked features back to the weights' shape."""
+
     def read(features: Tensor) -> Tensor:
         parts = features.chunk(len(coefficients), 0)
         return sum((c * f for c, f in zip(coefficients, parts, strict=True)), torch.zeros_like(parts[0]))
+
     return read
 
 
@@ -170,9 +180,18 @@ class Momentum(GradientMemory):
 
     _extras = ("feature", "value", "output")
 
-    def __init__(self, params: Any, lr: float = 1e-2, keep: float = 0.9, weight_decay: float = 0.0,
-                 lr_at: str = "read", *, feature: Map | None = None, value: Map | None = None,
-                 output: Map | None = None) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        keep: float = 0.9,
+        weight_decay: float = 0.0,
+        lr_at: str = "read",
+        *,
+        feature: Map | None = None,
+        value: Map | None = None,
+        output: Map | None = None,
+    ) -> None:
         for name, f in (("feature", feature), ("value", value), ("output", output)):
             need(f is None or callable(f), name, type(f).__name__, "a callable or None")
         self.feature, self.value, self.output = feature, value, output
@@ -189,8 +208,9 @@ class Momentum(GradientMemory):
         lr, write = group["lr"], group["lr"] if group["lr_at"] == "write" else 1.0
         stored = [apply_map("value", self.value, apply_map("feature", self.feature, g)) for g in grads]
         torch._foreach_mul_(m, group["keep"])
-        torch._foreach_sub_(m, [back(s, g, "value(feature(gradient))") for s, g in zip(stored, grads, strict=True)],
-                            alpha=write)
+        torch._foreach_sub_(
+            m, [back(s, g, "value(feature(gradient))") for s, g in zip(stored, grads, strict=True)], alpha=write
+        )
         decay_(params, lr * group["weight_decay"])
         read = m if self.output is None else [back(apply_map("output", self.output, x), x, "output") for x in m]
         torch._foreach_add_(params, read, alpha=1.0 if group["lr_at"] == "write" else lr)
@@ -207,6 +227,10 @@ def apply_map(name: str, f: Map | None, x: Tensor) -> Tensor:
 
 def back(x: Tensor, like: Tensor, name: str) -> Tensor:
     """Reshape a matrix to the parameter's shape; raise if the map changed the number of elements."""
-    need(x.numel() == like.numel(), name, f"shape {tuple(x.shape)}",
-         f"{like.numel()} elements, to be added to a parameter of shape {tuple(like.shape)}")
+    need(
+        x.numel() == like.numel(),
+        name,
+        f"shape {tuple(x.shape)}",
+        f"{like.numel()} elements, to be added to a parameter of shape {tuple(like.shape)}",
+    )
     return x.reshape(like.shape)

@@ -3,6 +3,7 @@
 The momentum of a matrix weight is dominated by a few directions; Muon replaces its singular values by (about) 1 before
 it steps, so that every direction that the memory holds is read with the same strength.
 """
+
 from __future__ import annotations
 
 import math
@@ -21,6 +22,7 @@ POLYNOMIALS = ("quintic", "cubic")
 
 
 # --- Newton-Schulz as gradient descent (eq. 43-44) ---
+
 
 def orthogonality_loss(O: Tensor) -> Tensor:
     """|O^T O - I|_F^2 (eq. 43), zero where the columns of O (n, m), n >= m, are orthonormal.
@@ -52,6 +54,7 @@ def orthogonality_step(O: Tensor, g: Tensor | None, rate: float) -> Tensor:
 
 # --- orthogonalising a list of gradients, fast ---
 
+
 def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quintic") -> list[Tensor]:
     """Newton-Schulz of each tensor (a convolution as (out, rest)), equal shapes in one batched product: `nlkernels`.
 
@@ -61,8 +64,10 @@ def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quin
     matrices = [as_matrix(t) for t in tensors]
     small = [i for i, m in enumerate(matrices) if m.device.type != "cpu" or m.numel() <= CACHED]
     done = dict(zip(small, newton_schulz([matrices[i] for i in small], steps, polynomial, eps=TINY), strict=True))
-    return [(done[i] if i in done else newton_schulz(m, steps, polynomial, eps=TINY)).reshape(t.shape).contiguous()
-            for i, (m, t) in enumerate(zip(matrices, tensors, strict=True))]
+    return [
+        (done[i] if i in done else newton_schulz(m, steps, polynomial, eps=TINY)).reshape(t.shape).contiguous()
+        for i, (m, t) in enumerate(zip(matrices, tensors, strict=True))
+    ]
 
 
 CACHED = 1 << 14  # elements; on a CPU larger matrices go one by one: each stays in the cache for all of its steps
@@ -70,6 +75,7 @@ TINY = 1e-30  # keeps 0 / 0 away and, unlike a larger eps, leaves a gradient of 
 
 
 # --- which parameters are matrices ---
+
 
 def matrix_groups(model: nn.Module, adamw: Iterable[str] = (), **options: Any) -> list[Group]:
     """Split a model into a "matrix" and an "adamw" param group, the usual way for Muon and M3.
@@ -123,8 +129,12 @@ class MatrixMemory(GradientMemory):
         for p in group["params"]:
             p = p[1] if isinstance(p, tuple) else p
             if group["rule"] == "matrix" and isinstance(p, Tensor):
-                need(p.ndim >= 2, "params", f"a parameter of shape {tuple(p.shape)} in a group with rule='matrix'",
-                     "two dimensions or more (rule='auto' or 'adamw' takes it)")
+                need(
+                    p.ndim >= 2,
+                    "params",
+                    f"a parameter of shape {tuple(p.shape)} in a group with rule='matrix'",
+                    "two dimensions or more (rule='auto' or 'adamw' takes it)",
+                )
 
     def _matrix_update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
@@ -137,8 +147,11 @@ class MatrixMemory(GradientMemory):
         """For `levels_of`: the weights and memories of this group's first parameter; periods in steps."""
         if is_matrix(group["rule"], group["params"][0]):
             return self._matrix_components(group)
-        return [Component("weights", 1, needs=frozenset({"exp_avg", "exp_avg_sq"})),
-                Component("exp_avg", 1, kind=KEPT), Component("exp_avg_sq", 1, kind=KEPT)]
+        return [
+            Component("weights", 1, needs=frozenset({"exp_avg", "exp_avg_sq"})),
+            Component("exp_avg", 1, kind=KEPT),
+            Component("exp_avg_sq", 1, kind=KEPT),
+        ]
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         kinds = [is_matrix(group["rule"], p) for p in params]
@@ -150,8 +163,17 @@ class MatrixMemory(GradientMemory):
             p, g = [params[i] for i in rest], [grads[i] for i in rest]
             steps = self._ticks(p)
             first, second = self._states(p, "exp_avg", "exp_avg_sq")
-            adamw_(p, g, first, second, steps, lr=group["lr"] * group["adamw_lr_ratio"], betas=group["adamw_betas"],
-                   eps=group["adamw_eps"], weight_decay=group["weight_decay"])
+            adamw_(
+                p,
+                g,
+                first,
+                second,
+                steps,
+                lr=group["lr"] * group["adamw_lr_ratio"],
+                betas=group["adamw_betas"],
+                eps=group["adamw_eps"],
+                weight_decay=group["weight_decay"],
+            )
 
 
 def check_betas(name: str, betas: Any, n: int) -> None:
@@ -189,13 +211,37 @@ class Muon(MatrixMemory):
         adamw_lr_ratio, adamw_betas, adamw_eps: AdamW's part takes lr * adamw_lr_ratio, so a schedule moves both.
     """
 
-    def __init__(self, params: Any, lr: float = 3e-3, keep: float = 0.95, nesterov: bool = True, ns_steps: int = 5,
-                 polynomial: str = "quintic", scale: str = "rms", weight_decay: float = 0.0, rule: str = "auto",
-                 adamw_lr_ratio: float = 1.0, adamw_betas: tuple[float, float] = (0.9, 0.95),
-                 adamw_eps: float = 1e-8) -> None:
-        super().__init__(params, {"lr": lr, "keep": keep, "nesterov": nesterov, "ns_steps": ns_steps,
-                                  "polynomial": polynomial, "scale": scale, "weight_decay": weight_decay, "rule": rule,
-                                  "adamw_lr_ratio": adamw_lr_ratio, "adamw_betas": adamw_betas, "adamw_eps": adamw_eps})
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 3e-3,
+        keep: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        polynomial: str = "quintic",
+        scale: str = "rms",
+        weight_decay: float = 0.0,
+        rule: str = "auto",
+        adamw_lr_ratio: float = 1.0,
+        adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_eps: float = 1e-8,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "keep": keep,
+                "nesterov": nesterov,
+                "ns_steps": ns_steps,
+                "polynomial": polynomial,
+                "scale": scale,
+                "weight_decay": weight_decay,
+                "rule": rule,
+                "adamw_lr_ratio": adamw_lr_ratio,
+                "adamw_betas": adamw_betas,
+                "adamw_eps": adamw_eps,
+            },
+        )
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -11,13 +11,29 @@
 `nlbook paper --coverage` says which equations have code, a test and a chapter. The paper is Behrouz, Razaviyayn,
 Zhong and Mirrokni, "Nested Learning", arXiv 2512.24695. Formulas are the paper's; every sentence here is this book's.
 """
+
 from nlbook.paper.equations import Equation, Errata, Erratum, equation, equations, errata
 from nlbook.paper.scan import coverage
 from nlbook.paper.verdicts import Judged, Verdicts, verdicts
 from nlbook.paper.words import Definition, Table, definition, definitions, glossary, notation, table, tables
 
 __all__ = [
-    "Definition", "Equation", "Errata", "Erratum", "Judged", "Table", "Verdicts",
-    "coverage", "definition", "definitions", "equation", "equations", "errata", "glossary",
-    "notation", "table", "tables", "verdicts",
+    "Definition",
+    "Equation",
+    "Errata",
+    "Erratum",
+    "Judged",
+    "Table",
+    "Verdicts",
+    "coverage",
+    "definition",
+    "definitions",
+    "equation",
+    "equations",
+    "errata",
+    "glossary",
+    "notation",
+    "table",
+    "tables",
+    "verdicts",
 ]

@@ -1,4 +1,5 @@
 """The 121 numbered equations of the paper, and the errata of their printed forms."""
+
 from __future__ import annotations
 
 import functools
@@ -166,8 +167,15 @@ def _errata() -> Iterator[Erratum]:
             groups.setdefault(e.erratum_test, []).append(e)
     for test, es in groups.items():
         holds = tuple(dict.fromkeys(e.correct_latex for e in es))
-        yield Erratum(tuple(e.number for e in es), es[0].name, tuple(e.latex for e in es), holds, es[0].note, test,
-                      es[0].status == "text")
+        yield Erratum(
+            tuple(e.number for e in es),
+            es[0].name,
+            tuple(e.latex for e in es),
+            holds,
+            es[0].note,
+            test,
+            es[0].status == "text",
+        )
 
 
 @functools.cache

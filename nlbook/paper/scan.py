@@ -5,6 +5,7 @@ does not count: it says what a room is about, not where an equation is carried o
 Tests: functions and classes that carry `@pytest.mark.eq(57, 58)`. Chapters: notebook sources whose front matter lists
 the number and whose text names it.
 """
+
 from __future__ import annotations
 
 import ast
@@ -90,6 +91,7 @@ def scan_code(packages: dict[str, Path]) -> Places:
 
     The index itself (nlbook/paper and the command that prints it) is left out.
     """
+
     def found() -> Iterator[tuple[int, str]]:
         for shown, folder in packages.items():
             for rel, source in _sources(folder, skip="paper/"):
@@ -97,6 +99,7 @@ def scan_code(packages: dict[str, Path]) -> Places:
                     continue
                 for name, numbers in named_in(source).items():
                     yield from ((n, f"{shown}/{rel}:{name}") for n in sorted(numbers))
+
     return _collect(found())
 
 
@@ -146,8 +149,12 @@ def marked_in(source: str) -> dict[str, set[int]]:
 
 def scan_tests(root: Path) -> Places:
     """Equation -> pytest ids of the tests that are marked with it."""
-    return _collect((n, f"tests/{rel}::{name}") for rel, source in _sources(root / "tests")
-                    for name, numbers in marked_in(source).items() for n in sorted(numbers))
+    return _collect(
+        (n, f"tests/{rel}::{name}")
+        for rel, source in _sources(root / "tests")
+        for name, numbers in marked_in(source).items()
+        for n in sorted(numbers)
+    )
 
 
 # ---- chapters ------------------------------------------------------------------------------------------------------
@@ -165,6 +172,7 @@ def scan_chapters(root: Path) -> Places:
             listed = _listed(yaml.safe_load(front).get("nlbook", {}).get("equations", ()))
             said = numbers_in(text) | {int(n) for n in re.findall(r"paper\.equation\((\d+)\)", text)}
             yield from ((n, path.stem) for n in sorted(listed & said))
+
     return _collect(found())
 
 
@@ -194,5 +202,7 @@ def coverage(root: Path | str | None = None) -> list[dict[str, Any]]:
         raise bad("root", came, "a checkout of the book: the tests and chapters are not part of an installed package")
     code = scan_code({"nlbook": folder / "nlbook", "kernels": folder / "kernels"})
     tests, chapters = scan_tests(folder), scan_chapters(folder)
-    return [{"number": n, "code": [*code.get(n, ())], "tests": [*tests.get(n, ())], "chapter": [*chapters.get(n, ())]}
-            for n in range(1, LAST + 1)]
+    return [
+        {"number": n, "code": [*code.get(n, ())], "tests": [*tests.get(n, ())], "chapter": [*chapters.get(n, ())]}
+        for n in range(1, LAST + 1)
+    ]

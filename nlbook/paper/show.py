@@ -1,4 +1,5 @@
 """How an entry of the index shows itself: Markdown in a notebook, plain text elsewhere."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ class Shown:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table. A `|` inside a cell is spelled so that neither the table nor the maths breaks."""
+
     def cell(x: object) -> str:
         parts = str(x).replace("\n", " ").split("$")
         return "$".join(p.replace("|", r"\vert " if i % 2 else "&#124;") for i, p in enumerate(parts))

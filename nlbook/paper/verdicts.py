@@ -1,8 +1,9 @@
 """The committed ledger, read: what became of each claim, without running or importing what produced it.
 
-    for row in paper.verdicts():
-        print(row.source, row.verdict, row.because)
+for row in paper.verdicts():
+    print(row.source, row.verdict, row.because)
 """
+
 from __future__ import annotations
 
 import json
@@ -78,8 +79,10 @@ class Verdicts(Shown, tuple[Judged, ...]):
         raise bad("id", id, f"one of {', '.join(row.id for row in self)}")
 
     def markdown(self) -> str:
-        return table(("source", "what", "verdict"), ((r.source, r.title, f"{r.symbol} {r.verdict or 'no verdict'}")
-                                                     for r in self))
+        return table(
+            ("source", "what", "verdict"),
+            ((r.source, r.title, f"{r.symbol} {r.verdict or 'no verdict'}") for r in self),
+        )
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -109,9 +112,21 @@ def _judged(row: Mapping[str, Any]) -> Judged:
     results: Mapping[str, Mapping[str, list[float]]] = row["results"]
     runs = [len(v) for metrics in results.values() for v in metrics.values()]
     return Judged(
-        row["id"], row["title"], row["source"], row["verdict"]["word"], row["verdict"]["because"], row["rule"],
-        row["command"], row.get("claim", ""), row.get("limits", ""), _looked(row.get("look", ())), tuple(results),
-        max(runs, default=0), row.get("cpu_seconds", 0.0) / 60, row.get("figure", {}).get("file", ""))
+        row["id"],
+        row["title"],
+        row["source"],
+        row["verdict"]["word"],
+        row["verdict"]["because"],
+        row["rule"],
+        row["command"],
+        row.get("claim", ""),
+        row.get("limits", ""),
+        _looked(row.get("look", ())),
+        tuple(results),
+        max(runs, default=0),
+        row.get("cpu_seconds", 0.0) / 60,
+        row.get("figure", {}).get("file", ""),
+    )
 
 
 def _looked(look: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
 """Definitions, tables of results, and two word lists: letters and code, the paper's terms and the usual ones."""
+
 from __future__ import annotations
 
 import csv

@@ -3,6 +3,7 @@
 What is read: notebooks/*.ipynb, notebooks/teaching/*.md, notebooks/ledger.md and .json where they are, nlbook.paper, and
 the views of nlbook.viz for the pictures that move. No kernel is started.
 """
+
 from __future__ import annotations
 
 import html
@@ -26,9 +27,17 @@ JS = Path(__file__).parents[1] / "viz" / "js"
 VIEWS = ("score", "grid", "detective", "ledger")
 ROUTES = (
     ("One lecture", ("00", "01", "05", "07"), "What a nested view of learning is, in 75 minutes with the pictures."),
-    ("One week", ("01", "02", "03", "04", "05", "07", "08"), "Three sessions of 50 minutes and the exercises between them."),
+    (
+        "One week",
+        ("01", "02", "03", "04", "05", "07", "08"),
+        "Three sessions of 50 minutes and the exercises between them.",
+    ),
     ("A module", (), "The whole book in six weeks, in its order."),
-    ("An engineer", ("01", "04", "07", "10", "11"), "Memories, attention, many rates, the whole model, and how to make it fast."),
+    (
+        "An engineer",
+        ("01", "04", "07", "10", "11"),
+        "Memories, attention, many rates, the whole model, and how to make it fast.",
+    ),
 )
 HERO = "v1:T=120"
 
@@ -55,8 +64,16 @@ class Site:
             self.nav.append(Nav(page.href, label or page.title, group, number))
 
 
-def build(root: Path, out: Path, *, jobs: int = 1, cache: Path | None = None, few: bool = False,
-          only: Sequence[str] = (), say: Callable[[str], None] = lambda _line: None) -> Site:
+def build(
+    root: Path,
+    out: Path,
+    *,
+    jobs: int = 1,
+    cache: Path | None = None,
+    few: bool = False,
+    only: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _line: None,
+) -> Site:
     """Write the site of the book at `root` into the folder `out`, which is emptied first if a site lies in it.
 
     few: of each picture the landmarks only. only: numbers of chapters (default: all). cache: a folder that keeps drawn
@@ -89,10 +106,20 @@ def build(root: Path, out: Path, *, jobs: int = 1, cache: Path | None = None, fe
     index = sources(site)
     site.add(reference.equations(chapters, index), "Reference")
     site.add(reference.definitions(), "Reference")
-    site.add(reference.words("Notation", "notation.html", paper.notation(), "The paper's letters, and the words that stand for "
-                             "them in code; one table for the whole book.", "letter"), "Reference")
-    site.add(reference.words("Glossary", "glossary.html", paper.glossary(), "The paper's terms beside the field's.", "term"),
-             "Reference")
+    site.add(
+        reference.words(
+            "Notation",
+            "notation.html",
+            paper.notation(),
+            "The paper's letters, and the words that stand for them in code; one table for the whole book.",
+            "letter",
+        ),
+        "Reference",
+    )
+    site.add(
+        reference.words("Glossary", "glossary.html", paper.glossary(), "The paper's terms beside the field's.", "term"),
+        "Reference",
+    )
     site.add(reference.results(), "Reference")
     site.add(reference.pictures(shown(site, chapters, twins, frames)), "Reference")
     if ledger:
@@ -112,7 +139,9 @@ def clear(out: Path) -> None:
     """An empty folder `out`; nothing but a former site is ever removed."""
     if out.exists() and any(out.iterdir()):
         if not (out / "assets" / "site.css").is_file():
-            raise NLBookError(f"out: got {out.name}, which holds other things, expected an empty folder or a former site")
+            raise NLBookError(
+                f"out: got {out.name}, which holds other things, expected an empty folder or a former site"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -154,6 +183,7 @@ def loaded(chapter: Chapter) -> list[str]:
 def copied(site: Site) -> dict[str, tuple[int, int]]:
     """Pictures beside the notebooks, as they are: name -> width and height."""
     from PIL import Image
+
     sizes, folder = {}, site.root / "notebooks"
     for p in sorted((folder / "images").rglob("*")):
         if p.is_file():
@@ -168,7 +198,9 @@ def scripts(names: Sequence[str]) -> list[str]:
     return [*(f"twins/{n}.js" for n in names), "assets/views.js", "assets/twins.js"] if names else []
 
 
-def chapter_page(site: Site, chapter: Chapter, twins: Twins, known: set[str], extra: Mapping[str, tuple[int, int]]) -> Page:
+def chapter_page(
+    site: Site, chapter: Chapter, twins: Twins, known: set[str], extra: Mapping[str, tuple[int, int]]
+) -> Page:
     source = f"{chapter.stem}.ipynb"
     writer = Writer(lambda link: page_of(link, source, known, extra), lambda src: extra.get(src))
     body = Renderer(writer, site.save, twins.markup).body(chapter)
@@ -176,8 +208,11 @@ def chapter_page(site: Site, chapter: Chapter, twins: Twins, known: set[str], ex
     if chapter.minutes:
         facts.append(f"{chapter.minutes} minutes")
     before = {c.number: c for c in read_chapters(site.root / "notebooks")}
-    needs = [f'<a href="{before[n].href}">{n}</a>' for n in meta.get("prerequisites") or [] if n in before and (
-        f"{before[n].stem}.ipynb" in known)]
+    needs = [
+        f'<a href="{before[n].href}">{n}</a>'
+        for n in meta.get("prerequisites") or []
+        if n in before and (f"{before[n].stem}.ipynb" in known)
+    ]
     if needs:
         facts.append(f"after {', '.join(needs)}")
     eqs = [f'<a href="equations.html#eq-{n}">{n}</a>' for n in meta.get("equations") or []]
@@ -185,9 +220,15 @@ def chapter_page(site: Site, chapter: Chapter, twins: Twins, known: set[str], ex
         facts.append(f"equations {', '.join(eqs)}")
     facts.append(f"to run it: <code>notebooks/{source}</code>")
     made = re.sub(r"(</h1>)", rf'\1\n<p class="facts">{" · ".join(facts)}</p>', body.markup, count=1)
-    return Page(chapter.href, f"{chapter.number} · {chapter.title}", made, body.headings,
-                scripts([Twins.name(s) for s in dict.fromkeys(body.twins)]), kind="chapter",
-                description=str(meta.get("claim", chapter.title)))
+    return Page(
+        chapter.href,
+        f"{chapter.number} · {chapter.title}",
+        made,
+        body.headings,
+        scripts([Twins.name(s) for s in dict.fromkeys(body.twins)]),
+        kind="chapter",
+        description=str(meta.get("claim", chapter.title)),
+    )
 
 
 def sources(site: Site) -> dict[str, dict[str, int]]:
@@ -226,11 +267,13 @@ def fill_front(front: Page, site: Site, chapters: Sequence[Chapter], twins: Twin
     front.description = "An executable book about the paper Nested Learning: predict, run, drag, implement."
     total = sum(c.minutes for c in chapters)
     first = chapters[0]
-    hero = (f'<div class="hero"><h1>{BOOK}</h1>\n<p class="lead">A model is a system of nested optimisation problems: each is an '
-            "associative memory with its own context and its own update rate. This book starts with one matrix that remembers "
-            "and ends with memories that learn at many rates, and it tests the paper's claims on the way.</p>\n"
-            f'<div class="actions"><a href="{first.href}">Begin: {html.escape(first.title)}</a>'
-            '<a href="equations.html">All 121 equations</a><a href="pictures.html">Pictures to move</a></div></div>\n')
+    hero = (
+        f'<div class="hero"><h1>{BOOK}</h1>\n<p class="lead">A model is a system of nested optimisation problems: each is an '
+        "associative memory with its own context and its own update rate. This book starts with one matrix that remembers "
+        "and ends with memories that learn at many rates, and it tests the paper's claims on the way.</p>\n"
+        f'<div class="actions"><a href="{first.href}">Begin: {html.escape(first.title)}</a>'
+        '<a href="equations.html">All 121 equations</a><a href="pictures.html">Pictures to move</a></div></div>\n'
+    )
     twin = ""
     if len(chapters) > 1:
         twin = twins.markup(HERO)
@@ -240,18 +283,27 @@ def fill_front(front: Page, site: Site, chapters: Sequence[Chapter], twins: Twin
         some = [by_number[n] for n in numbers if n in by_number] or (list(chapters) if not numbers else [])
         if some:
             links = " ".join(f'<a href="{c.href}">{c.number}</a>' for c in some)
-            routes.append(f"<li><h3>{name}</h3><p>{said}</p><p>{links}</p>"
-                          f'<p class="minutes">{sum(c.minutes for c in some)} minutes with all exercises</p></li>')
-    cards = [f'<li><h3><a href="{c.href}">{c.number} · {html.escape(c.title)}</a></h3><p>{inline(str(c.meta.get("claim", "")))}</p>'
-             f'<p class="minutes">{c.minutes} minutes</p></li>' for c in chapters]
+            routes.append(
+                f"<li><h3>{name}</h3><p>{said}</p><p>{links}</p>"
+                f'<p class="minutes">{sum(c.minutes for c in some)} minutes with all exercises</p></li>'
+            )
+    cards = [
+        f'<li><h3><a href="{c.href}">{c.number} · {html.escape(c.title)}</a></h3><p>{inline(str(c.meta.get("claim", "")))}</p>'
+        f'<p class="minutes">{c.minutes} minutes</p></li>'
+        for c in chapters
+    ]
     errata = len(paper.errata())
-    honest = (f'<div class="prose"><p>Every number in a chapter is printed by the cell beside it or asserted in a test; every '
-              "result has a baseline and a negative control. Where a claim of the paper does not reproduce at the scale of a laptop, "
-              f"the chapter says so and shows the figures. Of the paper's 121 equations, {errata} groups have a slip in print or in "
-              "the sentences around them: the <a href=\"equations.html\">index</a> shows what holds.</p></div>")
-    parts = [("routes", "Ways through the book", f'<ul class="cards">{"".join(routes)}</ul>'),
-             ("chapters-list", f"The chapters, {total // 60} hours in all", f'<ul class="cards">{"".join(cards)}</ul>'),
-             ("honesty", "What you can rely on", honest)]
+    honest = (
+        f'<div class="prose"><p>Every number in a chapter is printed by the cell beside it or asserted in a test; every '
+        "result has a baseline and a negative control. Where a claim of the paper does not reproduce at the scale of a laptop, "
+        f"the chapter says so and shows the figures. Of the paper's 121 equations, {errata} groups have a slip in print or in "
+        'the sentences around them: the <a href="equations.html">index</a> shows what holds.</p></div>'
+    )
+    parts = [
+        ("routes", "Ways through the book", f'<ul class="cards">{"".join(routes)}</ul>'),
+        ("chapters-list", f"The chapters, {total // 60} hours in all", f'<ul class="cards">{"".join(cards)}</ul>'),
+        ("honesty", "What you can rely on", honest),
+    ]
     front.headings = [Heading(2, anchor, name, name) for anchor, name, _ in parts]
     front.body = hero + twin + "".join(f'<h2 id="{a}">{n}</h2>\n{b}\n' for a, n, b in parts)
 
@@ -264,6 +316,13 @@ def search_index(site: Site) -> str:
             continue
         for i, h in enumerate(page.headings):
             text = " ".join(" ".join(h.words).split())
-            entries.append({"href": page.href if h.level == 1 else f"{page.href}#{h.anchor}", "page": page.title,
-                            "title": h.title, "text": text[:1500], **({"weight": 2} if i == 0 else {})})
+            entries.append(
+                {
+                    "href": page.href if h.level == 1 else f"{page.href}#{h.anchor}",
+                    "page": page.title,
+                    "title": h.title,
+                    "text": text[:1500],
+                    **({"weight": 2} if i == 0 else {}),
+                }
+            )
     return f"window.nlbookIndex = {json.dumps(entries, ensure_ascii=False, separators=(',', ':'))};\n"

@@ -1,6 +1,7 @@
 """One executed notebook -> one page: text, code, outputs, pictures with their alternative texts, exercises that are
 marked as such, hints that stay folded. Nothing is run; what is not in the notebook is not on the page.
 """
+
 from __future__ import annotations
 
 import base64
@@ -18,9 +19,18 @@ from nlbook.site import text as words
 from nlbook.site.maths import plain
 from nlbook.site.text import Heading, Writer
 
-LABELS = {"cold-open": "Cold open", "predict": "Predict", "worked": "Worked by hand", "visual": "Picture to move",
-          "equality": "Equality", "signature": "Signature result", "control": "Negative control",
-          "limits": "Limits", "retrieval": "Recall", "check": "Check"}
+LABELS = {
+    "cold-open": "Cold open",
+    "predict": "Predict",
+    "worked": "Worked by hand",
+    "visual": "Picture to move",
+    "equality": "Equality",
+    "signature": "Signature result",
+    "control": "Negative control",
+    "limits": "Limits",
+    "retrieval": "Recall",
+    "check": "Check",
+}
 BOXES = (("Prediction", "predict"), ("Result of", "result"), ("Question", "question"), ("Exercise", "exercise"))
 PICTURE = re.compile(r"^Picture '([^']+)': ")
 EQUATION = re.compile(r"^\*\*Eq\. (\d+)[:.]")
@@ -63,8 +73,10 @@ class Chapter:
 def read_chapters(folder: Path) -> list[Chapter]:
     """Every executed chapter of notebooks/, in reading order."""
     import json
-    return [Chapter(p.stem, json.loads(p.read_text(encoding="utf-8")))
-            for p in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+
+    return [
+        Chapter(p.stem, json.loads(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    ]
 
 
 @dataclass
@@ -91,8 +103,9 @@ class Renderer:
     root: the way from the page to the top of the site.
     """
 
-    def __init__(self, writer: Writer, save: Callable[[str, bytes], None], twin: Callable[[str], str | None],
-                 root: str = "") -> None:
+    def __init__(
+        self, writer: Writer, save: Callable[[str, bytes], None], twin: Callable[[str], str | None], root: str = ""
+    ) -> None:
         self.writer, self.save, self.twin, self.root = writer, save, twin, root
         self.twins: list[str] = []
 
@@ -102,12 +115,20 @@ class Renderer:
 
     def cell(self, cell: Any) -> str:
         before = len(self.writer.headings)
-        made = self.markdown(cell) if cell["cell_type"] == "markdown" else self.code(cell) if (
-            cell["cell_type"] == "code") else ""
+        made = (
+            self.markdown(cell)
+            if cell["cell_type"] == "markdown"
+            else self.code(cell)
+            if (cell["cell_type"] == "code")
+            else ""
+        )
         if self.writer.headings and made:  # words for the search: below the heading that they stand under
             at = self.writer.headings[before] if len(self.writer.headings) > before else self.writer.headings[-1]
-            at.words.append(plain(re.sub(r'<(div class="code"|script).*?</(div|script)>|<h[1-6].*?</h[1-6]>', " ", made,
-                                         flags=re.S)))
+            at.words.append(
+                plain(
+                    re.sub(r'<(div class="code"|script).*?</(div|script)>|<h[1-6].*?</h[1-6]>', " ", made, flags=re.S)
+                )
+            )
         return made
 
     # ---- text --------------------------------------------------------------------------------------------------------
@@ -150,7 +171,9 @@ class Renderer:
             elif "text/html" in data:
                 fold = data["text/html"]
                 if "Description of the picture" in fold and made and made[-1].rstrip().endswith("</figure>"):
-                    made[-1] = made[-1].rstrip().removesuffix("</figure>") + f"<figcaption>{fold}</figcaption></figure>\n"
+                    made[-1] = (
+                        made[-1].rstrip().removesuffix("</figure>") + f"<figcaption>{fold}</figcaption></figure>\n"
+                    )
                 else:
                     made.append(box(fold))
             elif data.get("text/plain"):
@@ -180,23 +203,30 @@ class Renderer:
         self.save(name, png)
         w, h = struct.unpack(">II", png[16:24])
         shown = min(int(width or w), w)
-        return (f'<figure>{picture(self.root + name, alt, shown, round(h * shown / w))}</figure>\n')
+        return f"<figure>{picture(self.root + name, alt, shown, round(h * shown / w))}</figure>\n"
 
 
 def picture(src: str, alt: str, width: int, height: int) -> str:
     """An image that scrolls inside its own frame where the page is narrower than it can be read."""
-    return (f'<div class="frame" tabindex="0" role="group" aria-label="Picture"><img src="{html.escape(src)}" '
-            f'alt="{html.escape(alt)}" width="{width}" height="{height}" loading="lazy" decoding="async"></div>')
+    return (
+        f'<div class="frame" tabindex="0" role="group" aria-label="Picture"><img src="{html.escape(src)}" '
+        f'alt="{html.escape(alt)}" width="{width}" height="{height}" loading="lazy" decoding="async"></div>'
+    )
 
 
 def box(markup: str) -> str:
     """What nlbook.check shows, in the site's own style: no style attributes, a class for each kind of block."""
     markup = re.sub(r' style="[^"]*"', "", markup)
-    parts = re.split(r"(<(?:code|pre)>.*?</(?:code|pre)>)", markup, flags=re.S)  # *so* is meant as emphasis, but in code
+    parts = re.split(
+        r"(<(?:code|pre)>.*?</(?:code|pre)>)", markup, flags=re.S
+    )  # *so* is meant as emphasis, but in code
     markup = "".join(p if i % 2 else EMPHASIS.sub(r"<em>\1</em>", p) for i, p in enumerate(parts))
     for label, kind in BOXES:
-        markup = re.sub(rf'<div role="group" aria-label="({label} [^"]*)">',
-                        rf'<div role="group" class="box {kind}" aria-label="\1">', markup)
+        markup = re.sub(
+            rf'<div role="group" aria-label="({label} [^"]*)">',
+            rf'<div role="group" class="box {kind}" aria-label="\1">',
+            markup,
+        )
     markup = re.sub(r"<small>Not recorded yet\..*?</small>", "", markup)
     markup = markup.replace("<strong>Not tried yet</strong> · ", "<strong>Exercise</strong> · ")
     markup = markup.replace("<table>", '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>')

@@ -1,6 +1,7 @@
 """What can be wrong with a built site, found without a browser: links, alternative texts, headings, labels, landmarks,
 contrast, requests to elsewhere. Each finding names the page and what to do.
 """
+
 from __future__ import annotations
 
 import json
@@ -101,16 +102,27 @@ def parse(text: str) -> Document:
 
 def site(folder: Path) -> list[Problem]:
     """Everything that is wrong with the site in `folder`."""
-    pages = {p.relative_to(folder).as_posix(): parse(p.read_text(encoding="utf-8")) for p in sorted(folder.rglob("*.html"))}
+    pages = {
+        p.relative_to(folder).as_posix(): parse(p.read_text(encoding="utf-8")) for p in sorted(folder.rglob("*.html"))
+    }
     if not pages:
         raise NLBookError(f"folder: got {folder.name} without pages, expected a built site: run `nlbook build`")
     found: list[Problem] = []
     for name, d in pages.items():
-        found += [*links(name, d, folder, pages), *images(name, d), *headings(name, d), *controls(name, d),
-                  *landmarks(name, d), *form(name, d)]
+        found += [
+            *links(name, d, folder, pages),
+            *images(name, d),
+            *headings(name, d),
+            *controls(name, d),
+            *landmarks(name, d),
+            *form(name, d),
+        ]
     found += twins(folder)
-    found += [Problem("assets/site.css", str(c), "change one of the two colours") for c in contrasts(
-        (folder / "assets" / "site.css").read_text(encoding="utf-8")) if not c.enough]
+    found += [
+        Problem("assets/site.css", str(c), "change one of the two colours")
+        for c in contrasts((folder / "assets" / "site.css").read_text(encoding="utf-8"))
+        if not c.enough
+    ]
     return found
 
 
@@ -142,10 +154,15 @@ def links(name: str, d: Document, folder: Path, pages: dict[str, Document]) -> I
 def images(name: str, d: Document) -> Iterator[Problem]:
     for e in d.all("img"):
         if len(e.attrs.get("alt", "").split()) < ALT_WORDS:
-            yield Problem(name, f"{e.attrs.get('src', '')[:60]} has the alternative text {e.attrs.get('alt', '')!r}",
-                          f"say in at least {ALT_WORDS} words what it shows")
+            yield Problem(
+                name,
+                f"{e.attrs.get('src', '')[:60]} has the alternative text {e.attrs.get('alt', '')!r}",
+                f"say in at least {ALT_WORDS} words what it shows",
+            )
         if not {"width", "height"} <= set(e.attrs):
-            yield Problem(name, f"{e.attrs.get('src', '')[:60]} has no width or height", "give both, so that nothing jumps")
+            yield Problem(
+                name, f"{e.attrs.get('src', '')[:60]} has no width or height", "give both, so that nothing jumps"
+            )
 
 
 def headings(name: str, d: Document) -> Iterator[Problem]:
@@ -175,7 +192,9 @@ def controls(name: str, d: Document) -> Iterator[Problem]:
         if not (own or inside or image or e.attrs.get("aria-label", "").strip() or e.attrs.get("id", "-") in labelled):
             yield Problem(name, f"<{e.tag} {e.attrs}> has no label"[:160], "give it words, a <label> or aria-label")
         if int(e.attrs.get("tabindex", "0")) > 0:
-            yield Problem(name, f"<{e.tag}> has a tabindex above 0", "let the order of the page be the order of the keyboard")
+            yield Problem(
+                name, f"<{e.tag}> has a tabindex above 0", "let the order of the page be the order of the keyboard"
+            )
     for e in d.elements:
         if e.attrs.get("role") in ("region", "group") and not ({"aria-label", "aria-labelledby"} & set(e.attrs)):
             yield Problem(name, f"<{e.tag} role={e.attrs['role']}> has no name", "give it aria-label")

@@ -1,4 +1,5 @@
 """Contrast of the two themes, computed from the sheet (WCAG 2: relative luminance, 4.5 to 1 for text, 3 to 1 for edges)."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +17,10 @@ PAIRS = (
     *((fg, bg, TEXT) for fg in ON_GROUNDS for bg in GROUNDS),
     *((fg, "sunk", TEXT) for fg in ON_CODE),
     *((fg, bg, TEXT) for fg in ("predict", "exercise", "good", "bad") for bg in ("paper", "raised")),
-    ("ink", "mark", TEXT), ("paper", "accent", TEXT), ("edge", "paper", EDGE), ("edge", "raised", EDGE),
+    ("ink", "mark", TEXT),
+    ("paper", "accent", TEXT),
+    ("edge", "paper", EDGE),
+    ("edge", "raised", EDGE),
 )
 
 
@@ -44,7 +48,7 @@ def luminance(color: str) -> float:
     >>> round(luminance("#ffffff"), 6)
     1.0
     """
-    parts = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 

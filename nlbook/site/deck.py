@@ -4,6 +4,7 @@ A section of the chapter is a column of slides: its sentences (shortened; the wh
 question, figure and result on a slide of its own. The speaker's notes hold what the instructor says: the text, the answer
 to a prediction, hints and solution of an exercise, and which minute it should be. reveal.js turns the pages.
 """
+
 from __future__ import annotations
 
 import ast
@@ -26,8 +27,8 @@ from nlbook.site.text import Writer
 from nlbook.site.twins import Frames
 
 HERE = Path(__file__).parent
-CODE_LINES = 18     # more than this, and only the output is shown
-TABLE_ROWS = 15     # more than this, and the table goes on on the next slide
+CODE_LINES = 18  # more than this, and only the output is shown
+TABLE_ROWS = 15  # more than this, and the table goes on on the next slide
 STATES = re.compile(r"""["'](v\d+[^"']*)["']""")
 RESULT = re.compile(r'aria-label="Result of prediction ([\w-]+)"')
 PREDICTION = re.compile(r'aria-label="Prediction ([\w-]+)"')
@@ -56,7 +57,7 @@ class Deck:
         self.title = chapter.title
         self.answers = dict(self._answers())
         self.minute, self.pace = 0.0, self._pace()
-        self.waiting = ""          # the words of an exercise whose check comes next
+        self.waiting = ""  # the words of an exercise whose check comes next
         self.stub = ""
         self._walk()
 
@@ -95,11 +96,22 @@ class Deck:
         """Into the present column; a short lead-in goes onto the slide that it leads to, a result below what it is of."""
         column = self.columns[-1]
         last = column[-1] if column else None
-        leads = slide.kind in ("predict", "run", "equation", "exercise", "question") or (slide.kind == "picture" and few_words(last))
+        leads = slide.kind in ("predict", "run", "equation", "exercise", "question") or (
+            slide.kind == "picture" and few_words(last)
+        )
         if last and last.kind == "words" and leads and lead_in(last):
-            column[-1] = Slide(slide.kind, slide.title, f'<div class="lead">{last.body}</div>{slide.body}',
-                               slide.eyebrow or last.eyebrow, last.notes + slide.notes)
-        elif last and slide.kind == "result" and (last.kind == "run" or (last.kind == "picture" and "frames" not in last.body)):
+            column[-1] = Slide(
+                slide.kind,
+                slide.title,
+                f'<div class="lead">{last.body}</div>{slide.body}',
+                slide.eyebrow or last.eyebrow,
+                last.notes + slide.notes,
+            )
+        elif (
+            last
+            and slide.kind == "result"
+            and (last.kind == "run" or (last.kind == "picture" and "frames" not in last.body))
+        ):
             last.body += f'<div class="fragment">{slide.body}</div>'
             last.notes += slide.notes
         else:
@@ -109,9 +121,15 @@ class Deck:
         c = self.chapter
         said = self.writer.render(joined(claim["source"])) if claim else ""
         objectives = "".join(f"<li>{html.escape(o['text'])}</li>" for o in c.meta.get("objectives") or [])
-        return Slide("opening", c.title, f'<p class="number">Chapter {c.number}</p><h1>{html.escape(c.title)}</h1>{said}',
-                     notes=[f"<p>{c.minutes} minutes with all exercises.</p><p>After it one can:</p><ul>{objectives}</ul>",
-                            self.writer.render(whole_paragraph(joined(first["source"])))])
+        return Slide(
+            "opening",
+            c.title,
+            f'<p class="number">Chapter {c.number}</p><h1>{html.escape(c.title)}</h1>{said}',
+            notes=[
+                f"<p>{c.minutes} minutes with all exercises.</p><p>After it one can:</p><ul>{objectives}</ul>",
+                self.writer.render(whole_paragraph(joined(first["source"]))),
+            ],
+        )
 
     def _text(self, source: str, kinds: list[str]) -> list[Slide]:
         if not source:
@@ -120,9 +138,9 @@ class Deck:
         self.minute += self.pace * count(source)
         if m := re.match(r"##\s+(.*)\n?", source):
             self.columns.append([])
-            self.title, source = plain(self.writer.render(m[1])), source[m.end():].strip()
+            self.title, source = plain(self.writer.render(m[1])), source[m.end() :].strip()
         if m := re.search(r"^\*\*Exercise", source, re.M):
-            source, self.waiting = source[:m.start()].strip(), source[m.start():]
+            source, self.waiting = source[: m.start()].strip(), source[m.start() :]
         source = ASIDE.sub("", source)
         label = next((LABELS[t] for t in kinds if t in LABELS), "")
         keep = {"limits", "key-points"} & set(kinds)
@@ -183,14 +201,27 @@ class Deck:
     def _box(self, markup: str, label: str) -> Slide:
         """A prediction, a question, an exercise or a result: folds go to the speaker."""
         aside, shown = FOLD.findall(markup), box(FOLD.sub("", markup))
-        notes = [a.replace("<details>", "").replace("</details>", "").replace("<summary>", "<p><strong>")
-                 .replace("</summary>", "</strong></p>") for a in aside]
+        notes = [
+            a.replace("<details>", "")
+            .replace("</details>", "")
+            .replace("<summary>", "<p><strong>")
+            .replace("</summary>", "</strong></p>")
+            for a in aside
+        ]
         notes = [re.sub(r' style="[^"]*"', "", n) for n in notes]
         if m := PREDICTION.search(markup):
             answer = self.answers.get(m[1])
             said = box(answer) if answer else "<p>Nothing is revealed later: let them say why.</p>"
-            return Slide("predict", self.title, shown, "Predict", [
-                "<p>Let everybody choose before anybody speaks; count the hands.</p>", f"<p>What comes out:</p>{said}"])
+            return Slide(
+                "predict",
+                self.title,
+                shown,
+                "Predict",
+                [
+                    "<p>Let everybody choose before anybody speaks; count the hands.</p>",
+                    f"<p>What comes out:</p>{said}",
+                ],
+            )
         if RESULT.search(markup):
             return Slide("result", self.title, shown, "What was measured", notes)
         if 'aria-label="Question' in markup:
@@ -208,6 +239,7 @@ class Deck:
     def _picture(self, data: dict[str, str], metadata: dict[str, Any], source: str, label: str) -> Slide:
         """A figure; a view of the book with buttons for its landmarks, or for the states of a strip."""
         from nlbook.viz.spec import load_state
+
         found = PICTURE.match(data.get("text/plain", ""))
         states: dict[str, str] = {}
         if found and "viz.load(" in source:
@@ -220,14 +252,26 @@ class Deck:
             states = {str(s): str(s).partition(":")[2] or "default" for _, s in parsed}
         if states:
             shown = self._frames(states)
-            task = f'<p class="task"><strong>Task.</strong> {html.escape(spec.task)}</p>' if "viz.load(" in source else ""
-            return Slide("picture", self.title, shown + task, label or "Picture to move", [
-                "<p>Digits 1 to 9 choose the states.</p>", f"<p><strong>Answer.</strong> {html.escape(spec.answer)}</p>"])
+            task = (
+                f'<p class="task"><strong>Task.</strong> {html.escape(spec.task)}</p>' if "viz.load(" in source else ""
+            )
+            return Slide(
+                "picture",
+                self.title,
+                shown + task,
+                label or "Picture to move",
+                [
+                    "<p>Digits 1 to 9 choose the states.</p>",
+                    f"<p><strong>Answer.</strong> {html.escape(spec.answer)}</p>",
+                ],
+            )
         said = metadata.get("image/png", {})
         png = base64.b64decode(data["image/png"])
         w, h = struct.unpack(">II", png[16:24])
         image = _image(data["image/png"].replace("\n", ""), "png", said.get("alt", ""), w, h)
-        return Slide("picture", self.title, f"<figure>{image}</figure>", label, [f"<p>{html.escape(said.get('alt', ''))}</p>"])
+        return Slide(
+            "picture", self.title, f"<figure>{image}</figure>", label, [f"<p>{html.escape(said.get('alt', ''))}</p>"]
+        )
 
     def _shown(self, source: str) -> bool:
         """Has this section a picture with buttons of the same view already?"""
@@ -240,8 +284,10 @@ class Deck:
             image = _image(base64.b64encode(f.data).decode(), "webp", f.alt, f.width, f.height)
             images.append(image.replace("<img", "<img hidden", 1) if i else image)
             buttons.append(f'<button type="button" aria-pressed="{str(i == 0).lower()}">{html.escape(name)}</button>')
-        return (f'<figure class="frames" data-view="{next(iter(states)).partition(":")[0]}">{"".join(images)}<div class="landmarks" role="group" aria-label="States">'
-                f'{"".join(buttons)}</div></figure>')
+        return (
+            f'<figure class="frames" data-view="{next(iter(states)).partition(":")[0]}">{"".join(images)}<div class="landmarks" role="group" aria-label="States">'
+            f"{''.join(buttons)}</div></figure>"
+        )
 
 
 def without_answers(source: str) -> str:
@@ -251,7 +297,7 @@ def without_answers(source: str) -> str:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             called = ast.unparse(node.value.func)
             if called.startswith(("check.", "paper.")) and node.lineno > 1:
-                del lines[node.lineno - 1:node.end_lineno]
+                del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines).rstrip()
 
 
@@ -260,8 +306,14 @@ def joined_up(column: list[Slide]) -> list[Slide]:
     made: list[Slide] = []
     for s in column:
         last = made[-1] if made else None
-        if last and s.kind == "words" and lead_in(s) and few_words(s) and last.kind in (
-                "predict", "run", "equation", "exercise", "picture") and 'class="lead after"' not in last.body:
+        if (
+            last
+            and s.kind == "words"
+            and lead_in(s)
+            and few_words(s)
+            and last.kind in ("predict", "run", "equation", "exercise", "picture")
+            and 'class="lead after"' not in last.body
+        ):
             last.body += f'<div class="lead after">{s.body}</div>'
             last.notes += s.notes
         else:
@@ -277,7 +329,7 @@ def in_pieces(body: str, most: int = TABLE_ROWS) -> list[str]:
         return [body]
     n = -(-len(rows) // most)
     cuts = [i * len(rows) // n for i in range(n + 1)]
-    return [body[: found.start(1)] + "\n".join(rows[a:b]) + body[found.end(1):] for a, b in pairwise(cuts)]
+    return [body[: found.start(1)] + "\n".join(rows[a:b]) + body[found.end(1) :] for a, b in pairwise(cuts)]
 
 
 def few_words(slide: Slide | None, most: int = 30) -> bool:
@@ -286,7 +338,9 @@ def few_words(slide: Slide | None, most: int = 30) -> bool:
 
 def lead_in(slide: Slide) -> bool:
     """Few words and no formula on a line of its own."""
-    return len(plain(slide.body).split()) <= 45 and not re.search(r'class="display"|<(ul|ol|table|blockquote)', slide.body)
+    return len(plain(slide.body).split()) <= 45 and not re.search(
+        r'class="display"|<(ul|ol|table|blockquote)', slide.body
+    )
 
 
 def _image(data: str, kind: str, alt: str, width: int, height: int) -> str:
@@ -297,11 +351,17 @@ def _image(data: str, kind: str, alt: str, width: int, height: int) -> str:
 def render(deck: Deck) -> str:
     """The deck as one file: style, fonts, scripts, pictures and all."""
     columns = "\n".join(f"<section>{''.join(_section(s) for s in column)}</section>" for column in deck.columns)
-    css = "".join((HERE / p).read_text(encoding="utf-8") for p in ("vendor/reveal/reveal.css",)) + variables() + fonts() + (
-        HERE / "assets" / "deck.css").read_text(encoding="utf-8")
+    css = (
+        "".join((HERE / p).read_text(encoding="utf-8") for p in ("vendor/reveal/reveal.css",))
+        + variables()
+        + fonts()
+        + (HERE / "assets" / "deck.css").read_text(encoding="utf-8")
+    )
     scripts = [HERE / "vendor/reveal/reveal.js", HERE / "vendor/reveal/notes.js", HERE / "assets/deck.js"]
-    code = "\n".join(f"<script>{p.read_text(encoding='utf-8').replace('</script', '<' + chr(92) + '/script')}</script>"
-                     for p in scripts)
+    code = "\n".join(
+        f"<script>{p.read_text(encoding='utf-8').replace('</script', '<' + chr(92) + '/script')}</script>"
+        for p in scripts
+    )
     c = deck.chapter
     return f"""<!doctype html>
 <html lang="en">
@@ -323,11 +383,19 @@ def render(deck: Deck) -> str:
 
 
 def _section(s: Slide) -> str:
-    head = "" if s.kind == "opening" else (f'<header>{f"<p class=eyebrow>{s.eyebrow}</p>" if s.eyebrow else ""}'
-                                           f"<h2>{html.escape(s.title)}</h2></header>")
+    head = (
+        ""
+        if s.kind == "opening"
+        else (
+            f"<header>{f'<p class=eyebrow>{s.eyebrow}</p>' if s.eyebrow else ''}"
+            f"<h2>{html.escape(s.title)}</h2></header>"
+        )
+    )
     notes = f'<aside class="notes">{"".join(s.notes)}</aside>' if s.notes else ""
     body = re.sub(r' (id|tabindex)="[^"]*"', "", s.body)
-    return f'<section class="{s.kind}">{head}<div class="body">{body}</div>{re.sub(r" id=.[^ >]*", "", notes)}</section>\n'
+    return (
+        f'<section class="{s.kind}">{head}<div class="body">{body}</div>{re.sub(r" id=.[^ >]*", "", notes)}</section>\n'
+    )
 
 
 def variables() -> str:
@@ -346,10 +414,15 @@ def fonts() -> str:
     def inside(m: re.Match[str]) -> str:
         data = base64.b64encode((HERE / "assets" / m[1]).read_bytes()).decode()
         return f'url("data:font/woff2;base64,{data}")'
-    return "\n".join(re.sub(r'url\("([^"]+)"\)', inside, face) for face in re.findall(r"@font-face \{.*?\}", css)) + "\n"
+
+    return (
+        "\n".join(re.sub(r'url\("([^"]+)"\)', inside, face) for face in re.findall(r"@font-face \{.*?\}", css)) + "\n"
+    )
 
 
-def slides(chapters: Sequence[Chapter], out: Path, frames: Frames, say: Callable[[str], None] = lambda _line: None) -> list[Path]:
+def slides(
+    chapters: Sequence[Chapter], out: Path, frames: Frames, say: Callable[[str], None] = lambda _line: None
+) -> list[Path]:
     """A deck a chapter in the folder `out`; returns the files."""
     out.mkdir(parents=True, exist_ok=True)
     made = []

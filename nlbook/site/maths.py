@@ -3,6 +3,7 @@
 The pages then need no script for their formulas, and a screen reader reads them. The converter is `math-core`; a formula
 that it does not know is an error that names the formula, never a red box in a page.
 """
+
 from __future__ import annotations
 
 import functools
@@ -17,6 +18,7 @@ TAGS = re.compile(r"<math\b.*?</math>", re.S)
 @functools.cache
 def _converter():
     import math_core
+
     return math_core.LatexToMathML(unicode_substitution="never")
 
 

@@ -1,4 +1,5 @@
 """The frame around every page: head, header, chapters on the left, contents of the page on the right, footer."""
+
 from __future__ import annotations
 
 import html
@@ -29,7 +30,7 @@ class Page:
     body: str
     headings: Sequence[Heading] = ()
     scripts: Sequence[str] = ()
-    head: str = ""                     # what stands above the body, full width
+    head: str = ""  # what stands above the body, full width
     kind: str = "page"
     description: str = ""
     words: str = field(default="", repr=False)
@@ -100,7 +101,9 @@ def contents(headings: Sequence[Heading]) -> str:
     if len(inner) < 3:
         return ""
     items = "\n".join(f'<li><a href="#{h.anchor}">{h.markup}</a></li>' for h in inner)
-    return f'<nav class="contents" aria-label="On this page"><p class="group">On this page</p>\n<ul>\n{items}\n</ul></nav>'
+    return (
+        f'<nav class="contents" aria-label="On this page"><p class="group">On this page</p>\n<ul>\n{items}\n</ul></nav>'
+    )
 
 
 def neighbours(page: Page, nav: Sequence[Nav]) -> str:
@@ -112,6 +115,8 @@ def neighbours(page: Page, nav: Sequence[Nav]) -> str:
     links = []
     for i, word, rel in ((at - 1, "Before", "prev"), (at + 1, "Next", "next")):
         if 0 <= i < len(book):
-            links.append(f'<a rel="{rel}" href="{page.root}{book[i].href}"><span>{word}</span> {book[i].number} · '
-                         f"{html.escape(book[i].label)}</a>")
+            links.append(
+                f'<a rel="{rel}" href="{page.root}{book[i].href}"><span>{word}</span> {book[i].number} · '
+                f"{html.escape(book[i].label)}</a>"
+            )
     return f'<nav class="neighbours" aria-label="Neighbouring chapters">{"".join(links)}</nav>'

@@ -1,4 +1,5 @@
 """Prose -> what stands on a slide: the first sentence of a paragraph, and formulas, lists, tables and quotes as they are."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +17,7 @@ def sentences(paragraph: str) -> list[str]:
     ['It holds for $a. B$ too.', 'See Eq. 5 there.', 'Done.']
     """
     held = SPANS.sub(lambda m: "\0" * len(m[0]), paragraph)
-    ends = [m.end() for m in END.finditer(held) if not ABBREVIATION.search(held[:m.end()])]
+    ends = [m.end() for m in END.finditer(held) if not ABBREVIATION.search(held[: m.end()])]
     cuts, start, found = [e for e in ends if e < len(paragraph)], 0, []
     for cut in [*cuts, len(paragraph)]:
         if piece := paragraph[start:cut].strip():

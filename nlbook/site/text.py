@@ -1,4 +1,5 @@
 """Markdown -> HTML: headings get anchors, formulas become MathML, links to notebooks become links to pages."""
+
 from __future__ import annotations
 
 import html
@@ -43,8 +44,9 @@ class Writer:
     size(src) -> width and height of a picture, where they are known.
     """
 
-    def __init__(self, resolve: Callable[[str], str | None],
-                 size: Callable[[str], tuple[int, int] | None] = lambda _src: None) -> None:
+    def __init__(
+        self, resolve: Callable[[str], str | None], size: Callable[[str], tuple[int, int] | None] = lambda _src: None
+    ) -> None:
         from markdown_it import MarkdownIt
         from mdit_py_plugins.dollarmath import dollarmath_plugin
 
@@ -100,9 +102,12 @@ class Writer:
     @staticmethod
     def _anchored(markup: str) -> str:
         """A small link behind each heading below the title."""
-        return re.sub(r'<h([2-6]) id="([^"]+)">(.*?)</h\1>',
-                      r'<h\1 id="\2">\3<a class="anchor" href="#\2" aria-label="Link to this section">#</a></h\1>', markup,
-                      flags=re.S)
+        return re.sub(
+            r'<h([2-6]) id="([^"]+)">(.*?)</h\1>',
+            r'<h\1 id="\2">\3<a class="anchor" href="#\2" aria-label="Link to this section">#</a></h\1>',
+            markup,
+            flags=re.S,
+        )
 
 
 def kept_together(markup: str) -> str:

@@ -3,6 +3,7 @@
 Everything is pinned here, so that the chapter's numbers do not move when a default does. A run is a pure function of
 (name, seed, steps): the same configuration, the same documents, the same budget for everybody.
 """
+
 from __future__ import annotations
 
 import json
@@ -25,16 +26,40 @@ BATCH, PAIRS, STEPS = 16, 24, 200
 # outer learning rates, tuned on seed 100 in steps of two; Hope's parts take Hope's, the hybrid takes the Transformer's
 RATES = {"Hope": 0.02, "gated delta": 0.04, "Transformer + conv": 0.04, "Hope-Attention": 0.04}
 KINDS = ("static", "document", "fast")
-OPTIONS: dict[str, Any] = {"chunk": 16, "other_chunk": 16, "objective": "l2", "factor": "raw", "read": "after",
-                           "eta": 0.1, "eta_max": 0.5, "horizon": 512.0, "mem_gain": 3.0}
-HOPE = HopeConfig(vocabulary=LANGUAGE.vocabulary, dim=32, layers=1, hidden=32, periods=(8, 32), options=OPTIONS,
-                  cms={"lr": 0.01}, conv=4, conv_noise=0.5)
+OPTIONS: dict[str, Any] = {
+    "chunk": 16,
+    "other_chunk": 16,
+    "objective": "l2",
+    "factor": "raw",
+    "read": "after",
+    "eta": 0.1,
+    "eta_max": 0.5,
+    "horizon": 512.0,
+    "mem_gain": 3.0,
+}
+HOPE = HopeConfig(
+    vocabulary=LANGUAGE.vocabulary,
+    dim=32,
+    layers=1,
+    hidden=32,
+    periods=(8, 32),
+    options=OPTIONS,
+    cms={"lr": 0.01},
+    conv=4,
+    conv_noise=0.5,
+)
 MOVING = ("mem", "k", "v", "eta", "alpha")
 BASELINES = {"gated delta": "gated_delta", "Transformer + conv": "attention"}
 HYBRID = "Hope-Attention"
-TABLE_6 = {"without DGD": "w/o DGD", "without decay": "w/o weight decay", "without CMS": "w/o CMS",
-           "M_k fixed": "w/o inner-projection k", "M_v fixed": "w/o inner-projection v",
-           "with momentum": "w/o Momentum", "with M_q": "w/o inner-projection q"}  # the last two are turned round
+TABLE_6 = {
+    "without DGD": "w/o DGD",
+    "without decay": "w/o weight decay",
+    "without CMS": "w/o CMS",
+    "M_k fixed": "w/o inner-projection k",
+    "M_v fixed": "w/o inner-projection v",
+    "with momentum": "w/o Momentum",
+    "with M_q": "w/o inner-projection q",
+}  # the last two are turned round
 ABLATIONS: dict[str, dict[str, Any]] = {
     "without DGD": {"factor": None},
     "without decay": {"decay": False},
@@ -115,6 +140,7 @@ READER_SEED, READER_STEPS = 0, 300
 def trained() -> Hope:
     """Hope after READER_STEPS steps, from data/hope_reader.safetensors (made by data/make_hope.py)."""
     from safetensors.torch import load_file
+
     model = Hope(config("Hope", READER_SEED))
     model.load_state_dict(load_file(str(data.path("hope_reader.safetensors"))))
     return model.eval()
@@ -123,16 +149,20 @@ def trained() -> Hope:
 def table() -> dict[str, dict[str, Tensor]]:
     """The full run of the ablation from data/hope_ablation.json: name -> kind or "all" -> excess (seeds,)."""
     raw = json.loads(data.path("hope_ablation.json").read_text(encoding="utf-8"))
-    return {name: {k: torch.tensor(v, dtype=torch.float64) for k, v in row.items()}
-            for name, row in raw["rows"].items()}
+    return {
+        name: {k: torch.tensor(v, dtype=torch.float64) for k, v in row.items()} for name, row in raw["rows"].items()
+    }
 
 
-def ablation(names: Sequence[str] = NAMES, seeds: Sequence[int] = (0, 1, 2),
-             steps: int = STEPS) -> dict[str, dict[str, Tensor]]:
+def ablation(
+    names: Sequence[str] = NAMES, seeds: Sequence[int] = (0, 1, 2), steps: int = STEPS
+) -> dict[str, dict[str, Tensor]]:
     """The same table, trained now: some ten CPU minutes for all names."""
     found = {name: [run(name, seed, steps).excess for seed in seeds] for name in names}
-    return {name: {k: torch.tensor([e[k] for e in rows], dtype=torch.float64) for k in rows[0]}
-            for name, rows in found.items()}
+    return {
+        name: {k: torch.tensor([e[k] for e in rows], dtype=torch.float64) for k in rows[0]}
+        for name, rows in found.items()
+    }
 
 
 def verdict(base: Tensor, changed: Tensor) -> str:

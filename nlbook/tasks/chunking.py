@@ -3,6 +3,7 @@ solved in float32, what a form costs in calls, FLOPs and bytes, and whether an o
 
 Nothing here is timed: every number is the same everywhere, up to rounding. Times stand in `nlbook bench kernels`.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -88,8 +89,9 @@ def delta_chunk(S: Tensor, Q: Tensor, K: Tensor, V: Tensor, eta: float) -> tuple
     return Q @ S + torch.tril(Q @ K.mT, -1) @ E, S + K.mT @ E
 
 
-def in_chunks(q: Tensor, k: Tensor, v: Tensor, eta: float, chunk: int,
-              step: Callable[..., tuple[Tensor, Tensor]] = delta_chunk) -> tuple[Tensor, Tensor]:
+def in_chunks(
+    q: Tensor, k: Tensor, v: Tensor, eta: float, chunk: int, step: Callable[..., tuple[Tensor, Tensor]] = delta_chunk
+) -> tuple[Tensor, Tensor]:
     """`token_loop` with one `step` a chunk: what is left of the loop. The last chunk may be short."""
     S, y = torch.zeros(*k.shape[:-2], k.shape[-1], v.shape[-1], dtype=k.dtype), []
     for Q, K, V in zip(*(x.split(chunk, -2) for x in (q, k, v))):
@@ -99,6 +101,7 @@ def in_chunks(q: Tensor, k: Tensor, v: Tensor, eta: float, chunk: int,
 
 
 # ---- three ways to solve (I + L) E = R ------------------------------------------------------------------------------
+
 
 def by_rows(L: Tensor, R: Tensor) -> Tensor:
     """Forward substitution: row t needs the rows before it. C dependent steps."""
@@ -138,13 +141,22 @@ def keys_of(kind: str, count: int, dim: int, g: torch.Generator) -> Tensor:
     need(kind in KEYS, "kind", repr(kind), f"one of {KEYS}")
     k = normalize(torch.randn(count, dim, generator=g, dtype=torch.float64), dim=-1)
     common = normalize(torch.randn(dim, generator=g, dtype=torch.float64), dim=-1)
-    return {"random keys": k, "correlated keys": normalize(k + common, dim=-1),
-            "one key, repeated": k[:1].expand(count, -1)}[kind]
+    return {
+        "random keys": k,
+        "correlated keys": normalize(k + common, dim=-1),
+        "one key, repeated": k[:1].expand(count, -1),
+    }[kind]
 
 
 @lru_cache
-def solve_errors(kind: str, sizes: tuple[int, ...] = (16, 32, 64, 128), seeds: int = 3, dim: int = 64, seed: int = 0,
-                 dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def solve_errors(
+    kind: str,
+    sizes: tuple[int, ...] = (16, 32, 64, 128),
+    seeds: int = 3,
+    dim: int = 64,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
     """Relative error (seeds, sizes) of each solver in `dtype` against float64, at eta = 1 and no decay."""
     errors = {name: torch.zeros(seeds, len(sizes), dtype=torch.float64) for name in SOLVERS}
     for s in range(seeds):
@@ -160,6 +172,7 @@ def solve_errors(kind: str, sizes: tuple[int, ...] = (16, 32, 64, 128), seeds: i
 
 
 # ---- what a form costs ----------------------------------------------------------------------------------------------
+
 
 class _Calls(TorchDispatchMode):
     def __init__(self) -> None:
@@ -240,9 +253,11 @@ MASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def with_mask(mask: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
     """`delta_chunk` with another mask on Q K^T; the state is written as ever, so only the reads can be wrong."""
+
     def step(S: Tensor, Q: Tensor, K: Tensor, V: Tensor, eta: float) -> tuple[Tensor, Tensor]:
         i, E = torch.arange(K.shape[-2]), written_rows(S, K, V, eta)
         return Q @ S + (mask(i[:, None], i) * (Q @ K.mT)) @ E, S + K.mT @ E
+
     return step
 
 
@@ -253,6 +268,6 @@ def leaks(form: Callable[[Tensor, Tensor, Tensor], Tensor], k: Tensor, v: Tensor
     """
     moved = v.clone()
     moved[..., at, :] += 1
-    apart = (form(k, k, moved) - form(k, k, v)).abs().amax(-1)                 # (..., length)
+    apart = (form(k, k, moved) - form(k, k, v)).abs().amax(-1)  # (..., length)
     changed = apart.reshape(-1, apart.shape[-1]).amax(0) > 1e-12
-    return int(changed[:at + 1].sum()), int(changed[at + 1:].sum())
+    return int(changed[: at + 1].sum()), int(changed[at + 1 :].sum())

@@ -3,6 +3,7 @@
 A stream is a list of tasks that come one after the other; the learner is not told when one ends (EWC is, and says so).
 Results are matrices R: R[i, j] is the accuracy on task j's test set after training on tasks 0 ... i.
 """
+
 from __future__ import annotations
 
 import math
@@ -65,7 +66,7 @@ def stream(kind: str, seed: int = 0, tasks: int = 5) -> list[Task]:
     order = torch.randperm(10, generator=g)
     out = []
     for t in range(tasks):
-        pair = order[2 * t: 2 * t + 2]
+        pair = order[2 * t : 2 * t + 2]
         a, b = torch.isin(d.y_train, pair), torch.isin(d.y_test, pair)
         out.append(Task(d.x_train[a], d.y_train[a], d.x_test[b], d.y_test[b]))
     return out

@@ -4,6 +4,7 @@ All runs of one method, every seed at every learning rate, are one batched compu
 replica axis, so tuning a method costs little more than running it. The network is three residual MLP blocks, chained
 (eq. 70) or in parallel (eq. 74), and a linear head. A token is one training step's batch; periods count steps.
 """
+
 from __future__ import annotations
 
 import math
@@ -60,8 +61,12 @@ class Method:
         good = len(self.periods) >= 1 and all(isinstance(c, int) and c >= 1 for c in self.periods)
         need(good, "periods", self.periods, "ints >= 1, one per block")
         need(self.reduce in ("sum", "mean", "sqrt"), "reduce", repr(self.reduce), "'sum', 'mean' or 'sqrt'")
-        need(self.lr_split is None or len(self.lr_split) == len(self.periods), "lr_split", self.lr_split,
-             f"{len(self.periods)} factors, one per block")
+        need(
+            self.lr_split is None or len(self.lr_split) == len(self.periods),
+            "lr_split",
+            self.lr_split,
+            f"{len(self.periods)} factors, one per block",
+        )
 
 
 METHODS: dict[str, Method] = {
@@ -124,8 +129,10 @@ class Score:
 
     def row(self) -> str:
         a = self.average
-        return (f"{a.mean():.3f} +- {a.std(correction=0):.3f} | {self.learned.mean():.3f} | "
-                f"{self.forgotten.mean():.3f} | lr {self.lr:g}{' (edge of the grid)' if self.at_edge else ''}")
+        return (
+            f"{a.mean():.3f} +- {a.std(correction=0):.3f} | {self.learned.mean():.3f} | "
+            f"{self.forgotten.mean():.3f} | lr {self.lr:g}{' (edge of the grid)' if self.at_edge else ''}"
+        )
 
 
 class Net:
@@ -135,8 +142,10 @@ class Net:
         self.blocks, self.headwise = blocks, headwise
         params: dict[str, Tensor] = {}
         for i in range(blocks):
-            for name, shape, gain, offset in ((f"up{i}", (DIM, hidden), 1.4, i),
-                                              (f"down{i}", (hidden, DIM), 0.3, i + 3)):
+            for name, shape, gain, offset in (
+                (f"up{i}", (DIM, hidden), 1.4, i),
+                (f"down{i}", (hidden, DIM), 0.3, i + 3),
+            ):
                 draw = [torch.randn(*shape, generator=generator(7 * s + offset)) for s in seeds]
                 params[name] = torch.stack(draw) * gain / math.sqrt(shape[0])
         params["head"] = torch.zeros(len(seeds), DIM, CLASSES)
@@ -152,9 +161,20 @@ class Net:
         return h @ p["head"] + p["bias"]
 
 
-def train(method: Method, kind: str | Callable[[int], list[Task]], lrs: Sequence[float], seeds: Sequence[int], *,
-          tasks: int = 5, steps: int = 350, batch: int = 8, hidden: int = 64, cycles: int = 1, curve_every: int = 0,
-          dtype: torch.dtype = torch.float32) -> Run:
+def train(
+    method: Method,
+    kind: str | Callable[[int], list[Task]],
+    lrs: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    tasks: int = 5,
+    steps: int = 350,
+    batch: int = 8,
+    hidden: int = 64,
+    cycles: int = 1,
+    curve_every: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Run:
     """Run one method on a stream for all seeds and learning rates at once.
 
     kind: a kind of `stream`, or a function seed -> tasks. cycles: pass through the tasks that often (`steps` each
@@ -208,8 +228,15 @@ def train(method: Method, kind: str | Callable[[int], list[Task]], lrs: Sequence
     return Run(result.view(shape), tuple(lrs), line)
 
 
-def tune(method: Method, kind: str, *, lrs: Sequence[float] = LEARNING_RATES, tuning_seeds: Sequence[int] = (100, 101),
-         seeds: Sequence[int] = (0, 1, 2, 3, 4), **kw: Any) -> Score:
+def tune(
+    method: Method,
+    kind: str,
+    *,
+    lrs: Sequence[float] = LEARNING_RATES,
+    tuning_seeds: Sequence[int] = (100, 101),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    **kw: Any,
+) -> Score:
     """Choose the learning rate by average accuracy on `tuning_seeds`, report on `seeds`."""
     tried = average_accuracy(train(method, kind, lrs, tuning_seeds, **kw).r).mean(1)
     best = int(tried.argmax())
@@ -217,8 +244,15 @@ def tune(method: Method, kind: str, *, lrs: Sequence[float] = LEARNING_RATES, tu
     return Score(lrs[best], run.r[0], best in (0, len(lrs) - 1) and len(lrs) > 1)
 
 
-def recoveries(kind: str, method: Method, *, lr: float = 0.1, seeds: Sequence[int] = (0, 1, 2, 3, 4), steps: int = 256,
-               every: int = 8) -> dict[str, Any]:
+def recoveries(
+    kind: str,
+    method: Method,
+    *,
+    lr: float = 0.1,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    steps: int = 256,
+    every: int = 8,
+) -> dict[str, Any]:
     """The "loop" of section 7.1: while task B is trained and A never shown, does the accuracy on A ever come back?
 
     Returns a_end (after A), curve (accuracy on A during B, mean over seeds), final, lowest, jump (largest rise from one
@@ -228,17 +262,25 @@ def recoveries(kind: str, method: Method, *, lr: float = 0.1, seeds: Sequence[in
     assert run.curve is not None
     n = steps // every
     a, b = run.curve[:, 0, :, 0].mean(1), run.curve[:, 0, :, 1].mean(1)
-    return {"a_end": float(a[n - 1]), "curve": a[n - 1:], "final": float(a[-1]), "lowest": float(a[n:].min()),
-            "jump": float(a[n - 1:].diff().max()), "b_end": float(b[-1])}
+    return {
+        "a_end": float(a[n - 1]),
+        "curve": a[n - 1 :],
+        "final": float(a[-1]),
+        "lowest": float(a[n:].min()),
+        "jump": float(a[n - 1 :].diff().max()),
+        "b_end": float(b[-1]),
+    }
 
 
-def period_effect(periods: Sequence[int], lr: float, *, adam: bool = False, steps: int = 64, seed: int = 0
-                  ) -> dict[int, float]:
+def period_effect(
+    periods: Sequence[int], lr: float, *, adam: bool = False, steps: int = 64, seed: int = 0
+) -> dict[int, float]:
     """What does updating every C steps, with the summed gradient, change in 64 steps of training?
 
     |theta_C - theta_1| / |theta_1 - theta_0| per C. Falls linearly with lr for SGD (the period is a second-order
     effect), not for Adam, whose normalised step is taken C times less often.
     """
+
     def end(c: int) -> Tensor:
         g = generator(seed)
         w = [(torch.randn(16, 16, generator=g, dtype=torch.float64) / 4).requires_grad_() for _ in range(2)]
@@ -252,6 +294,7 @@ def period_effect(periods: Sequence[int], lr: float, *, adam: bool = False, step
                 opt.step()
                 opt.zero_grad()
         return torch.cat([(p.detach() - q).flatten() for p, q in zip(w, first)])
+
     base = end(1)
     return {c: float((end(c) - base).norm() / base.norm()) for c in periods}
 

@@ -6,6 +6,7 @@
 The corpus is the standard library of the running Python (its own licence; it is read where it lies and not passed on).
 So its bytes depend on the Python version: the card holds the version and a hash, and a result must quote them.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -115,9 +116,15 @@ class BytePairs:
         made = lib.Tokenizer(lib.models.BPE())
         made.pre_tokenizer = lib.pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = lib.decoders.ByteLevel()
-        made.train_from_iterator(texts, lib.trainers.BpeTrainer(
-            vocab_size=vocabulary, show_progress=False, special_tokens=["<document>"],
-            initial_alphabet=lib.pre_tokenizers.ByteLevel.alphabet()))
+        made.train_from_iterator(
+            texts,
+            lib.trainers.BpeTrainer(
+                vocab_size=vocabulary,
+                show_progress=False,
+                special_tokens=["<document>"],
+                initial_alphabet=lib.pre_tokenizers.ByteLevel.alphabet(),
+            ),
+        )
         return cls(made)
 
     @classmethod
@@ -148,8 +155,10 @@ def _library() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError:
-        raise NLBookError("tokenizers: got no such package, expected it for byte pairs: pip install 'nlbook[text]', or "
-                          "use bytes (kind='bytes'), which need nothing") from None
+        raise NLBookError(
+            "tokenizers: got no such package, expected it for byte pairs: pip install 'nlbook[text]', or "
+            "use bytes (kind='bytes'), which need nothing"
+        ) from None
     return tokenizers
 
 
@@ -162,8 +171,15 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 
 # ---- together --------------------------------------------------------------------------------------------------------
-def prepare(folder: str | Path, *, kind: str = "bytes", vocabulary: int = 1024, root: str | Path | None = None,
-            most: int | None = None, shard_tokens: int = 1 << 22) -> dict[str, shards.Tokens]:
+def prepare(
+    folder: str | Path,
+    *,
+    kind: str = "bytes",
+    vocabulary: int = 1024,
+    root: str | Path | None = None,
+    most: int | None = None,
+    shard_tokens: int = 1 << 22,
+) -> dict[str, shards.Tokens]:
     """Tokens of the corpus as {"train": ..., "valid": ...}: written below `folder` the first time, then only opened.
 
     Args:
@@ -194,15 +210,31 @@ def prepare(folder: str | Path, *, kind: str = "bytes", vocabulary: int = 1024, 
     out = {}
     for name, files in parts.items():
         if not (folder / name / shards.CARD).is_file():
-            shards.write(folder / name, (tokenizer.encode(f.text) for f in files), vocabulary=tokenizer.vocabulary,
-                         document=tokenizer.document, shard_tokens=shard_tokens, about=wanted[name])
+            shards.write(
+                folder / name,
+                (tokenizer.encode(f.text) for f in files),
+                vocabulary=tokenizer.vocabulary,
+                document=tokenizer.document,
+                shard_tokens=shard_tokens,
+                about=wanted[name],
+            )
         out[name] = shards.Tokens(folder / name)
-        need(out[name].about == wanted[name], "folder", f"{folder.name}/{name} made from {out[name].about}",
-             f"one made from {wanted[name]}, or an empty folder")
+        need(
+            out[name].about == wanted[name],
+            "folder",
+            f"{folder.name}/{name} made from {out[name].about}",
+            f"one made from {wanted[name]}, or an empty folder",
+        )
     return out
 
 
 def _about(files: Sequence[File], kind: str, vocabulary: int) -> Mapping[str, Any]:
-    return {"source": "Python standard library", "python": platform.python_version(), "files": len(files),
-            "bytes": sum(len(f.text.encode()) for f in files), "sha256": fingerprint(files), "tokenizer": kind,
-            **({"vocabulary": vocabulary} if kind == "pairs" else {})}
+    return {
+        "source": "Python standard library",
+        "python": platform.python_version(),
+        "files": len(files),
+        "bytes": sum(len(f.text.encode()) for f in files),
+        "sha256": fingerprint(files),
+        "tokenizer": kind,
+        **({"vocabulary": vocabulary} if kind == "pairs" else {}),
+    }

@@ -1,4 +1,5 @@
 """Level diagrams of live models, every diagram that could be claimed of them, and a run that ticks (chapter 05)."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -23,15 +24,25 @@ def five_models(length: int = 64, dim: int = 8) -> dict[str, tuple[nn.Module, to
     return {
         "linear layer, momentum": (linear, torch.optim.SGD(linear.parameters(), lr=0.1, momentum=0.9), None),
         "linear layer, AdamW": (linear, torch.optim.AdamW(linear.parameters()), None),
-        "linear attention, momentum": (attention, torch.optim.SGD(attention.parameters(), lr=0.1, momentum=0.9),
-                                       length),
+        "linear attention, momentum": (
+            attention,
+            torch.optim.SGD(attention.parameters(), lr=0.1, momentum=0.9),
+            length,
+        ),
         "Transformer, SGD": (block, torch.optim.SGD(block.parameters(), lr=0.1), length),
         "AdaTransformer, AdamW": (ada, torch.optim.AdamW(ada.parameters()), length),
     }
 
 
-SHORT = {"momentum_buffer": "m", "exp_avg": "m", "exp_avg_sq": "v", "self_attn.attention": "attention", "weight": "W",
-         "weights": "W", "W_LinAttn": "M"}
+SHORT = {
+    "momentum_buffer": "m",
+    "exp_avg": "m",
+    "exp_avg_sq": "v",
+    "self_attn.attention": "attention",
+    "weight": "W",
+    "weights": "W",
+    "W_LinAttn": "M",
+}
 
 
 def five_systems(length: int = 64) -> dict[str, NestedSystem]:
@@ -103,6 +114,7 @@ def ticking(periods: Sequence[int] = (2, 8, 32), length: int = 64, sequences: in
     after every C tokens.
     """
     from nlbook.cms import CMS
+
     g = generator(seed)
     model = CMS(8, 16, periods, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -164,9 +176,14 @@ def lanes(trace: Trace) -> Lanes:
         kinds = {trace.system[n].kind for n in group}
         many = len(group) > 2 and len(kinds) == 1
         found[f"{len(group)} {kinds.pop()}s" if many else ", ".join(group)] = group[0]
-    return Lanes(list(found), {n: trace.periods[first] for n, first in found.items()},
-                 {n: trace.updates[first] for n, first in found.items()},
-                 torch.stack([held[order.index(first)] for first in found.values()]), trace.length, trace.unit)
+    return Lanes(
+        list(found),
+        {n: trace.periods[first] for n, first in found.items()},
+        {n: trace.updates[first] for n, first in found.items()},
+        torch.stack([held[order.index(first)] for first in found.values()]),
+        trace.length,
+        trace.unit,
+    )
 
 
 @dataclass(frozen=True)
@@ -180,5 +197,6 @@ class Sweep:
 def sweep(systems: int = 20, n: int = 4, seed: int = 0) -> Sweep:
     """Judge every diagram of `systems` random nested systems of n components, and the baseline's one of each."""
     drawn = [random_system(n, 1000 * seed + i) for i in range(systems)]
-    return Sweep([len(judge_all(s).accepted) for s in drawn],
-                 sum(not s.violations(by_frequency(s)) for s in drawn) / systems)
+    return Sweep(
+        [len(judge_all(s).accepted) for s in drawn], sum(not s.violations(by_frequency(s)) for s in drawn) / systems
+    )

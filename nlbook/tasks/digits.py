@@ -3,6 +3,7 @@
 From *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository,
 CC BY 4.0), as distributed by scikit-learn. data/README.md is its card.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,4 +1,5 @@
 """Facts told in a haystack and asked for at its end: needles (each key once) or news (a later fact counts)."""
+
 from __future__ import annotations
 
 import math
@@ -51,14 +52,17 @@ class Facts:
         g, row = generator(seed), torch.arange(batch)[:, None]
         n, first = self.facts, self.hay + self.keys
         tokens = torch.randint(self.hay, (batch, length), generator=g)
-        key = (torch.randint(self.keys, (batch, n), generator=g) if self.news
-               else torch.rand(batch, self.keys, generator=g).argsort(1)[:, :n])
+        key = (
+            torch.randint(self.keys, (batch, n), generator=g)
+            if self.news
+            else torch.rand(batch, self.keys, generator=g).argsort(1)[:, :n]
+        )
         value = torch.randint(self.values, (batch, n), generator=g)
         # a fact shrinks to one place while places are drawn: facts never overlap
         places = torch.rand(batch, body - 2 * n, generator=g).argsort(1)[:, :n].sort(1).values + 2 * torch.arange(n)
         tokens[row, places], tokens[row, places + 1] = self.vocabulary - 2, self.hay + key
         tokens[row, places + 2] = first + value
-        now = torch.full((batch, self.keys), -1)          # the value of each key after the text, -1: never told
+        now = torch.full((batch, self.keys), -1)  # the value of each key after the text, -1: never told
         times = torch.zeros(batch, self.keys, dtype=torch.long).scatter_add(1, key, torch.ones_like(key))
         for i in range(n):
             now[row[:, 0], key[:, i]] = value[:, i]
@@ -66,8 +70,9 @@ class Facts:
         # questions stand at the end: keys that were told last, in random order
         order = (torch.rand(batch, self.keys, generator=g) + told).argsort(1)[:, self.keys - self.questions :]
         asked, place = told.gather(1, order), body + 3 * torch.arange(self.questions).expand(batch, -1)
-        exam = torch.stack([torch.full_like(order, self.vocabulary - 1), self.hay + order,
-                            first + now.gather(1, order)], -1)
+        exam = torch.stack(
+            [torch.full_like(order, self.vocabulary - 1), self.hay + order, first + now.gather(1, order)], -1
+        )
         for i in range(3):
             tokens[row, place + i] = torch.where(asked, exam[..., i], tokens[row, place + i])
         graded = torch.zeros(batch, length, dtype=torch.bool).scatter(1, place + 2, asked)

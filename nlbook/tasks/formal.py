@@ -1,6 +1,7 @@
 """Formal languages (Table 5): after each prefix, which symbols may come next? Right only if every prefix of a word is
 right.
 """
+
 from __future__ import annotations
 
 import random
@@ -15,7 +16,7 @@ from torch import Tensor
 from nlbook.errors import need
 from nlbook.tasks.sequences import sizes
 
-END = 0          # token 0 begins a word in the input and ends it in the answer; symbols are 1 .. 4
+END = 0  # token 0 begins a word in the input and ends it in the answer; symbols are 1 .. 4
 VOCABULARY = 5
 A, B, C, D = 1, 2, 3, 4
 
@@ -67,6 +68,7 @@ def _shuffle(n: int, r: random.Random) -> list[int]:
 
 def _counting(letters: int) -> FormalLanguage:
     """a^n b^n (c^n ...), n >= 1: state (letter of the run, how many so far, n)."""
+
     def step(state: tuple[int, int, int], s: int) -> tuple[int, int, int]:
         letter, count, n = state
         return (s, count + 1 if s == letter else 1, n + (s == A))
@@ -82,8 +84,13 @@ def _counting(letters: int) -> FormalLanguage:
         return {letter + 1} if letter < letters else {END}
 
     name = "".join("abcd"[i] + "^n" for i in range(letters))
-    return FormalLanguage(name, (A, 0, 0), step, allowed,
-                          lambda n, r: [s for s in range(1, letters + 1) for _ in range(max(1, n // letters))])
+    return FormalLanguage(
+        name,
+        (A, 0, 0),
+        step,
+        allowed,
+        lambda n, r: [s for s in range(1, letters + 1) for _ in range(max(1, n // letters))],
+    )
 
 
 LANGUAGES: dict[str, FormalLanguage] = {

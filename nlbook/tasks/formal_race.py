@@ -1,4 +1,5 @@
 """Formal languages as a race (Table 5): train on short words, test on words of the same and of twice the length."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -49,8 +50,18 @@ def make(method: str, seed: int) -> nn.Module:
     return Hope(HopeConfig(vocabulary=VOCABULARY, mixer=mixer, options=options, seed=seed, **SIZE))
 
 
-def race(*, method: str, language: str, lr: float, seed: int, steps: int, more: int = 1, longest: int = 20,
-         batch: int = 32, tested: int = 128) -> dict[str, float]:
+def race(
+    *,
+    method: str,
+    language: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    more: int = 1,
+    longest: int = 20,
+    batch: int = 32,
+    tested: int = 128,
+) -> dict[str, float]:
     """Train on words of 2 .. longest symbols, until every word of a check is right twice, or for `more` times `steps`
     steps.
 
@@ -65,8 +76,21 @@ def race(*, method: str, language: str, lr: float, seed: int, steps: int, more: 
     def share(model: nn.Module, low: int, high: int, at: int) -> float:
         new = words(language, low, high, tested, 10**9 + 2 * seed + at)
         return new.accuracy(model(new.tokens)[0])
-    history = train(model, lambda step: words(language, 2, longest, batch, 10**5 * seed + step),
-                    more * steps, lr=lr,
-                    seed=seed, check=lambda m: watched.accuracy(m(watched.tokens)[0]), every=25, enough=1.0, patience=2)
-    return {"bin0": share(model, 2, longest, 0), "bin1": share(model, longest + 1, 2 * longest, 1),
-            "steps": float(history.steps), "parameters": float(sum(p.numel() for p in model.parameters()))}
+
+    history = train(
+        model,
+        lambda step: words(language, 2, longest, batch, 10**5 * seed + step),
+        more * steps,
+        lr=lr,
+        seed=seed,
+        check=lambda m: watched.accuracy(m(watched.tokens)[0]),
+        every=25,
+        enough=1.0,
+        patience=2,
+    )
+    return {
+        "bin0": share(model, 2, longest, 0),
+        "bin1": share(model, longest + 1, 2 * longest, 1),
+        "steps": float(history.steps),
+        "parameters": float(sum(p.numel() for p in model.parameters())),
+    }

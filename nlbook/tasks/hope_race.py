@@ -40,6 +40,7 @@ at 0.021. Titans' memory before a CMS is the last: 0.110, two of five seeds late
 no burden, and the moving chain is; on the two late seeds above, holding the levels still did not bring them forward, so
 it may be the chain's shape rather than its movement. That was not taken apart further.
 """
+
 from __future__ import annotations
 
 import json
@@ -102,26 +103,37 @@ NOISY: dict[str, dict[str, Any]] = {"noisy taps": {"conv_noise": 1.0}}
 ALIGNED: dict[str, Any] = {"query": "identity"}
 BOUNDED: dict[str, Any] = {"chunk": 8, "other_chunk": 8, "rate": "implicit", "eta": 0.3, "eta_max": 1.0}
 OWN: dict[str, dict[str, Any]] = {
-    **NOISY, "aligned": {**NOISY["noisy taps"], "options": ALIGNED},
-    "aligned, bounded": {**NOISY["noisy taps"], "options": {**ALIGNED, **BOUNDED}}}
+    **NOISY,
+    "aligned": {**NOISY["noisy taps"], "options": ALIGNED},
+    "aligned, bounded": {**NOISY["noisy taps"], "options": {**ALIGNED, **BOUNDED}},
+}
 PARTS: dict[str, dict[str, Any]] = {  # on top of "aligned": one part taken away or changed
-    "only M_mem moves": {"options": {"adaptive": ["mem"]}}, "levels stand still": {"mlp": "static"},
-    "linear memories": {"options": {"memory": "linear", "eta": 0.3}}, "no DGD": {"options": {"factor": None}},
-    "implicit rate": {"options": {"rate": "implicit", "eta": 0.3, "eta_max": 1.0}}}
+    "only M_mem moves": {"options": {"adaptive": ["mem"]}},
+    "levels stand still": {"mlp": "static"},
+    "linear memories": {"options": {"memory": "linear", "eta": 0.3}},
+    "no DGD": {"options": {"factor": None}},
+    "implicit rate": {"options": {"rate": "implicit", "eta": 0.3, "eta_max": 1.0}},
+}
 CONTESTANTS = {
     "Hope": Contestant(lambda: HOPE, OWN, PARTS),
     "self-modifying, no CMS": Contestant(lambda: HOPE.baseline("self_modifying", options=MEMORY), OWN),
-    "Titans + CMS": Contestant(lambda: replace(HOPE, mixer="titans", options={"chunk": 16}), {
-        "no momentum": {"options": {"momentum": False}}, "eager starts": {"start_lr": 2.0}, **NOISY}),
-    "gated delta": Contestant(lambda: HOPE.baseline("gated_delta"), {
-        "learned start": {"options": {"learn_start": True}}, "beta to 2": {"options": {"beta_max": 2.0}}, **NOISY}),
-    "Transformer + conv": Contestant(lambda: HOPE.baseline("attention"), {
-        "2 heads": {"heads": 2}, "4 heads": {"heads": 4}, **NOISY}),
+    "Titans + CMS": Contestant(
+        lambda: replace(HOPE, mixer="titans", options={"chunk": 16}),
+        {"no momentum": {"options": {"momentum": False}}, "eager starts": {"start_lr": 2.0}, **NOISY},
+    ),
+    "gated delta": Contestant(
+        lambda: HOPE.baseline("gated_delta"),
+        {"learned start": {"options": {"learn_start": True}}, "beta to 2": {"options": {"beta_max": 2.0}}, **NOISY},
+    ),
+    "Transformer + conv": Contestant(
+        lambda: HOPE.baseline("attention"), {"2 heads": {"heads": 2}, "4 heads": {"heads": 4}, **NOISY}
+    ),
 }
 
 
-def run(model: str, lr: float, seed: int, steps: int = STEPS, setting: str = "plain", *,
-        documents: int = 256) -> dict[str, float]:
+def run(
+    model: str, lr: float, seed: int, steps: int = STEPS, setting: str = "plain", *, documents: int = 256
+) -> dict[str, float]:
     """Train once; a pure function of its arguments (but for "seconds", CPU time).
 
     Returns the excess on fresh documents ("all", "static", "document", "fast"; inf when training had to stop), the mean
@@ -129,8 +141,12 @@ def run(model: str, lr: float, seed: int, steps: int = STEPS, setting: str = "pl
     """
     need(model in CONTESTANTS, "model", repr(model), f"one of {', '.join(map(repr, CONTESTANTS))}")
     named = ["plain", *CONTESTANTS[model].changes, *CONTESTANTS[model].parts]
-    need(set(setting.split(" + ")) <= {*named}, "setting", repr(setting),
-         f"one of {', '.join(map(repr, named))}, or 'a + b'")
+    need(
+        set(setting.split(" + ")) <= {*named},
+        "setting",
+        repr(setting),
+        f"one of {', '.join(map(repr, named))}, or 'a + b'",
+    )
     need(steps >= 1, "steps", steps, "an int >= 1")
     c, start_lr = CONTESTANTS[model].config(setting)
     net = Hope(replace(c, seed=seed))
@@ -141,11 +157,20 @@ def run(model: str, lr: float, seed: int, steps: int = STEPS, setting: str = "pl
 
     began = time.process_time()
     try:
-        history = train(net, batch, steps, optimizer=adamw(net, lr, start_lr=start_lr), seed=seed,
-                        label=f"{model}, lr {lr:g}, seed {seed}")
+        history = train(
+            net,
+            batch,
+            steps,
+            optimizer=adamw(net, lr, start_lr=start_lr),
+            seed=seed,
+            label=f"{model}, lr {lr:g}, seed {seed}",
+        )
     except TrainingStopped:
-        return dict.fromkeys(("all", *LANGUAGE.sample(1, 1, 0).kinds, "half"), math.inf) | facts | {
-            "seconds": time.process_time() - began}
+        return (
+            dict.fromkeys(("all", *LANGUAGE.sample(1, 1, 0).kinds, "half"), math.inf)
+            | facts
+            | {"seconds": time.process_time() - began}
+        )
     seconds = time.process_time() - began
     middle = range(max(0, steps // 2 - 10), max(1, steps // 2))
     optimum = sum(float(b.optimum[b.graded].mean()) for b in map(batch, middle)) / len(middle)
@@ -179,8 +204,13 @@ class Record:
     def save(self) -> None:
         if self.path is None:
             return
-        facts = {"command": "python -m nlbook.tasks.hope_race", "date": time.strftime("%Y-%m-%d"),
-                 "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+        facts = {
+            "command": "python -m nlbook.tasks.hope_race",
+            "date": time.strftime("%Y-%m-%d"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        }
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps({"made by": facts, "runs": self.runs}, indent=1) + "\n")
         os.replace(part, self.path)
@@ -203,8 +233,9 @@ class Entry:
     seconds: float
 
 
-def enter(record: Record, model: str, steps: int = STEPS, seeds: Sequence[int] = SEEDS,
-          tuning: Sequence[int] = TUNING_SEEDS) -> Entry:
+def enter(
+    record: Record, model: str, steps: int = STEPS, seeds: Sequence[int] = SEEDS, tuning: Sequence[int] = TUNING_SEEDS
+) -> Entry:
     """Tune a contestant and run it on every seed."""
     first, *more = tuning
     tried = {(lr, "plain"): [record.run(model, lr, first, steps)["all"]] for lr in RATES}
@@ -216,13 +247,24 @@ def enter(record: Record, model: str, steps: int = STEPS, seeds: Sequence[int] =
         tried[lr, setting] += [record.run(model, lr, seed, steps, setting)["all"] for seed in more]
     lr, setting = min(finalists, key=lambda t: sum(tried[t]))
     runs = [record.run(model, lr, seed, steps, setting) for seed in seeds]
-    return Entry(model, lr, setting, lr in (RATES[0], RATES[-1]), {f"{s}, lr {r:g}": v for (r, s), v in tried.items()},
-                 {k: [r[k] for r in runs] for k in ("all", "static", "document", "fast", "half")},
-                 int(runs[0]["parameters"]), sorted(r["seconds"] for r in runs)[len(runs) // 2])
+    return Entry(
+        model,
+        lr,
+        setting,
+        lr in (RATES[0], RATES[-1]),
+        {f"{s}, lr {r:g}": v for (r, s), v in tried.items()},
+        {k: [r[k] for r in runs] for k in ("all", "static", "document", "fast", "half")},
+        int(runs[0]["parameters"]),
+        sorted(r["seconds"] for r in runs)[len(runs) // 2],
+    )
 
 
-def race(models: Sequence[str] = tuple(CONTESTANTS), steps: int = STEPS, seeds: Sequence[int] = SEEDS,
-         record: Record | None = None) -> dict[str, Entry]:
+def race(
+    models: Sequence[str] = tuple(CONTESTANTS),
+    steps: int = STEPS,
+    seeds: Sequence[int] = SEEDS,
+    record: Record | None = None,
+) -> dict[str, Entry]:
     """All contestants; `record` keeps what is finished and is asked first."""
     kept = record or Record()
     return {m: enter(kept, m, steps, seeds) for m in models}
@@ -250,10 +292,15 @@ def parts(record: Record | None = None, seeds: Sequence[int] = LATE) -> dict[str
     them. record: None for what is kept beside this file.
     """
     kept = record or _Finished(Path(__file__).with_suffix(".json"))
-    rows = {"gated delta": ("gated delta", 0.04, "noisy taps"), **{s: ("Hope", 0.02, s) for s in OWN},
-            **{s: ("Hope", 0.02, f"aligned + {s}") for s in PARTS}}
-    return {name: [kept.run(model, lr, seed, STEPS, setting)["half"] for seed in seeds]
-            for name, (model, lr, setting) in rows.items()}
+    rows = {
+        "gated delta": ("gated delta", 0.04, "noisy taps"),
+        **{s: ("Hope", 0.02, s) for s in OWN},
+        **{s: ("Hope", 0.02, f"aligned + {s}") for s in PARTS},
+    }
+    return {
+        name: [kept.run(model, lr, seed, STEPS, setting)["half"] for seed in seeds]
+        for name, (model, lr, setting) in rows.items()
+    }
 
 
 def mean_sd(x: Sequence[float]) -> tuple[float, float]:
@@ -278,15 +325,19 @@ def verdict(a: Entry, b: Entry) -> str:
 
 def table(entries: dict[str, Entry]) -> str:
     """Excess on fresh documents, mean +- standard deviation over seeds."""
-    lines = [f"{'':24}{'parameters':>10}  {'chosen on the tuning seeds':38}{'excess (nats)':18}{'worst':>7}"
-             f"{'static':>8}{'document':>10}{'fast':>8}{'half time':>11}{'CPU s':>7}"]
+    lines = [
+        f"{'':24}{'parameters':>10}  {'chosen on the tuning seeds':38}{'excess (nats)':18}{'worst':>7}"
+        f"{'static':>8}{'document':>10}{'fast':>8}{'half time':>11}{'CPU s':>7}"
+    ]
     for e in entries.values():
         mean = {k: mean_sd(v)[0] for k, v in e.excess.items()}
         chosen = f"lr {e.lr:g}{'*' if e.on_edge else ''}, {e.setting}"
-        lines.append(f"{e.model:24}{e.parameters:10d}  {chosen:38}"
-                     f"{mean['all']:.4f} +- {mean_sd(e.excess['all'])[1]:.4f} {max(e.excess['all']):9.4f}"
-                     f"{mean['static']:10.3f}{mean['document']:10.3f}{mean['fast']:8.3f}{mean['half']:11.3f}"
-                     f"{e.seconds:7.0f}")
+        lines.append(
+            f"{e.model:24}{e.parameters:10d}  {chosen:38}"
+            f"{mean['all']:.4f} +- {mean_sd(e.excess['all'])[1]:.4f} {max(e.excess['all']):9.4f}"
+            f"{mean['static']:10.3f}{mean['document']:10.3f}{mean['fast']:8.3f}{mean['half']:11.3f}"
+            f"{e.seconds:7.0f}"
+        )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 Each function draws random inputs by `seed` and returns two distances, the largest absolute difference of two ways to
 compute the same thing: "holds" for the form that this book carries, "printed" for the paper's.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -105,6 +106,7 @@ def adam_is_an_optimum(*, seed: int) -> dict[str, float]:
 
     def slope(step: Tensor, weights: Tensor) -> float:
         return float(_slope(lambda m: adam_memory.elementwise_loss(m, g, target, weights), step).abs().max())
+
     equal = fast @ g * target / (fast @ g.square())
     usual = fast @ g * target / (slow @ g.square())
     return {"holds": slope(equal, fast), "printed": min(slope(usual, fast), slope(usual, slow))}
@@ -122,6 +124,7 @@ def dgd_closed_form(*, seed: int) -> dict[str, float]:
     def slope(Z: Tensor) -> float:
         objective = lambda V: (V @ x + u).square().sum() / 2 + (V - W).square().sum() / (2 * lr)  # noqa: E731
         return float(_slope(objective, Z).abs().max())
+
     return {"holds": slope(step(dgd_rate(lr, x))), "printed": slope(step(lr / (1 + lr)))}
 
 
@@ -133,6 +136,7 @@ def parallel_equals_sequential(*, seed: int) -> dict[str, float]:
 
     def layer(chunk: int) -> SelfModifyingTitans:
         return SelfModifyingTitans(8, chunk=chunk, other_chunk=chunk, mem_std=0.3, gate_std=0.5, seed=seed).double()
+
     y = {c: layer(c)(x[None])[0][0].detach() for c in (1, 16)}
     far = max(_far(y[c], self_modifying_reference(layer(c), x)[0].detach()) for c in y)
     return {"holds": far, "printed": far, "chunked": _far(y[1], y[16])}
@@ -147,6 +151,9 @@ def equations() -> dict[str, float]:
     """How the paper's numbered equations fare: of each status, and how many have no test in this checkout."""
     every = paper.equations()
     out = {s: float(sum(e.status == s for e in every)) for s in ("ok", "conv", "open", "text", "slip")}
-    return {"equations": float(len(every)), **out, "without a corrected form": float(sum(
-        e.status == "slip" and not e.correct_latex for e in every)), "without a test": float(sum(
-            not e.tests and not e.definition_only for e in every))}
+    return {
+        "equations": float(len(every)),
+        **out,
+        "without a corrected form": float(sum(e.status == "slip" and not e.correct_latex for e in every)),
+        "without a test": float(sum(not e.tests and not e.definition_only for e in every)),
+    }

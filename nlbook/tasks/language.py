@@ -1,5 +1,5 @@
-"""A language whose entropy is known: facts that never change, facts of one document, and facts that change under way.
-"""
+"""A language whose entropy is known: facts that never change, facts of one document, and facts that change under way."""
+
 from __future__ import annotations
 
 import math
@@ -93,7 +93,7 @@ class TimescaleLanguage:
         drift = self.hazard * is_fast.double()[:, None]
         prior = (1 - drift) * belief + drift / self.values
         one = torch.nn.functional.one_hot(seen, self.values).double()
-        likelihood = (1 - self.noise) * one + self.noise / self.values   # P(seen | fact)
+        likelihood = (1 - self.noise) * one + self.noise / self.values  # P(seen | fact)
         evidence = (prior * likelihood).sum(-1)
         return prior * likelihood / evidence[:, None], -evidence.log()
 

@@ -4,6 +4,7 @@ A language is a dictionary: each of `words` word forms has one of `meanings`. A 
 language A, all of them, `rounds` times in new orders, then those of B, and is then asked for every word of A and of B.
 The word forms are the same in both; a tag says which language speaks.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

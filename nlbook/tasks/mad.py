@@ -1,4 +1,5 @@
 """Small versions of the five tasks of MAD (Table 4): recall, fuzzy recall, selective copying, compression, memory."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

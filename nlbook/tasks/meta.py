@@ -7,6 +7,7 @@ A context is a stream of pairs (k, A k) with a map A of its own. All maps have a
 A linear memory reads the pairs by the delta rule (chapter 01). The slow level sees many contexts and may learn where
 the fast one starts (eq. 28 with the inner adaptation that the print leaves out). Chapter 06.
 """
+
 from __future__ import annotations
 
 import math
@@ -97,8 +98,15 @@ class Learned:
     rate: float
 
 
-def learn(world: World, method: str = "meta", writes: int = 8, steps: int = 60, batch: int = 32, questions: int = 4,
-          lr: float = 0.08) -> Learned:
+def learn(
+    world: World,
+    method: str = "meta",
+    writes: int = 8,
+    steps: int = 60,
+    batch: int = 32,
+    questions: int = 4,
+    lr: float = 0.08,
+) -> Learned:
     """Learn start and write rate over many contexts, from zero and 0.5, by Adam (its rate falls to 0 along a cosine).
 
     The write rate always gets its gradient through the writes. What reaches the start differs:
@@ -142,9 +150,16 @@ def _learned(d: int, spread: float, seed: int, method: str, steps: int) -> Learn
     return learn(World(d, spread, seed), method, steps=steps)
 
 
-def compare_starts(methods: tuple[str, ...] = ("none", "meta", "cut"), spread: float = 0.5, d: int = 8,
-                   length: int = 24, seeds: int = 3, seed: int = 0, steps: int = 60,
-                   contexts: int = 200) -> dict[str, Tensor]:
+def compare_starts(
+    methods: tuple[str, ...] = ("none", "meta", "cut"),
+    spread: float = 0.5,
+    d: int = 8,
+    length: int = 24,
+    seeds: int = 3,
+    seed: int = 0,
+    steps: int = 60,
+    contexts: int = 200,
+) -> dict[str, Tensor]:
     """method -> error after each write, (seeds, length + 1), on new contexts of the world that it was learned in.
 
     Every method of a seed sees the same contexts, in learning and in the test.
@@ -236,6 +251,7 @@ def five_ways(seed: int = 0, d: int = 4) -> list[Way]:
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
+
     slow, fast, x, target, code = draw(d, d), draw(d, d), draw(d), draw(d), draw(2)
     keys, values = unit(draw(6, d)), draw(6, d)
     context = Contexts(keys[None], values[None], torch.zeros(1, d, d, dtype=torch.float64))
@@ -245,17 +261,42 @@ def five_ways(seed: int = 0, d: int = 4) -> list[Way]:
 
     def squared(theta: Tensor, q: object) -> Tensor:
         return half(theta @ x)
+
     ways: list[tuple[str, str, str, str, Tensor, Callable[[Tensor], Tensor]]] = [
         ("direct, parametric", "24-26", "fast state M1", "slow read", draw(d, d), lambda M: direct(slow, M, x)),
-        ("direct, non-parametric", "27", "raw context", "slow read", keys,
-         lambda K: direct_nonparametric(slow, K, values, x)),
+        (
+            "direct, non-parametric",
+            "27",
+            "raw context",
+            "slow read",
+            keys,
+            lambda K: direct_nonparametric(slow, K, values, x),
+        ),
         ("backpropagation", "3.3", "slow block", "fast block", draw(d, d), lambda W: fast @ torch.tanh(W @ x)),
-        ("initialisation", "28", "slow level's start", "fast state", draw(d, d),
-         lambda S: adapted(S, context, 3, 0.5)[0] @ x),
-        ("generation of weights", "3.3", "generator", "fast weights", draw(d * d, 2),
-         lambda h: generate_weights(h, code, (d, d)) @ x),
-        ("generation of context", "3.3", "slow weights", "optimizer's data", draw(d, d),
-         lambda W: generate_context(W, squared, None) @ x),
+        (
+            "initialisation",
+            "28",
+            "slow level's start",
+            "fast state",
+            draw(d, d),
+            lambda S: adapted(S, context, 3, 0.5)[0] @ x,
+        ),
+        (
+            "generation of weights",
+            "3.3",
+            "generator",
+            "fast weights",
+            draw(d * d, 2),
+            lambda h: generate_weights(h, code, (d, d)) @ x,
+        ),
+        (
+            "generation of context",
+            "3.3",
+            "slow weights",
+            "optimizer's data",
+            draw(d, d),
+            lambda W: generate_context(W, squared, None) @ x,
+        ),
     ]
     out = []
     for name, equation, giver, receiver, state, read in ways:

@@ -1,4 +1,5 @@
 """A needle in a haystack, in miniature: a fact told once, much else after it, and the question at the end."""
+
 from __future__ import annotations
 
 import math
@@ -29,8 +30,12 @@ class Needle:
     def __post_init__(self) -> None:
         sizes(hay=self.hay, keys=self.keys, values=self.values, needles=self.needles)
         need(isinstance(self.decoys, int) and self.decoys >= 0, "decoys", self.decoys, "an int >= 0")
-        need(self.needles + self.decoys <= self.keys, "needles + decoys", self.needles + self.decoys,
-             f"at most keys = {self.keys}")
+        need(
+            self.needles + self.decoys <= self.keys,
+            "needles + decoys",
+            self.needles + self.decoys,
+            f"at most keys = {self.keys}",
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -59,13 +64,13 @@ class Needle:
         need(depth is None or 0 <= depth <= 1, "depth", depth, "a number in [0, 1], or None")
         g = generator(seed)
         tokens = torch.randint(self.hay, (batch, length), generator=g)
-        room = length - 3 - 2 * things                     # places for a needle when each shrinks to one place
+        room = length - 3 - 2 * things  # places for a needle when each shrinks to one place
         for b in range(batch):
             key = torch.randperm(self.keys, generator=g)[:things]
             value = torch.randint(self.values, (things,), generator=g)
             spots = torch.randperm(room, generator=g)[:things]
             which = 0
-            if depth is not None:                          # the asked needle takes its place, the others keep off it
+            if depth is not None:  # the asked needle takes its place, the others keep off it
                 target = round(depth * (room - 1))
                 others = spots[spots != target][: things - 1]
                 spots = torch.cat([torch.tensor([target]), others])

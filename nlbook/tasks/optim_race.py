@@ -5,6 +5,7 @@ Every optimizer gets the same number of learning rates, tuned on a validation sp
 warm-up and linear decay, the same batches and the same initial weights a seed. Reported is the test loss at the rate
 that won the validation, over several seeds, and the CPU time of a step (forward and backward included) beside it.
 """
+
 from __future__ import annotations
 
 import math
@@ -36,8 +37,9 @@ OPTIMIZERS: dict[str, Build] = {
     "AdamW": lambda m, lr: torch.optim.AdamW(m.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01),
     "Muon": lambda m, lr: Muon(_groups(m), lr, weight_decay=0.01, adamw_betas=(0.9, 0.99)),
     "M3 update": lambda m, lr: M3(_groups(m), lr, weight_decay=0.01, adamw_betas=(0.9, 0.99)),
-    "M3 grad": lambda m, lr: M3(_groups(m), lr, second="grad", weight_decay=0.01, adamw_betas=(0.9, 0.99),
-                                adamw_lr_ratio=3e-3 / lr),
+    "M3 grad": lambda m, lr: M3(
+        _groups(m), lr, second="grad", weight_decay=0.01, adamw_betas=(0.9, 0.99), adamw_lr_ratio=3e-3 / lr
+    ),
     "M3 none": lambda m, lr: M3(_groups(m), lr, second="none", weight_decay=0.01, adamw_betas=(0.9, 0.99)),
     "M3 fast only": lambda m, lr: M3(_groups(m), lr, alpha=0, weight_decay=0.01, adamw_betas=(0.9, 0.99)),
 }
@@ -79,10 +81,19 @@ class DigitViT(nn.Module):
         self.patch, self.head = nn.Linear(4, width), nn.Linear(width, 10)
         self.place = nn.Parameter(torch.zeros(16, width))
         self.last = nn.LayerNorm(width)
-        self.layers = nn.ModuleList(nn.ModuleDict({
-            "norm1": nn.LayerNorm(width), "qkv": nn.Linear(width, 3 * width), "out": nn.Linear(width, width),
-            "norm2": nn.LayerNorm(width), "up": nn.Linear(width, 2 * width), "down": nn.Linear(2 * width, width),
-        }) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.LayerNorm(width),
+                    "qkv": nn.Linear(width, 3 * width),
+                    "out": nn.Linear(width, width),
+                    "norm2": nn.LayerNorm(width),
+                    "up": nn.Linear(width, 2 * width),
+                    "down": nn.Linear(2 * width, width),
+                }
+            )
+            for _ in range(layers)
+        )
         g = generator(seed)
         with torch.no_grad():
             for name, p in self.named_parameters():
@@ -131,13 +142,24 @@ class Race:
         for e in self.entries.values():
             sd = [float(x.std()) if len(x) > 1 else 0.0 for x in (e.test_loss, e.test_accuracy)]
             edge = "*" if e.on_edge else " "
-            lines.append(f"{e.name:14} {e.lr:8.0e}{edge}  {e.test_loss.mean():.3f} +- {sd[0]:.3f}   "
-                         f"{e.test_accuracy.mean():.3f} +- {sd[1]:.3f}   {e.seconds / unit:.2f}")
+            lines.append(
+                f"{e.name:14} {e.lr:8.0e}{edge}  {e.test_loss.mean():.3f} +- {sd[0]:.3f}   "
+                f"{e.test_accuracy.mean():.3f} +- {sd[1]:.3f}   {e.seconds / unit:.2f}"
+            )
         return "\n".join(lines)
 
 
-def run(name: str, lr: float, *, seed: int = 0, steps: int = 200, batch: int = 64, width: int = 64,
-        validation: bool = False, model: str = "mlp") -> tuple[Tensor, float, float, float]:
+def run(
+    name: str,
+    lr: float,
+    *,
+    seed: int = 0,
+    steps: int = 200,
+    batch: int = 64,
+    width: int = 64,
+    validation: bool = False,
+    model: str = "mlp",
+) -> tuple[Tensor, float, float, float]:
     """Train once. Returns (train losses (steps,), held-out loss, held-out accuracy, median CPU seconds a step).
 
     Args:
@@ -176,8 +198,14 @@ def run(name: str, lr: float, *, seed: int = 0, steps: int = 200, batch: int = 6
     return losses, held if math.isfinite(held) else math.inf, right, sorted(times)[len(times) // 2]
 
 
-def race(names: Iterable[str] = ("SGD momentum", "AdamW", "Muon", "M3 update", "M3 grad"), *, steps: int = 200,
-         seeds: Iterable[int] = (0, 1, 2), tuning_seed: int = 100, width: int = 64) -> Race:
+def race(
+    names: Iterable[str] = ("SGD momentum", "AdamW", "Muon", "M3 update", "M3 grad"),
+    *,
+    steps: int = 200,
+    seeds: Iterable[int] = (0, 1, 2),
+    tuning_seed: int = 100,
+    width: int = 64,
+) -> Race:
     """Tune every optimizer on the same number of rates, then run the winner on each seed.
 
     About 20 CPU seconds at the defaults. More steps and seeds say more; five seeds are what the claims are tested with.
@@ -185,11 +213,19 @@ def race(names: Iterable[str] = ("SGD momentum", "AdamW", "Muon", "M3 update", "
     entries, seeds = {}, tuple(seeds)
     for name in names:
         need(name in OPTIMIZERS, "names", repr(name), f"some of {', '.join(map(repr, OPTIMIZERS))}")
-        tried = {lr: run(name, lr, seed=tuning_seed, steps=steps, width=width, validation=True)[1]
-                 for lr in RATES[name]}
+        tried = {
+            lr: run(name, lr, seed=tuning_seed, steps=steps, width=width, validation=True)[1] for lr in RATES[name]
+        }
         lr = min(tried, key=lambda rate: tried[rate])
         runs = [run(name, lr, seed=s, steps=steps, width=width) for s in seeds]
-        entries[name] = Entry(name, lr, lr in (min(tried), max(tried)), tried, torch.stack([r[0] for r in runs]),
-                              torch.tensor([r[1] for r in runs]), torch.tensor([r[2] for r in runs]),
-                              sorted(r[3] for r in runs)[len(runs) // 2])
+        entries[name] = Entry(
+            name,
+            lr,
+            lr in (min(tried), max(tried)),
+            tried,
+            torch.stack([r[0] for r in runs]),
+            torch.tensor([r[1] for r in runs]),
+            torch.tensor([r[2] for r in runs]),
+            sorted(r[3] for r in runs)[len(runs) // 2],
+        )
     return Race(entries)

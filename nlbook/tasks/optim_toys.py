@@ -5,6 +5,7 @@ The paper gives neither the valley's constants nor step sizes, so a single pictu
 every rule on many valleys, rates and brakes at once, and says how often a rule needs fewer steps than a heavy ball that
 was tuned with the same number of settings.
 """
+
 from __future__ import annotations
 
 import math
@@ -44,8 +45,14 @@ VALLEYS = tuple(Valley(*v) for v in product((1.0, 5.0, 10.0), (0.5, 1.0, 2.0), (
 RATES = tuple(10.0**x for x in (-4, -3.5, -3, -2.75, -2.5, -2.25, -2, -1.75, -1.5, -1.25, -1, -0.5, 0))  # 13
 
 
-def momentum_rule(rule: str, m: tuple[Tensor, Tensor], g: tuple[Tensor, Tensor], lr: Tensor | float,
-                  keep: Tensor | float, erase: Tensor | float) -> tuple[Tensor, Tensor]:
+def momentum_rule(
+    rule: str,
+    m: tuple[Tensor, Tensor],
+    g: tuple[Tensor, Tensor],
+    lr: Tensor | float,
+    keep: Tensor | float,
+    erase: Tensor | float,
+) -> tuple[Tensor, Tensor]:
     """The momentum of a two-dimensional parameter after one gradient (eq. 33 and 49 on vectors), for many cells at
     once.
 
@@ -86,9 +93,18 @@ class Descent(NamedTuple):
     path: Tensor  # (length + 1, ..., 2) positions (r, theta), if asked for; else empty
 
 
-def descend(valley: Valley, rule: str, *, lr: Tensor | float, keep: Tensor | float = 0.9,
-            erase: Tensor | float | None = None, start: tuple[float, float] = START, length: int = 1000,
-            tolerance: float = 1e-4, path: bool = False) -> Descent:
+def descend(
+    valley: Valley,
+    rule: str,
+    *,
+    lr: Tensor | float,
+    keep: Tensor | float = 0.9,
+    erase: Tensor | float | None = None,
+    start: tuple[float, float] = START,
+    length: int = 1000,
+    tolerance: float = 1e-4,
+    path: bool = False,
+) -> Descent:
     """Run a rule on a valley, or on a whole grid of cells that broadcast against each other, in float64.
 
     Args:
@@ -144,9 +160,17 @@ class Sweep:
         return float((a[both] / b[both]).median()) if both.any() else math.nan
 
 
-def sweep(rules: Iterable[str] = RULES, valleys: Iterable[Valley] = VALLEYS, *, rates: Iterable[float] = RATES,
-          keeps: Iterable[float] = (0.9,), erases: Iterable[float] | None = None, fair: bool = True,
-          length: int = 4000, start: tuple[float, float] = START) -> Sweep:
+def sweep(
+    rules: Iterable[str] = RULES,
+    valleys: Iterable[Valley] = VALLEYS,
+    *,
+    rates: Iterable[float] = RATES,
+    keeps: Iterable[float] = (0.9,),
+    erases: Iterable[float] | None = None,
+    fair: bool = True,
+    length: int = 4000,
+    start: tuple[float, float] = START,
+) -> Sweep:
     """The fewest steps of every rule on every valley, over a grid of settings (eq. 53, Fig. 4).
 
     Args:
@@ -174,6 +198,7 @@ def sweep(rules: Iterable[str] = RULES, valleys: Iterable[Valley] = VALLEYS, *, 
 
 
 # --- two tasks in two subspaces (section 4.3) ---
+
 
 @dataclass(frozen=True)
 class TwoTasks:
@@ -206,7 +231,7 @@ def two_tasks(d: int = 32, r: int = 8, overlap: float = 0.0, seed: int = 0) -> T
     g = generator(seed)
     Q = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float64)).Q
     U = Q[:, :r]
-    V = overlap * U + math.sqrt(1 - overlap**2) * Q[:, r:2 * r]
+    V = overlap * U + math.sqrt(1 - overlap**2) * Q[:, r : 2 * r]
     a, b = (torch.randn(d, generator=g, dtype=torch.float64) for _ in range(2))
     return TwoTasks((U, V), (a, b))
 
@@ -218,8 +243,15 @@ class SlowMomentum:
     `decay=False` is the slow half of eq. 75 as printed: a sum that never forgets.
     """
 
-    def __init__(self, d: int, keep: float = 0.9, slow_keep: float = 0.9, period: int = 0, weight: float = 1.0,
-                 decay: bool = True) -> None:
+    def __init__(
+        self,
+        d: int,
+        keep: float = 0.9,
+        slow_keep: float = 0.9,
+        period: int = 0,
+        weight: float = 1.0,
+        decay: bool = True,
+    ) -> None:
         self.fast, self.slow, self.block = (torch.zeros(d, dtype=torch.float64) for _ in range(3))
         self.keep, self.slow_keep, self.period, self.weight, self.decay = keep, slow_keep, period, weight, decay
         self.t = 0
@@ -235,8 +267,18 @@ class SlowMomentum:
         return self.fast + self.weight * self.slow
 
 
-def remembered(keep: float = 0.9, *, period: int = 0, slow_keep: float = 0.9, after: int = 200, before: int = 600,
-               d: int = 32, r: int = 8, shuffle: bool = False, seeds: Iterable[int] = range(5)) -> Tensor:
+def remembered(
+    keep: float = 0.9,
+    *,
+    period: int = 0,
+    slow_keep: float = 0.9,
+    after: int = 200,
+    before: int = 600,
+    d: int = 32,
+    r: int = 8,
+    shuffle: bool = False,
+    seeds: Iterable[int] = range(5),
+) -> Tensor:
     """How much of a momentum still lies in the *old* task's subspace, k = 0 .. after steps after a switch of tasks.
 
     Two orthogonal subspaces, gradients of a constant mean plus noise in each (so nothing but the memory itself
@@ -273,8 +315,19 @@ def remembered(keep: float = 0.9, *, period: int = 0, slow_keep: float = 0.9, af
 METHODS = ("sgd", "momentum", "slow momentum", "slow sum", "projection")
 
 
-def forgetting(method: str, overlap: float, *, steps: int = 400, lr: float = 0.02, keep: float = 0.9, period: int = 40,
-               slow_keep: float = 0.5, d: int = 32, r: int = 8, seeds: Iterable[int] = range(5)) -> Tensor:
+def forgetting(
+    method: str,
+    overlap: float,
+    *,
+    steps: int = 400,
+    lr: float = 0.02,
+    keep: float = 0.9,
+    period: int = 40,
+    slow_keep: float = 0.5,
+    d: int = 32,
+    r: int = 8,
+    seeds: Iterable[int] = range(5),
+) -> Tensor:
     """Losses when task 2 follows task 1: columns (task 1 before, task 1 after, task 2 after), one row a seed.
 
     The claim of section 4.3 is that momentum forgets the old gradients and the *model* therefore the old task. The
@@ -292,8 +345,14 @@ def forgetting(method: str, overlap: float, *, steps: int = 400, lr: float = 0.0
     for seed in seeds:
         tasks, g = two_tasks(d, r, overlap, seed), generator(seed + 1000)
         w = torch.zeros(d, dtype=torch.float64)
-        memory = SlowMomentum(d, 0.0 if method == "sgd" else keep, slow_keep,
-                              period if method.startswith("slow") else 0, weight=0.5, decay=method != "slow sum")
+        memory = SlowMomentum(
+            d,
+            0.0 if method == "sgd" else keep,
+            slow_keep,
+            period if method.startswith("slow") else 0,
+            weight=0.5,
+            decay=method != "slow sum",
+        )
         seen, free = torch.zeros(d, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
         losses = []
         for task in (0, 1):

@@ -79,8 +79,9 @@ def score(m: Hope, data: Words) -> float:
 
 
 @lru_cache(maxsize=64)
-def count(kind: str, seed: int = 0, steps: int = 250, longest: int = 12, language: str = "parity",
-          patience: int = 2) -> Counted:
+def count(
+    kind: str, seed: int = 0, steps: int = 250, longest: int = 12, language: str = "parity", patience: int = 2
+) -> Counted:
     """Train on words of 2 to `longest` symbols (stops at 100 % `patience` times in a row, checked every 25 steps), then
     read words up to four times as long.
     """
@@ -121,14 +122,19 @@ def trace(m: Hope, bits: list[int]) -> Tensor:
 
 def table(kinds: Sequence[str] = ("self-modifying", "delta rule", "linear attention"), seeds: int = 3) -> str:
     """A row for each rule and language: the share of new words with every prefix right, one number a seed."""
-    lines = [f"{'':30}{'language':10}{'trained on':>12}  {'as long':18}{'to twice as long':18}{'to four times':18}"
-             f"{'steps':18}CPU s"]
+    lines = [
+        f"{'':30}{'language':10}{'trained on':>12}  {'as long':18}{'to twice as long':18}{'to four times':18}"
+        f"{'steps':18}CPU s"
+    ]
     for kind in kinds:
         for language, how in LANGUAGES.items():
             runs = [count(kind, seed, language=language, **how) for seed in range(seeds)]
             bins = [" ".join(f"{100 * r.bins[i]:3.0f} %" for r in runs) for i in range(3)]
-            lines.append(f"{kind:30}{language:10}{f'2 .. {runs[0].longest}':>12}  " + "".join(f"{b:18}" for b in bins)
-                         + f"{' '.join(str(r.steps) for r in runs):18}{sum(r.seconds for r in runs):.0f}")
+            lines.append(
+                f"{kind:30}{language:10}{f'2 .. {runs[0].longest}':>12}  "
+                + "".join(f"{b:18}" for b in bins)
+                + f"{' '.join(str(r.steps) for r in runs):18}{sum(r.seconds for r in runs):.0f}"
+            )
     return "\n".join(lines)
 
 
@@ -142,7 +148,7 @@ def main() -> None:
     def command(kinds: tuple[str, ...], seeds: int) -> None:
         torch.set_num_threads(1)
         for kind in kinds:
-            model(kind)                                                     # an unknown name is told before any work
+            model(kind)  # an unknown name is told before any work
         click.echo(table(kinds, seeds) if kinds else table(seeds=seeds))
 
     command()

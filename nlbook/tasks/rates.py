@@ -4,6 +4,7 @@ Streams of pairs (x, x + R x): a rotation A for `switch` tokens, then a rotation
 level that learns the stream by itself, at a step that was tuned for it on other streams. The streams of a run are one
 batch.
 """
+
 from __future__ import annotations
 
 import math
@@ -26,8 +27,8 @@ class Stream(NamedTuple):
 
     x: Tensor
     target: Tensor
-    probe: Tensor   # (streams, 64, DIM): inputs on which both tasks are tested
-    tasks: Tensor   # (2, streams, DIM, DIM)
+    probe: Tensor  # (streams, 64, DIM): inputs on which both tasks are tested
+    tasks: Tensor  # (2, streams, DIM, DIM)
     switch: int
 
 
@@ -67,7 +68,7 @@ def learn(cms: CMS, stream: Stream, every: int = 8) -> Knowledge:
     state = cms.initial_state(len(stream.x))
     at, errors = [0], [_errors(cms, state, stream)]
     for t in range(0, stream.x.shape[1], every):
-        _, state = cms(stream.x[:, t:t + every], state, stream.target[:, t:t + every])
+        _, state = cms(stream.x[:, t : t + every], state, stream.target[:, t : t + every])
         at.append(min(t + every, stream.x.shape[1]))
         errors.append(_errors(cms, state, stream))
     a, b = torch.stack(errors).unbind(1)
@@ -89,8 +90,14 @@ def tune(period: int, steps: tuple[float, ...] = STEPS, streams: int = 4, switch
     return min(zip(ends, steps), key=lambda pair: (math.isnan(pair[0]), *pair))[1]
 
 
-def knowledge(periods: Sequence[int] = (1, 16, 128), streams: int = 8, switch: int = 512, length: int = 1024,
-              seed: int = 0, every: int = 16) -> list[Knowledge]:
+def knowledge(
+    periods: Sequence[int] = (1, 16, 128),
+    streams: int = 8,
+    switch: int = 512,
+    length: int = 1024,
+    seed: int = 0,
+    every: int = 16,
+) -> list[Knowledge]:
     """Each level by itself on the same streams, at its own tuned step."""
     s = two_rotations(streams, switch, length, seed)
     best = {c: tune(c, switch=switch) for c in dict.fromkeys(periods)}

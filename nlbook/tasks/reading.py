@@ -3,6 +3,7 @@
 "Knows" is a causal measure: the probability that the model gives to the true value if it were asked now. "Where" is one
 too: hold one memory at its start, let the rest go on, and see what is no longer known.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,7 +21,7 @@ from nlbook.tasks.capstone import LANGUAGE
 from nlbook.titans import SelfModifyingTitans
 
 K, V = LANGUAGE.keys, LANGUAGE.values
-LETTERS = "ABdexy"    # static, document, fast: one letter a key; values are written 1, 2, ...
+LETTERS = "ABdexy"  # static, document, fast: one letter a key; values are written 1, 2, ...
 KIND = ["static"] * LANGUAGE.static + ["document"] * LANGUAGE.document + ["fast"] * LANGUAGE.fast
 BOXES = ("mem", "k", "v", "eta", "alpha")
 
@@ -76,8 +77,9 @@ def memories(model: Hope, state: HopeState) -> dict[str, list[Tensor]]:
     if not hasattr(mixed, "now"):
         return {}
     boxes = {"mem": ("mem",), "proj": ("k", "v"), "gate": ("eta", "alpha")}
-    found = {f"M_{b}": [w[0, :, i] for w in mixed.now[g].values()] for g, names in boxes.items()
-             for i, b in enumerate(names)}
+    found = {
+        f"M_{b}": [w[0, :, i] for w in mixed.now[g].values()] for g, names in boxes.items() for i, b in enumerate(names)
+    }
     if cms is not None:
         chain: Any = model.blocks[0].mlp
         found |= {n: [w[0] for w in s.weights.values()] for n, s in zip(chain.names, cms.levels, strict=True)}
@@ -154,7 +156,7 @@ def watch(model: Hope, seed: int = 0, pairs: int = 64, every: int = 2) -> Readin
     """Read one document of the language pair by pair and look into the model after every `every` pairs."""
     need(pairs % every == 0, "every", every, f"a divisor of pairs = {pairs}")
     doc = LANGUAGE.sample(1, pairs, seed)
-    truth = facts_over_time(seed, pairs)                                    # (pairs, keys)
+    truth = facts_over_time(seed, pairs)  # (pairs, keys)
     state = model.initial_state(1)
     start = memories(model, state)
     last, moved, step, known, times, seen, logits = start, [], [], [], [], [], []
@@ -171,16 +173,26 @@ def watch(model: Hope, seed: int = 0, pairs: int = 64, every: int = 2) -> Readin
         used = set(doc.tokens[0, : 2 * (i + every) : 2].tolist())
         seen.append(torch.tensor([k in used for k in range(K)]))
     over = doc.nats(torch.cat(logits, 1)).double() - doc.optimum
-    return Reading(doc.tokens[0], torch.tensor(times), torch.stack(known), truth[every - 1 :: every], torch.stack(seen),
-                   {n: torch.tensor([m[n] for m in moved]) for n in start},
-                   {n: torch.tensor([m[n] for m in step]) for n in start}, over[0, 1::2], doc.kind[0, 1::2],
-                   doc.tokens[0, 1::2] - K != truth.gather(1, doc.tokens[0, ::2, None])[:, 0])
+    return Reading(
+        doc.tokens[0],
+        torch.tensor(times),
+        torch.stack(known),
+        truth[every - 1 :: every],
+        torch.stack(seen),
+        {n: torch.tensor([m[n] for m in moved]) for n in start},
+        {n: torch.tensor([m[n] for m in step]) for n in start},
+        over[0, 1::2],
+        doc.kind[0, 1::2],
+        doc.tokens[0, 1::2] - K != truth.gather(1, doc.tokens[0, ::2, None])[:, 0],
+    )
 
 
 def distance(now: list[Tensor], then: list[Tensor], scale: list[Tensor] | None = None) -> float:
     """Norm of the difference of two memories, relative to the norm of `scale` (default: `then`)."""
+
     def norm(ws: list[Tensor]) -> float:
         return math.sqrt(sum(float(w.double().square().sum()) for w in ws))
+
     return norm([a - b for a, b in zip(now, then, strict=True)]) / max(norm(scale or then), 1e-12)
 
 
@@ -191,7 +203,7 @@ def facts_over_time(seed: int, pairs: int) -> Tensor:
     now = torch.randint(V, (1, K), generator=g)
     now[:, : LANGUAGE.static] = LANGUAGE.facts()
     changes = torch.rand(1, pairs, generator=g) < LANGUAGE.hazard
-    torch.rand(1, pairs, generator=g)                                       # the slips
+    torch.rand(1, pairs, generator=g)  # the slips
     fresh = torch.randint(V, (1, pairs), generator=g)
     out = []
     for t in range(pairs):
@@ -204,8 +216,15 @@ def facts_over_time(seed: int, pairs: int) -> Tensor:
 
 # ---------------------------------------------------------------------- teach it a fact, and wait
 @torch.no_grad()
-def lasts(model: Hope, distances: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64), *, kind: str = "document",
-          documents: int = 64, before: int = 8, seed: int = 0) -> Tensor:
+def lasts(
+    model: Hope,
+    distances: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64),
+    *,
+    kind: str = "document",
+    documents: int = 64,
+    before: int = 8,
+    seed: int = 0,
+) -> Tensor:
     """Tell one fact once, read `distance` pairs about other keys, then ask: probability of the fact, (distances,).
 
     The key is one of `kind`, different from document to document; `before` pairs about other keys are read first.
@@ -220,7 +239,7 @@ def lasts(model: Hope, distances: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64),
         value = (true + torch.randint(1, V, (documents,), generator=g)) % V
     length = before + max(distances)
     other = torch.randint(K - 1, (documents, length), generator=g)
-    other = other + (other >= key[:, None])                                 # never the key itself
+    other = other + (other >= key[:, None])  # never the key itself
     facts = torch.randint(V, (documents, K), generator=g)
     facts[:, : LANGUAGE.static] = LANGUAGE.facts()
     filler = torch.stack([other, K + facts.gather(1, other)], -1).flatten(1)

@@ -1,6 +1,7 @@
 """Associative recall: pairs to store, keys that overlap, keys that are written again. Everything from a seed, in
 float64.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,8 +22,16 @@ def _sizes(**sizes: int) -> None:
         need(isinstance(n, int) and not isinstance(n, bool) and n >= 1, name, n, "an int >= 1")
 
 
-def keys(n: int, d: int, rho: float = 0.0, *, kind: str = "common", batch: int = 1, seed: int = 0,
-         dtype: torch.dtype = torch.float64) -> Tensor:
+def keys(
+    n: int,
+    d: int,
+    rho: float = 0.0,
+    *,
+    kind: str = "common",
+    batch: int = 1,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
     """Unit keys (batch, n, d).
 
     kind="common": keys share a direction, the expected cosine of two keys is about rho in [0, 1); rho = 0: random keys.
@@ -58,16 +67,35 @@ class Recall:
     target: Tensor
 
 
-def pairs(n: int, d: int, rho: float = 0.0, *, d_v: int | None = None, kind: str = "common", batch: int = 8,
-          seed: int = 0, dtype: torch.dtype = torch.float64) -> Recall:
+def pairs(
+    n: int,
+    d: int,
+    rho: float = 0.0,
+    *,
+    d_v: int | None = None,
+    kind: str = "common",
+    batch: int = 8,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Recall:
     """n pairs once each; every key is asked for. Arguments as in `keys`; d_v defaults to d."""
     k = keys(n, d, rho, kind=kind, batch=batch, seed=seed, dtype=dtype)
     v = values(n, d_v or d, batch=batch, seed=seed, dtype=dtype)
     return Recall(k, v, k, v)
 
 
-def rewrites(n: int, times: int, d: int, rho: float = 0.0, *, d_v: int | None = None, kind: str = "common",
-             batch: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> Recall:
+def rewrites(
+    n: int,
+    times: int,
+    d: int,
+    rho: float = 0.0,
+    *,
+    d_v: int | None = None,
+    kind: str = "common",
+    batch: int = 8,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Recall:
     """n keys, each written `times` times with a fresh value, in random order; asked for is the value written last.
 
     The candidates are the n current values, so chance is 1/n.
@@ -85,8 +113,7 @@ def rewrites(n: int, times: int, d: int, rho: float = 0.0, *, d_v: int | None = 
 
 
 def shuffled(data: Recall, seed: int = 0) -> Recall:
-    """The negative control: the same keys and values, the right answers paired with other keys. Recall falls to chance.
-    """
+    """The negative control: the same keys and values, the right answers paired with other keys. Recall falls to chance."""
     n = data.target.shape[-2]
     need(n >= 2, "data", f"{n} pair", "at least 2 pairs")
     shift = int(torch.randint(1, n, (1,), generator=generator(seed)))

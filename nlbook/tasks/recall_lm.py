@@ -1,6 +1,7 @@
 """Associative recall with overwriting, as a language model meets it: pairs, some of them again with another value; then
 questions.
 """
+
 from __future__ import annotations
 
 import math
@@ -63,8 +64,7 @@ class RecallLM:
 
 
 def shuffled(data: Sequences, seed: int = 0) -> Sequences:
-    """The negative control: answers of another sequence of the batch. Nobody can do better than chance in the long run.
-    """
+    """The negative control: answers of another sequence of the batch. Nobody can do better than chance in the long run."""
     need(len(data.tokens) >= 2, "data", f"{len(data.tokens)} sequence", "at least 2 sequences")
     shift = int(torch.randint(1, len(data.tokens), (1,), generator=generator(seed)))
     tokens = torch.where(data.graded, data.tokens.roll(shift, 0), data.tokens)

@@ -5,6 +5,7 @@
 
 Everything that is judged is drawn from measured tables, so a thousand referees cost nothing.
 """
+
 from __future__ import annotations
 
 import math
@@ -44,9 +45,12 @@ def table(name: str, *, seeds: int = 8, steps: int = 40, width: int = 32) -> Tab
     need(seeds >= 3, "seeds", seeds, "at least 3")
 
     def losses(validation: bool, of: range) -> Tensor:
-        got = [[min(run(name, lr, seed=s, steps=steps, width=width, validation=validation)[1], WORST) for s in of]
-               for lr in RATES[name]]
+        got = [
+            [min(run(name, lr, seed=s, steps=steps, width=width, validation=validation)[1], WORST) for s in of]
+            for lr in RATES[name]
+        ]
         return torch.tensor(got, dtype=torch.float64)
+
     return Table(name, RATES[name], losses(True, range(1000, 1003)), losses(False, range(seeds)))
 
 
@@ -70,12 +74,13 @@ def judge_once(a: Table, b: Table, tries_a: int, tries_b: int, *, g: torch.Gener
         offered = torch.randperm(len(t.rates), generator=g)[:tries]
         tuning = int(torch.randint(t.valid.shape[1], (), generator=g))
         best = offered[t.valid[offered, tuning].argmin()]
-        graded.append(t.test[best, order[i * seeds:(i + 1) * seeds]])
+        graded.append(t.test[best, order[i * seeds : (i + 1) * seeds]])
     return outcome(*graded)
 
 
-def flips(a: Table, b: Table, tries_a: int, tries_b: int, *, referees: int = 1000, seed: int = 0,
-          seeds: int = 4) -> dict[str, float]:
+def flips(
+    a: Table, b: Table, tries_a: int, tries_b: int, *, referees: int = 1000, seed: int = 0, seeds: int = 4
+) -> dict[str, float]:
     """Share of referees who find a better than, level with, or worse than b."""
     g = generator(seed)
     said = [judge_once(a, b, tries_a, tries_b, g=g, seeds=seeds) for _ in range(referees)]
@@ -83,8 +88,7 @@ def flips(a: Table, b: Table, tries_a: int, tries_b: int, *, referees: int = 100
 
 
 def seeds_needed(gap: float, sd: float, errors: float = 2.0) -> float:
-    """Seeds of each method from which a true difference `gap` is `errors` standard errors: errors sd sqrt(2 / n) = gap.
-    """
+    """Seeds of each method from which a true difference `gap` is `errors` standard errors: errors sd sqrt(2 / n) = gap."""
     need(gap > 0 and sd > 0, "gap, sd", (gap, sd), "two numbers > 0")
     return 2 * (errors * sd / gap) ** 2
 

@@ -1,4 +1,5 @@
 """What a task for a language model is: tokens, where answers are graded, and the best that anybody could do there."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -11,6 +11,7 @@ A shard is 16 bytes (the word NLTOKENS, format, bytes per token) and then little
 names the shards in order, with their lengths and SHA-256, the vocabulary, the document token, and whatever the maker
 says of the source.
 """
+
 from __future__ import annotations
 
 import bisect
@@ -41,8 +42,15 @@ class Windows(NamedTuple):
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
-def write(folder: str | Path, documents: Iterable[Sequence[int]], *, vocabulary: int, document: int,
-          shard_tokens: int = 1 << 22, about: Mapping[str, Any] | None = None) -> Path:
+def write(
+    folder: str | Path,
+    documents: Iterable[Sequence[int]],
+    *,
+    vocabulary: int,
+    document: int,
+    shard_tokens: int = 1 << 22,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
     """Write documents (each a sequence of token ids, without the document token) as shards; returns the folder.
 
     Args:
@@ -66,23 +74,38 @@ def write(folder: str | Path, documents: Iterable[Sequence[int]], *, vocabulary:
     for ids in documents:
         raw = np.asarray(ids, dtype=np.int64).reshape(-1)
         if raw.size and not 0 <= raw.min() <= raw.max() < vocabulary:
-            raise NLBookError(f"documents: got ids in {raw.min()} .. {raw.max()} in document {count}, expected 0 .. "
-                              f"{vocabulary - 1}")
-        need(not (raw == document).any(), "documents", f"the document token {document} inside document {count}",
-             "ids other than it: it is put before each document")
+            raise NLBookError(
+                f"documents: got ids in {raw.min()} .. {raw.max()} in document {count}, expected 0 .. {vocabulary - 1}"
+            )
+        need(
+            not (raw == document).any(),
+            "documents",
+            f"the document token {document} inside document {count}",
+            "ids other than it: it is put before each document",
+        )
         held += [np.array([document], kind), raw.astype(kind)]
         count, waiting = count + 1, waiting + 1 + len(raw)
         if waiting >= shard_tokens:
             whole = np.concatenate(held)
             full = waiting - waiting % shard_tokens
-            shards += [_shard(folder, len(shards) + i, whole[i * shard_tokens:(i + 1) * shard_tokens])
-                       for i in range(full // shard_tokens)]
+            shards += [
+                _shard(folder, len(shards) + i, whole[i * shard_tokens : (i + 1) * shard_tokens])
+                for i in range(full // shard_tokens)
+            ]
             held, waiting = [whole[full:]], waiting - full
     if waiting:
         shards.append(_shard(folder, len(shards), np.concatenate(held)))
     need(count > 0, "documents", "none", "at least one")
-    card = {"format": FORMAT, "dtype": kind.name, "vocabulary": vocabulary, "document": document, "documents": count,
-            "tokens": sum(s["tokens"] for s in shards), "shards": shards, "about": dict(about or {})}
+    card = {
+        "format": FORMAT,
+        "dtype": kind.name,
+        "vocabulary": vocabulary,
+        "document": document,
+        "documents": count,
+        "tokens": sum(s["tokens"] for s in shards),
+        "shards": shards,
+        "about": dict(about or {}),
+    }
     unfinished = folder / f"{CARD}.part"
     unfinished.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / CARD)
@@ -111,11 +134,14 @@ class Tokens(Sequence[Any]):
             self.documents, self.about = int(card["documents"]), dict(card["about"])
             kind, listed, made = np.dtype(card["dtype"]).newbyteorder("<"), card["shards"], card["format"]
         except FileNotFoundError:
-            raise NLBookError(f"folder: got {self.folder.name!r} without a {CARD}, expected a folder that "
-                              f"nlbook.tasks.shards.write has finished") from None
+            raise NLBookError(
+                f"folder: got {self.folder.name!r} without a {CARD}, expected a folder that "
+                f"nlbook.tasks.shards.write has finished"
+            ) from None
         except (KeyError, TypeError, ValueError) as e:
-            raise NLBookError(f"{CARD}: got something that cannot be read ({e!r}), expected the card that write made"
-                              ) from None
+            raise NLBookError(
+                f"{CARD}: got something that cannot be read ({e!r}), expected the card that write made"
+            ) from None
         need(made == FORMAT, f"{CARD}: format", made, f"{FORMAT}, which this nlbook reads")
         need(len(listed) > 0, f"{CARD}: shards", "none", "at least one")
         self.maps = [_open(self.folder / s["file"], s, kind, verify) for s in listed]
@@ -138,19 +164,21 @@ class Tokens(Sequence[Any]):
     def _read(self, first: int, last: int) -> np.ndarray:
         parts, i = [], bisect.bisect_right(self.starts, first) - 1
         while first < last:
-            part = self.maps[i][first - self.starts[i]:last - self.starts[i]]
+            part = self.maps[i][first - self.starts[i] : last - self.starts[i]]
             parts.append(part.astype(np.int64))
             first, i = first + len(part), i + 1
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def take(self, starts: Iterable[int], length: int) -> Windows:
         """The windows of `length` tokens that begin at `starts`."""
-        rows = torch.stack([self[s:s + length] for s in starts])
+        rows = torch.stack([self[s : s + length] for s in starts])
         return Windows(rows, rows == self.document)
 
     def __repr__(self) -> str:
-        return (f"Tokens({self.folder.name}: {len(self):,} tokens, {self.documents:,} documents, {len(self.maps)} "
-                f"shards, vocabulary {self.vocabulary:,})")
+        return (
+            f"Tokens({self.folder.name}: {len(self):,} tokens, {self.documents:,} documents, {len(self.maps)} "
+            f"shards, vocabulary {self.vocabulary:,})"
+        )
 
 
 def _open(path: Path, said: Mapping[str, Any], kind: np.dtype, verify: bool) -> np.ndarray:
@@ -182,6 +210,7 @@ def windows(tokens: Tokens, *, batch: int, length: int, seed: int) -> Callable[[
     def at(step: int) -> Windows:
         g = generator(seed * 1_000_003 + step)
         return tokens.take(torch.randint(len(tokens) - length + 1, (batch,), generator=g).tolist(), length)
+
     return at
 
 
@@ -198,6 +227,7 @@ def stream(tokens: Tokens, *, batch: int, length: int) -> Callable[[int], Window
     def at(step: int) -> Windows:
         here = (step % steps) * (length - 1)
         return tokens.take([r * part + here for r in range(batch)], length)
+
     return at
 
 
@@ -211,4 +241,4 @@ def in_order(tokens: Tokens, *, length: int, most: int | None = None, batch: int
     if most is not None and most < len(starts):
         starts = [starts[i * len(starts) // most] for i in range(most)]
     for i in range(0, len(starts), batch):
-        yield tokens.take(starts[i:i + batch], length)
+        yield tokens.take(starts[i : i + batch], length)

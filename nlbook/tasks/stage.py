@@ -4,6 +4,7 @@
 programs that touch what one of them stored, is an error with a name. The kernel may carry @triton.jit or be a plain
 function (so that a page with kernels opens where Triton does not exist).
 """
+
 from __future__ import annotations
 
 import functools
@@ -35,7 +36,7 @@ class Move:
     """One load or store of one program: which elements (flat) of which argument."""
 
     program: Program
-    kind: str       # "load" | "store"
+    kind: str  # "load" | "store"
     argument: str
     elements: np.ndarray
 
@@ -87,8 +88,10 @@ def play(kernel: Kernel, grid: tuple[int, ...], **arguments: Any) -> Run:
     from nlkernels.dispatch import have_triton
 
     if not have_triton():
-        raise NLBookError("triton: got no such package (it exists for Linux only), expected it for running a kernel; "
-                          "everything else in this chapter works without")
+        raise NLBookError(
+            "triton: got no such package (it exists for Linux only), expected it for running a kernel; "
+            "everything else in this chapter works without"
+        )
     import triton
     from nlkernels.checker import checked
     from nlkernels.interpret import interpret
@@ -102,8 +105,13 @@ def play(kernel: Kernel, grid: tuple[int, ...], **arguments: Any) -> Run:
         interpret(triton.jit(fn))[grid](*given.values())
     tensors = {n: a for n, a in given.items() if isinstance(a, Tensor)}
     sides = len(grid)
-    return Run(fn.__name__, tuple(grid), {n: tuple(t.shape) for n, t in tensors.items()},
-               tuple(Move(a.program[:sides], a.kind, a.argument, a.elements) for a in seen.accesses), tensors)
+    return Run(
+        fn.__name__,
+        tuple(grid),
+        {n: tuple(t.shape) for n, t in tensors.items()},
+        tuple(Move(a.program[:sides], a.kind, a.argument, a.elements) for a in seen.accesses),
+        tensors,
+    )
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,7 @@ class Puzzle:
         def run(*args: Any) -> Tensor:
             after = self.record(kernel, *args)
             return after.tensors[list(inspect.signature(plain(kernel)).parameters)[self.names.index(self.out)]]
+
         return run
 
     def counter(self, *args: Any) -> Counter:

@@ -6,6 +6,7 @@ Every method is the same language model but for its mixer and its MLP: same widt
 parameters, the same windows in the same order for a seed. Graded are bits per byte on files that no training window
 comes from. Two methods only count bytes: they say what a number of bits is worth.
 """
+
 from __future__ import annotations
 
 import math
@@ -44,8 +45,19 @@ def config(method: str, seed: int, **size: Any) -> HopeConfig:
     return hope if method == "Hope" else hope.baseline(MIXERS[method])
 
 
-def run(*, method: str, lr: float, seed: int, steps: int, batch: int = 8, length: int = 128, most: int = 2_000_000,
-        held: int = 48, held_length: int = 512, **size: Any) -> dict[str, float]:
+def run(
+    *,
+    method: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    batch: int = 8,
+    length: int = 128,
+    most: int = 2_000_000,
+    held: int = 48,
+    held_length: int = 512,
+    **size: Any,
+) -> dict[str, float]:
     """Train one model on `steps` batches of windows and grade it on `held` windows of `held_length` bytes.
 
     Returns "bits": bits per byte in the part of a window that is as long as a training window; "bits 1" ... "bits 4":
@@ -69,8 +81,9 @@ def run(*, method: str, lr: float, seed: int, steps: int, batch: int = 8, length
     except TrainingStopped:  # a rate that it does not bear: as good as guessing
         rows = sum(len(w.tokens) for w in test)
         paid = torch.full((rows, held_length - 1), math.log(corpus.Bytes.vocabulary), dtype=torch.float64)
-    return graded(paid, torch.cat([w.reset for w in test]), length) | {
-        "parameters": float(model.parameter_count())} | read
+    return (
+        graded(paid, torch.cat([w.reset for w in test]), length) | {"parameters": float(model.parameter_count())} | read
+    )
 
 
 def nats(model: Hope, tokens: Tensor) -> Tensor:
@@ -82,7 +95,7 @@ def nats(model: Hope, tokens: Tensor) -> Tensor:
 def graded(paid: Tensor, reset: Tensor, length: int) -> dict[str, float]:
     """Bits per byte from nats (rows, n - 1); the document token, which stands for no byte, does not count."""
     bits, real = paid / math.log(2), ~reset[:, 1:]
-    out = {"bits": float(bits[:, :length - 1][real[:, :length - 1]].mean())}
+    out = {"bits": float(bits[:, : length - 1][real[:, : length - 1]].mean())}
     edges = [round(i * bits.shape[1] / QUARTERS) for i in range(QUARTERS + 1)]
     for i, (a, b) in enumerate(pairwise(edges)):
         out[f"bits {i + 1}"] = float(bits[:, a:b][real[:, a:b]].mean())

@@ -3,6 +3,7 @@
 Both are linear with a squared loss (d = 16, keys of length one). They show mechanisms, not language models; chapter 08
 says so.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -58,20 +59,30 @@ def stability_map(periods: Sequence[int], steps: Sequence[float], **kw: int) -> 
 class TwoTasks(NamedTuple):
     """Relative squared errors, mean over seeds; 1 = knows nothing. `*_reset`: after the fast level's reset."""
 
-    a_learned: float   # error on A when A ends
-    a: float           # error on A when B ends
-    b: float           # error on B when B ends
+    a_learned: float  # error on A when A ends
+    a: float  # error on A when B ends
+    b: float  # error on B when B ends
     a_reset: float
     b_reset: float
     share: tuple[float, ...]  # how much of A each level holds when A ends: <W_l, A> / <A, A>
-    curve_a: Tensor    # error on A at every `every` steps
+    curve_a: Tensor  # error on A at every `every` steps
     curve_b: Tensor
     times: Tensor
 
 
-def two_tasks(periods: Sequence[int] = (1, 16, 256), steps: Sequence[float] | None = None, *, keep: float = 1.0,
-              long: int = 4096, short: int = 256, reset: bool = True, d: int = 16, seeds: int = 20, seed: int = 0,
-              every: int = 16) -> TwoTasks:
+def two_tasks(
+    periods: Sequence[int] = (1, 16, 256),
+    steps: Sequence[float] | None = None,
+    *,
+    keep: float = 1.0,
+    long: int = 4096,
+    short: int = 256,
+    reset: bool = True,
+    d: int = 16,
+    seeds: int = 20,
+    seed: int = 0,
+    every: int = 16,
+) -> TwoTasks:
     """Learn A for `long` steps, then B for `short`; levels add up: y = sum_l W_l x, loss 1/2 |y - A x|^2.
 
     Args:
@@ -93,6 +104,7 @@ def two_tasks(periods: Sequence[int] = (1, 16, 256), steps: Sequence[float] | No
 
     def error(task: int, levels: Tensor) -> float:
         return float((levels.sum(0) - goal[task]).square().sum((1, 2)).mean())
+
     times, a, b = [], [], []
     learned = 0.0
     share: tuple[float, ...] = ()
@@ -123,5 +135,14 @@ def two_tasks(periods: Sequence[int] = (1, 16, 256), steps: Sequence[float] | No
     after = w.clone()
     if reset:
         after[0] = 0
-    return TwoTasks(learned, error(0, w), error(1, w), error(0, after), error(1, after), share, torch.tensor(a),
-                    torch.tensor(b), torch.tensor(times))
+    return TwoTasks(
+        learned,
+        error(0, w),
+        error(1, w),
+        error(0, after),
+        error(1, after),
+        share,
+        torch.tensor(a),
+        torch.tensor(b),
+        torch.tensor(times),
+    )

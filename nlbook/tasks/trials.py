@@ -5,6 +5,7 @@
 Every method is the same language model (`nlbook.hope`) with the same convolution, gate and norms and as many
 parameters; only what mixes the sequence, and whether MLPs learn in context, differs.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -25,8 +26,15 @@ from nlbook.train import train
 SIZE: dict[str, Any] = {"dim": 32, "layers": 1, "hidden": 48, "periods": (16, 48)}
 """Size of every model of a trial: 15 to 20 thousand parameters."""
 
-MEMORY: dict[str, Any] = {"memory": "linear", "chunk": 32, "other_chunk": 32, "read": "after", "eta": 0.5,
-                          "eta_max": 1.0, "horizon": 150.0}
+MEMORY: dict[str, Any] = {
+    "memory": "linear",
+    "chunk": 32,
+    "other_chunk": 32,
+    "read": "after",
+    "eta": 0.5,
+    "eta_max": 1.0,
+    "horizon": 150.0,
+}
 """Hope's memories in a trial: matrices, which a few hundred steps can train; Titans has the same."""
 
 MIXER = {"Transformer": "attention", "linear attention": "linear", "gated delta": "gated_delta", "Titans": "titans"}
@@ -97,8 +105,17 @@ def logits_of(model: Hope, tokens: Tensor, batch: int = 64) -> Tensor:
 LANGUAGE = TimescaleLanguage(static=4, document=4, fast=2, values=8)
 
 
-def language(*, method: str, lr: float, seed: int, steps: int, batch: int = 16, pairs: int = 48,
-             documents: int = 192, **changes: Any) -> dict[str, float]:
+def language(
+    *,
+    method: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    batch: int = 16,
+    pairs: int = 48,
+    documents: int = 192,
+    **changes: Any,
+) -> dict[str, float]:
     """Learn a language with static, document and fast facts; then read new documents.
 
     Returns nats per value above the entropy rate ("excess", "excess static", ...); nats per value by quarter of a
@@ -106,8 +123,13 @@ def language(*, method: str, lr: float, seed: int, steps: int, batch: int = 16, 
     before it was read ("cut 4").
     """
     task = LANGUAGE
-    model = fit(config(method, task.vocabulary, seed, **changes),
-                lambda step: task.sample(batch, pairs, batch_seed(seed, step)), steps=steps, lr=lr, seed=seed)
+    model = fit(
+        config(method, task.vocabulary, seed, **changes),
+        lambda step: task.sample(batch, pairs, batch_seed(seed, step)),
+        steps=steps,
+        lr=lr,
+        seed=seed,
+    )
     data = task.sample(documents, pairs, held_out(seed))
     logits = logits_of(model, data.tokens)
     out = {"excess" if k == "all" else f"excess {k}": v for k, v in data.excess(logits).items()}
@@ -127,17 +149,34 @@ def _mean(x: Tensor, where: Tensor) -> float:
 
 
 # ---------------------------------------------------------------------- Table 1, Fig. 7, Fig. 9
-def facts(*, method: str, lr: float, seed: int, steps: int, counts: list[int], length: int, tests: list[int],
-          news: bool = False, keys: int = 8, batch: int = 32, texts: int = 128, **changes: Any) -> dict[str, float]:
+def facts(
+    *,
+    method: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    counts: list[int],
+    length: int,
+    tests: list[int],
+    news: bool = False,
+    keys: int = 8,
+    batch: int = 32,
+    texts: int = 128,
+    **changes: Any,
+) -> dict[str, float]:
     """Learn to answer for facts in texts of `length` tokens; then in texts of the lengths `tests`.
 
     counts: how many facts a text holds; a batch has one of these counts, in turn. Returns accuracies
     "1 in 48" (one fact, 48 tokens), ..., their "mean", and with news also "rewritten in 48".
     """
     tasks = [Facts(n, keys=keys, news=news) for n in counts]
-    model = fit(config(method, tasks[0].vocabulary, seed, **changes),
-                lambda step: tasks[step % len(tasks)].sample(batch, length, batch_seed(seed, step)),
-                steps=steps, lr=lr, seed=seed)
+    model = fit(
+        config(method, tasks[0].vocabulary, seed, **changes),
+        lambda step: tasks[step % len(tasks)].sample(batch, length, batch_seed(seed, step)),
+        steps=steps,
+        lr=lr,
+        seed=seed,
+    )
     out = {}
     for task in tasks:
         for n in tests:
@@ -152,13 +191,31 @@ def facts(*, method: str, lr: float, seed: int, steps: int, counts: list[int], l
 
 
 # ---------------------------------------------------------------------- Tables 3 and 4
-def mad(*, method: str, lr: float, seed: int, steps: int, task: str, length: int = 48, batch: int = 32,
-        sequences: int = 256, **changes: Any) -> dict[str, float]:
+def mad(
+    *,
+    method: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    task: str,
+    length: int = 48,
+    batch: int = 32,
+    sequences: int = 256,
+    **changes: Any,
+) -> dict[str, float]:
     """Learn one task of MAD; accuracy and nats on new sequences."""
     made = MAD(task)
-    model = fit(config(method, made.vocabulary, seed, **changes),
-                lambda step: made.sample(batch, length, batch_seed(seed, step)), steps=steps, lr=lr, seed=seed)
+    model = fit(
+        config(method, made.vocabulary, seed, **changes),
+        lambda step: made.sample(batch, length, batch_seed(seed, step)),
+        steps=steps,
+        lr=lr,
+        seed=seed,
+    )
     data = made.sample(sequences, length, held_out(seed))
     logits = logits_of(model, data.tokens)
-    return {"accuracy": data.accuracy(logits), "nats": data.excess(logits)["all"],
-            "parameters": float(model.parameter_count())}
+    return {
+        "accuracy": data.accuracy(logits),
+        "nats": data.excess(logits)["all"],
+        "parameters": float(model.parameter_count()),
+    }

@@ -1,4 +1,5 @@
 """Trials of the ledger about continual learning: digits in a stream (section 7.1, Fig. 6), two languages (Fig. 8)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,8 +30,11 @@ def stream(*, method: str, kind: str, lr: float, seed: int, steps: int) -> dict[
     "learned" right after each task, "forgotten".
     """
     r = learn(named(method), kind, [lr], [seed], steps=steps).r[0, 0]
-    return {"average": 100 * float(average_accuracy(r)), "learned": 100 * float(learning_accuracy(r)),
-            "forgotten": 100 * float(forgetting(r))}
+    return {
+        "average": 100 * float(average_accuracy(r)),
+        "learned": 100 * float(learning_accuracy(r)),
+        "forgotten": 100 * float(forgetting(r)),
+    }
 
 
 # ---- two languages ---------------------------------------------------------------------------------------------------
@@ -44,8 +48,9 @@ def reader(method: str, vocabulary: int, seed: int, dim: int = 32, hidden: int =
     "static-3" is the control of Hope-3: three MLPs in a chain that are not written. All are as large as Hope-3, to
     within one unit of the MLPs; the width of the MLPs makes up the difference.
     """
-    whole = HopeConfig(vocabulary=vocabulary, dim=dim, layers=2, mixer="attention", hidden=hidden, seed=seed,
-                       periods=LEVELS["Hope-3"])
+    whole = HopeConfig(
+        vocabulary=vocabulary, dim=dim, layers=2, mixer="attention", hidden=hidden, seed=seed, periods=LEVELS["Hope-3"]
+    )
     if method == "ICL":
         return whole.baseline("attention")
     need(method in LEVELS or method == "static-3", "method", repr(method), f"ICL, static-3, {', '.join(LEVELS)}")
@@ -54,8 +59,9 @@ def reader(method: str, vocabulary: int, seed: int, dim: int = 32, hidden: int =
     return replace(mine, hidden=hidden + round(more / (2 * dim * mine.layers * len(mine.periods))))
 
 
-def two_languages(*, method: str, lr: float, seed: int, steps: int, batch: int = 8, readers: int = 96,
-                  **size: Any) -> dict[str, float]:
+def two_languages(
+    *, method: str, lr: float, seed: int, steps: int, batch: int = 8, readers: int = 96, **size: Any
+) -> dict[str, float]:
     """Meta-train a reader on invented languages, one alone or two in turn; grade it on new ones, in percent:
 
     "single": a language alone; "A": the first of two, after the second; "B": the second; "lost": single - A.
@@ -70,8 +76,9 @@ def two_languages(*, method: str, lr: float, seed: int, steps: int, batch: int =
             right = task.right(data, model(data.tokens)[0])
             if single:
                 got = data.kind[data.kind > 0].double()
-                out["single"] = 100 * sum(right[n] * float((got == i + 1).double().mean())
-                                          for i, n in enumerate(("A", "B")) if n in right)
+                out["single"] = 100 * sum(
+                    right[n] * float((got == i + 1).double().mean()) for i, n in enumerate(("A", "B")) if n in right
+                )
             else:
                 out |= {"A": 100 * right["A"], "B": 100 * right["B"]}
     return out | {"lost": out["single"] - out["A"]}

@@ -1,4 +1,5 @@
 """Trials of the ledger about the paper's diagrams: what a picture of levels says that can be computed."""
+
 from __future__ import annotations
 
 import torch
@@ -18,9 +19,12 @@ def levels() -> dict[str, float]:
     many pass ("accepted"), for how many models exactly one does ("models with one").
     """
     judged = [judge_all(system) for system in five_systems().values()]
-    return {"models": float(len(judged)), "diagrams": float(sum(j.total for j in judged)),
-            "accepted": float(sum(len(j.accepted) for j in judged)),
-            "models with one": float(sum(len(j.accepted) == 1 for j in judged))}
+    return {
+        "models": float(len(judged)),
+        "diagrams": float(sum(j.total for j in judged)),
+        "accepted": float(sum(len(j.accepted) for j in judged)),
+        "models with one": float(sum(len(j.accepted) == 1 for j in judged)),
+    }
 
 
 def recurrent_mlp(*, seed: int, dim: int = 8, length: int = 12) -> dict[str, float]:
@@ -35,9 +39,11 @@ def recurrent_mlp(*, seed: int, dim: int = 8, length: int = 12) -> dict[str, flo
         y, _, _ = block.attend(x)
         mlp, whole = block.start(y), block(x)
         nothing = AdaTransformerBlock(dim, seed=seed, lr=0.0).double()
-        return {"empty context": float((nothing(x) - mlp).abs().max()),
-                "loop": float((block.by_token(x) - whole).abs().max()),
-                "written": float((whole - mlp).abs().max())}
+        return {
+            "empty context": float((nothing(x) - mlp).abs().max()),
+            "loop": float((block.by_token(x) - whole).abs().max()),
+            "written": float((whole - mlp).abs().max()),
+        }
 
 
 def hope_lanes(*, length: int = 64) -> dict[str, float]:
@@ -45,8 +51,9 @@ def hope_lanes(*, length: int = 64) -> dict[str, float]:
     "wrong": memories whose recorded writes are not floor(length / period), and "lanes": how many were looked at.
     """
     products = [chunk * frequency for chunk, frequency in FIG_5]
-    config = HopeConfig(vocabulary=11, dim=8, hidden=8, layers=1, periods=(4, 16, 32),
-                        options={"chunk": 8, "other_chunk": 2})
+    config = HopeConfig(
+        vocabulary=11, dim=8, hidden=8, layers=1, periods=(4, 16, 32), options={"chunk": 8, "other_chunk": 2}
+    )
     model = Hope(config)
     tokens = torch.randint(11, (1, length), generator=generator(0))
     system = model.levels()

@@ -1,4 +1,5 @@
 """Trials of the ledger about optimizers: one run, its seed and settings in, a dict of numbers out (Fig. 4, 11, 12)."""
+
 from __future__ import annotations
 
 import math
@@ -27,21 +28,29 @@ def valleys(*, rule: str, seed: int, length: int = 2500) -> dict[str, float]:
     g = generator(seed)
     r, theta = (float(x + (2 * torch.rand((), generator=g) - 1) * (seed > 0)) for x in START)
     found = sweep(("heavy ball", rule) if rule != "heavy ball" else ("heavy ball",), length=length, start=(r, theta))
-    out = {"arrives": float(found.arrives(rule)), "heavy ball arrives": float(found.arrives("heavy ball")),
-           "faster": float(found.faster(rule)), "valleys": float(len(VALLEYS))}
+    out = {
+        "arrives": float(found.arrives(rule)),
+        "heavy ball arrives": float(found.arrives("heavy ball")),
+        "faster": float(found.faster(rule)),
+        "valleys": float(len(VALLEYS)),
+    }
     ratio = found.ratio(rule)
     return out if math.isnan(ratio) else out | {"ratio": ratio}
 
 
-def digits(*, optimizer: str, model: str, lr: float, seed: int, steps: int, validation: bool = False,
-           width: int = 32) -> dict[str, float]:
+def digits(
+    *, optimizer: str, model: str, lr: float, seed: int, steps: int, validation: bool = False, width: int = 32
+) -> dict[str, float]:
     """Handwritten digits: "train" (mean loss of the last tenth of the batches), "held" (loss on the test images, or on
     the validation images), "accuracy"; a run that diverges counts as WORST.
     """
     losses, held, right, _ = run(optimizer, lr, seed=seed, steps=steps, width=width, validation=validation, model=model)
-    train = float(losses[-max(1, steps // 10):].mean())
-    return {"train": min(train, WORST) if math.isfinite(train) else WORST,
-            "held": min(held, WORST) if math.isfinite(held) else WORST, "accuracy": right}
+    train = float(losses[-max(1, steps // 10) :].mean())
+    return {
+        "train": min(train, WORST) if math.isfinite(train) else WORST,
+        "held": min(held, WORST) if math.isfinite(held) else WORST,
+        "accuracy": right,
+    }
 
 
 def step_times(*, seed: int, width: int = 256, rounds: int = 40, batch: int = 64) -> dict[str, float]:
@@ -61,11 +70,16 @@ def step_times(*, seed: int, width: int = 256, rounds: int = 40, batch: int = 64
         x, y = 2 * data.x_train[i] - 1, data.y_train[i]
         for n in names:
             took[n].append(_step(nets[n], optimizers[n], x, y))
-    typical = {n: statistics.median(statistics.fmean(t[k:k + 10]) for k in range(10, rounds - 9, 10))
-               for n, t in took.items()}
-    return {"M3 / Muon": typical["M3 update"] / typical["Muon"],
-            "M3 / AdaMuon": typical["M3 update"] / typical["M3 fast only"],
-            "Muon / AdamW": typical["Muon"] / typical["AdamW"], "milliseconds of M3": 1e3 * typical["M3 update"]}
+    typical = {
+        n: statistics.median(statistics.fmean(t[k : k + 10]) for k in range(10, rounds - 9, 10))
+        for n, t in took.items()
+    }
+    return {
+        "M3 / Muon": typical["M3 update"] / typical["Muon"],
+        "M3 / AdaMuon": typical["M3 update"] / typical["M3 fast only"],
+        "Muon / AdamW": typical["Muon"] / typical["AdamW"],
+        "milliseconds of M3": 1e3 * typical["M3 update"],
+    }
 
 
 def _step(net: Any, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:

@@ -1,4 +1,5 @@
 """A layer trained on real digits with every write recorded, and how far frozen surprises go astray (chapter 02)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ class WrittenLayer:
         return float(((self.x_test @ self.trace.weight(t).mT).argmax(-1) == self.y_test).double().mean())
 
 
-def write_digits(steps: int = 400, lr: float = 0.05, seed: int = 0, *, frozen_surprises: bool = False,
-                 centred: bool = False) -> WrittenLayer:
+def write_digits(
+    steps: int = 400, lr: float = 0.05, seed: int = 0, *, frozen_surprises: bool = False, centred: bool = False
+) -> WrittenLayer:
     """One SGD step a digit, cross-entropy, from a small random weight; the last input is a constant 1 (the bias).
 
     float64. frozen_surprises=True takes every surprise at the untrained weight: the negative control. centred=True
@@ -61,8 +63,12 @@ class Divergence:
     frozen: dict[float, Tensor]
 
 
-def divergence(rates: tuple[float, ...] = (0.002, 0.02, 0.2), checkpoints: tuple[int, ...] = (2, 5, 10, 30, 100, 300),
-               seeds: int = 3, seed: int = 0) -> Divergence:
+def divergence(
+    rates: tuple[float, ...] = (0.002, 0.02, 0.2),
+    checkpoints: tuple[int, ...] = (2, 5, 10, 30, 100, 300),
+    seeds: int = 3,
+    seed: int = 0,
+) -> Divergence:
     """How far the dual form and the frozen surprises are from the trained weight, on the scores of all test digits.
 
     The trained weight comes from torch's autograd. The distance is |scores - trained| / |trained - start|.
@@ -96,9 +102,9 @@ def train_with_autograd(layers: list[WrittenLayer], checkpoints: tuple[int, ...]
     labels, found = torch.stack([layer.labels for layer in layers]), []
     for t in range(checkpoints[-1]):
         W = W.detach().requires_grad_()
-        scores = (W @ keys[:, t, :, None]).squeeze(-1)                              # (runs, 10)
+        scores = (W @ keys[:, t, :, None]).squeeze(-1)  # (runs, 10)
         loss = torch.nn.functional.cross_entropy(scores, labels[:, t], reduction="sum")
-        W = W - rates[:, t, None, None] * torch.autograd.grad(loss, W)[0]           # each run at its own rate
+        W = W - rates[:, t, None, None] * torch.autograd.grad(loss, W)[0]  # each run at its own rate
         if t + 1 in checkpoints:
             found.append(W.detach())
     return found

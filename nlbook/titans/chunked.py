@@ -16,6 +16,7 @@ G_tj = b_t/b_j, and since a_t points along n_t the two sums are one, whose unkno
 product fewer for each read. A query inside the chunk is one more such read. Ratios are differences of logarithms, never
 quotients, and the system is solved by forward substitution: powers of it overflow in float32 when keys repeat.
 """
+
 from __future__ import annotations
 
 import torch
@@ -45,8 +46,8 @@ class Decays:
 
     def __init__(self, log_keep: Tensor, eta: Tensor, log_mu: Tensor | None = None) -> None:
         total = log_keep.cumsum(-1)
-        self.eta = eta[..., None]                                          # (..., C, 1)
-        D = _ratios(total)                                                 # (..., C, C)
+        self.eta = eta[..., None]  # (..., C, 1)
+        D = _ratios(total)  # (..., C, C)
         self._after = {"b": total.exp()[..., None], "D": D, "G": D}
         self._before: dict[str, Tensor] = {}
         self._paced: Tensor | None = None
@@ -72,7 +73,7 @@ class Decays:
     def __call__(self, name: str, when: str) -> Tensor:
         if when == "after":
             return self._after[name]
-        if name not in self._before:                                       # made when it is asked for
+        if name not in self._before:  # made when it is asked for
             self._before[name] = _shift(self._after[name], 1.0 if name == "b" else 0.0)
         return self._before[name]
 
@@ -109,10 +110,10 @@ class Piece:
         momentum: Tensor | None = None,
     ) -> None:
         self.W, self.decays, self.init, self.momentum = W, decays, init, momentum
-        self.rows: list[tuple[Tensor, Tensor, str]] = []                   # (r, c, w): minus sum_j w_tj c_j r_j^T
+        self.rows: list[tuple[Tensor, Tensor, str]] = []  # (r, c, w): minus sum_j w_tj c_j r_j^T
         d = decays
         if momentum is None:
-            if factor == "unit":                                           # e a^T = (|a| e) n^T
+            if factor == "unit":  # e a^T = (|a| e) n^T
                 e = e * (a.square().sum(-1, keepdim=True) + 1e-12).sqrt()
                 a = unit(a)
             write = self._solve(a, e) if factor else d.eta * e
@@ -130,8 +131,9 @@ class Piece:
         known = self.read(n, "before")
         size = torch.eye(n.shape[-2], dtype=n.dtype, device=n.device)
         system = torch.addcmul(size, d.paced, n @ n.mT)
-        return torch.linalg.solve_triangular(system, d.eta * (known if e is None else known + e), upper=False,
-                                             unitriangular=True)
+        return torch.linalg.solve_triangular(
+            system, d.eta * (known if e is None else known + e), upper=False, unitriangular=True
+        )
 
     def read(self, rows: Tensor, when: str) -> Tensor:
         """W_t r_t ("after") or W_{t-1} r_t ("before") for rows r (..., C, in) -> (..., C, out)."""

@@ -1,6 +1,7 @@
 """A group of boxes of equal shape that learn side by side: its write over a run of tokens, and the reads inside that
 run.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def write(
         gates = shared if rule.rate == "explicit" else replace(shared, eta=implicit_rate(shared.eta, a))
         target, S = None if init is None else init[name], None if momentum is None else momentum[name]
         factor = rule.factor_of(name)
-        if single:                                                         # one token needs no system
+        if single:  # one token needs no system
             mu = None if gates.log_mu is None else gates.log_mu.exp()[..., None]
             W, S = token_write(
                 now[name],
@@ -93,6 +94,7 @@ def write(
         if single:
             return rows @ (now if when == "before" else new)[name].mT
         return pieces[name].read(rows, when)
+
     return new, pushed, inside
 
 
@@ -122,7 +124,7 @@ def causal_conv(x: Tensor, taps: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     y = taps[..., -1:, :] * x
     for i in range(width - 1):
         y = y + taps[..., i : i + 1, :] * z[..., i : i + x.shape[-2], :]
-    return y, z[..., z.shape[-2] - (width - 1):, :]
+    return y, z[..., z.shape[-2] - (width - 1) :, :]
 
 
 def identity_taps(*shape: int, width: int, noise: float, g: torch.Generator) -> Tensor:

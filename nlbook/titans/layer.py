@@ -1,4 +1,5 @@
 """What both layers share: initial states, the walk from boundary to boundary, the accounts."""
+
 from __future__ import annotations
 
 import math
@@ -36,8 +37,22 @@ class FastLayer(Writes, nn.Module):
     nested_initial_states: ClassVar[tuple[str, ...]] = ("initial",)
     groups: Mapping[str, Group]
 
-    def __init__(self, dim: int, heads: int, hidden: int | None, memory: str, rule: Rule, *, eta_max: float, eta: float,
-                 horizon: float, decay: bool, block: int, checkpoint: bool, first_order: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int | None,
+        memory: str,
+        rule: Rule,
+        *,
+        eta_max: float,
+        eta: float,
+        horizon: float,
+        decay: bool,
+        block: int,
+        checkpoint: bool,
+        first_order: bool,
+    ) -> None:
         super().__init__()
         for name, n in (("dim", dim), ("heads", heads), ("block", block)):
             if isinstance(n, bool) or not isinstance(n, int) or n < 1:
@@ -53,8 +68,9 @@ class FastLayer(Writes, nn.Module):
         self.initial = nn.ParameterDict()
         self._bias = {"eta": math.log(eta / (eta_max - eta)), "alpha": math.log(horizon - 1)}
 
-    def _add(self, group: str, out: int, stds: list[float], g: torch.Generator, identity: bool = False,
-             gain: float = 1.0) -> None:
+    def _add(
+        self, group: str, out: int, stds: list[float], g: torch.Generator, identity: bool = False, gain: float = 1.0
+    ) -> None:
         """Initial states of a group, one W1 (or W) scale a box: (head, box, out, in). gain: factor on W2."""
         shape = (self.heads, len(stds))
         scale = torch.tensor(stds)[:, None, None]
@@ -90,9 +106,7 @@ class FastLayer(Writes, nn.Module):
         raise NotImplementedError
 
     # ------------------------------------------------------------------ the walk
-    def forward(
-        self, x: Tensor, state: TitansState | None = None, *, impl: str = "auto"
-    ) -> tuple[Tensor, TitansState]:
+    def forward(self, x: Tensor, state: TitansState | None = None, *, impl: str = "auto") -> tuple[Tensor, TitansState]:
         """Read x (batch, length, dim), write while reading; returns y (batch, length, dim) and the state after that.
 
         impl: the same numbers, other speeds. "chunked": pieces of up to `block` tokens. "tokens": one token at a time.
@@ -102,12 +116,20 @@ class FastLayer(Writes, nn.Module):
         need_float("x", x)
         need_shape("x", x, "batch", "length", self.dim)
         need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
-        need(impl in ("auto", "chunked", "tokens", "operator"), "impl", repr(impl),
-             "'auto', 'chunked', 'tokens' or 'operator'")
+        need(
+            impl in ("auto", "chunked", "tokens", "operator"),
+            "impl",
+            repr(impl),
+            "'auto', 'chunked', 'tokens' or 'operator'",
+        )
         whole = self.operator is not None and not self.first_order and not self.write_hooks
-        need(impl != "operator" or whole, "impl", "'operator'",
-             f"'auto' or 'chunked': nlkernels has no operator for {self.rule}, memory={self.memory!r} as this layer "
-             "uses it, for first_order=True, or for a layer that is traced (see nlbook.titans.operators)")
+        need(
+            impl != "operator" or whole,
+            "impl",
+            "'operator'",
+            f"'auto' or 'chunked': nlkernels has no operator for {self.rule}, memory={self.memory!r} as this layer "
+            "uses it, for first_order=True, or for a layer that is traced (see nlbook.titans.operators)",
+        )
         if impl == "auto":
             impl = "operator" if whole else "chunked"
         with torch.autocast(x.device.type, enabled=False):  # small products of a recurrence: parameters' dtype
@@ -123,7 +145,7 @@ class FastLayer(Writes, nn.Module):
         whole, tails = self._prepare(x, state)
         ys = []
         plan = list(self._plan(x.shape[1], state.position, impl))
-        sizes = [n for _, n, _ in plan]                                    # split: the gradient of a slice a run would
+        sizes = [n for _, n, _ in plan]  # split: the gradient of a slice a run would
         parts = {k: v.split(sizes, -2) for k, v in whole.items()} if plan else {}  # fill the whole length with zeros
         gates = {} if self.checkpoint else self._gates_of(whole, [(i, n) for i, n, run in plan if run == self._run])
         for j, (i, n, run) in enumerate(plan):
@@ -202,8 +224,13 @@ class FastLayer(Writes, nn.Module):
                 for j, box in enumerate(group.boxes):
                     after = {k: w[:, :, j].detach() for k, w in new.now[g].items()}
                     before = {k: w[:, :, j].detach() for k, w in old.start[g].items()}
-                    self.wrote(f"M_{box}", new.position, after, {k: after[k] - before[k] for k in after},
-                               f"chunk of {group.chunk} tokens is full")
+                    self.wrote(
+                        f"M_{box}",
+                        new.position,
+                        after,
+                        {k: after[k] - before[k] for k in after},
+                        f"chunk of {group.chunk} tokens is full",
+                    )
         return new
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -224,5 +251,7 @@ class FastLayer(Writes, nn.Module):
 
     def extra_repr(self) -> str:
         chunks: Any = {b: g.chunk for g in self.groups.values() for b in g.boxes}
-        return (f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, chunks={chunks}, "
-                f"rule={self.rule}")
+        return (
+            f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, chunks={chunks}, "
+            f"rule={self.rule}"
+        )

@@ -1,4 +1,5 @@
 """Titans' neural memory: an MLP (or a matrix) that learns the sequence it reads, with fixed projections."""
+
 from __future__ import annotations
 
 from itertools import groupby
@@ -61,8 +62,20 @@ class NeuralMemory(FastLayer):
         seed: int = 0,
     ) -> None:
         rule = Rule(objective, factor, read, retention, rate)
-        super().__init__(dim, heads, hidden, memory, rule, eta_max=eta_max, eta=eta,
-                         horizon=horizon, decay=decay, block=block, checkpoint=checkpoint, first_order=first_order)
+        super().__init__(
+            dim,
+            heads,
+            hidden,
+            memory,
+            rule,
+            eta_max=eta_max,
+            eta=eta,
+            horizon=horizon,
+            decay=decay,
+            block=block,
+            checkpoint=checkpoint,
+            first_order=first_order,
+        )
         need(isinstance(chunk, int) and chunk >= 1, "chunk", chunk, "an int >= 1 (tokens)")
         need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
         self.groups = {"mem": Group(("mem",), chunk, memory == "mlp")}
@@ -85,18 +98,18 @@ class NeuralMemory(FastLayer):
         return {"qkv": self.taps.new_zeros(batch, self.heads, 3, self.conv - 1, self.width)} if self.conv else {}
 
     def _prepare(self, x: Tensor, state: TitansState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        z = torch.stack([self._heads(x @ W.mT) for W in self.W_qkv], 2)    # (batch, head, 3, length, width)
+        z = torch.stack([self._heads(x @ W.mT) for W in self.W_qkv], 2)  # (batch, head, 3, length, width)
         last = {}
         if self.conv:
             z, last["qkv"] = causal_conv(z, self.taps, state.tails["qkv"])
         z = F.silu(z) if self.activation == "silu" else z
         z = torch.cat([unit(z[:, :, :2]), unit(z[:, :, 2:]) if self.normalise_v else z[:, :, 2:]], 2)
         gate = torch.einsum("bld,ghd->bhgl", x, self.w_gate) + self.b_gate.mT[:, :, None]
-        eta, alpha, mu = gate[:, :, :, None].unbind(2)                     # each (batch, head, 1, length)
+        eta, alpha, mu = gate[:, :, :, None].unbind(2)  # each (batch, head, 1, length)
         gates = [F.logsigmoid(alpha) if self.decay else torch.zeros_like(alpha), self.eta_max * torch.sigmoid(eta)]
         if self._momentum:
             gates.append(F.logsigmoid(mu))
-        return {"qkv": z, "gate": torch.stack(gates, -1)}, last            # gate (batch, head, 1, length, 2 or 3)
+        return {"qkv": z, "gate": torch.stack(gates, -1)}, last  # gate (batch, head, 1, length, 2 or 3)
 
     def _gates_of(self, whole: dict[str, Tensor], runs: list[tuple[int, int]]) -> dict[int, Any]:
         out: dict[int, Any] = {}
@@ -131,6 +144,7 @@ class NeuralMemory(FastLayer):
     def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
         assert self.operator is not None
         q, k, v = part["qkv"].unbind(2)
-        y, now, pushed = run_neural_memory(self.operator, self, q, k, v, self._gates(part), state.now["mem"],
-                                           state.momentum.get("mem", {}))
+        y, now, pushed = run_neural_memory(
+            self.operator, self, q, k, v, self._gates(part), state.now["mem"], state.momentum.get("mem", {})
+        )
         return y, TitansState({"mem": now}, state.start, {"mem": pushed} if pushed else {}, state.tails, state.position)

@@ -1,4 +1,5 @@
 """The definitions, one sequence, one token, one memory at a time; gradients by autograd. No tricks, and no speed."""
+
 from __future__ import annotations
 
 import torch
@@ -63,8 +64,11 @@ def _write(
 
 
 def _boxes(layer: FastLayer, head: int) -> dict[str, Weights]:
-    return {b: {n: w[head, j] for n, w in layer.initial_weights(g).items()}
-            for g, group in layer.groups.items() for j, b in enumerate(group.boxes)}
+    return {
+        b: {n: w[head, j] for n, w in layer.initial_weights(g).items()}
+        for g, group in layer.groups.items()
+        for j, b in enumerate(group.boxes)
+    }
 
 
 def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Tensor, list[dict[str, Weights]]]:
@@ -87,7 +91,7 @@ def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Ten
         for t in range(x.shape[0]):
             for b in now:
                 if t % chunk[b] == 0:
-                    start[b] = now[b]                                       # index C floor((t-1)/C), t counted from 1
+                    start[b] = now[b]  # index C floor((t-1)/C), t counted from 1
             xt = x[t, h * d : (h + 1) * d]
             q = _apply(start["q"], xt) if layer.adaptive_q else layer.W_q[h * d : (h + 1) * d] @ x[t]
             z = {}
@@ -116,7 +120,7 @@ def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Ten
                     new[b] = W
             state = {"start": start["mem"], "before": now["mem"], "after": new["mem"]}[layer.rule.read]
             out.append(_apply(state, q))
-            now = new                                                       # all boxes at once
+            now = new  # all boxes at once
         ys.append(torch.stack(out))
         finals.append(now)
     return torch.cat(ys, -1), finals

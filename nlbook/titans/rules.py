@@ -3,6 +3,7 @@
 Fast weights are dictionaries: {"W"} of a linear memory, {"W1", "W2"} of a two-layer one, each (..., out, in). Leading
 dimensions are (batch, head, box): boxes are memories of equal shape that learn side by side. Tokens are rows.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -72,8 +73,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def read(S: Weights, x: Tensor, residual: bool) -> Tensor:
-    """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual: it would broadcast silently.
-    """
+    """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual: it would broadcast silently."""
     if "W" in S:
         return x @ S["W"].mT
     o = F.silu(x @ S["W2"].mT) @ S["W1"].mT

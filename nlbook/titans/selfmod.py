@@ -1,4 +1,5 @@
 """Self-modifying Titans: a layer whose keys, values, rates and answers are memories that it writes itself."""
+
 from __future__ import annotations
 
 import math
@@ -126,8 +127,11 @@ class SelfModifyingTitans(FastLayer):
         self.activation, self.normalise_v, self.conv = activation, normalise_v, conv
         own = memory == "mlp"
         proj = ("q", "k", "v") if adaptive_q else ("k", "v")  # in the order of the taps
-        self.groups = {"mem": Group(("mem",), chunk, own), "proj": Group(proj, other_chunk, own),
-                       "gate": Group(("eta", "alpha"), other_chunk, False)}
+        self.groups = {
+            "mem": Group(("mem",), chunk, own),
+            "proj": Group(proj, other_chunk, own),
+            "gate": Group(("eta", "alpha"), other_chunk, False),
+        }
         g, d = generator(seed), self.width
         self._add("mem", d, [mem_std], g, identity=True, gain=mem_gain)
         self._add("proj", d, [proj_std if own else 1.0] * len(proj), g)
@@ -183,8 +187,8 @@ class SelfModifyingTitans(FastLayer):
         return Gates(keep, eta, None if mu is None else F.logsigmoid(mu.mT + self.b_mu[:, None, None]))
 
     def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
-        S, x = state.start, part["x"][:, :, None]                          # (batch, head, 1, length, width)
-        raw = read(S["proj"], x, self.groups["proj"].residual)             # eq. 79, 83, 86: k and v (and q)
+        S, x = state.start, part["x"][:, :, None]  # (batch, head, 1, length, width)
+        raw = read(S["proj"], x, self.groups["proj"].residual)  # eq. 79, 83, 86: k and v (and q)
         if self.adaptive_q:
             z, tails = self._shape(raw, slice(0, 3), state.tails, "qkv")
             q, z = unit(z[:, :, :1]), z[:, :, 1:]
@@ -202,17 +206,27 @@ class SelfModifyingTitans(FastLayer):
             moving = [b in self.adaptive for b in group.boxes]
             if any(moving):
                 own = self.self_values or name == "gate"
-                value = read(S[name], v, group.residual) if own else v     # eq. 84, 87 (80-81): v^, in the outer graph
+                value = read(S[name], v, group.residual) if own else v  # eq. 84, 87 (80-81): v^, in the outer graph
                 io = layer_io(S[name], k, value, self.rule.objective, group.residual)
                 init = self.initial_weights(name) if self.rule.retention == "initial" else None
                 moves = None if all(moving) else torch.tensor(moving, device=k.device)[:, None, None]
-                now[name], pushed, inside = write(now[name], io, gates if name == "mem" else slow, self.rule, init=init,
-                                                  momentum=momentum.get(name), moves=moves)
+                now[name], pushed, inside = write(
+                    now[name],
+                    io,
+                    gates if name == "mem" else slow,
+                    self.rule,
+                    init=init,
+                    momentum=momentum.get(name),
+                    moves=moves,
+                )
                 if pushed:
                     momentum[name] = pushed
             if name == "mem":
-                y = (answer(S[name], q, group.residual, self.rule.read, inside) if any(moving) else
-                     read(S[name], q, group.residual))
+                y = (
+                    answer(S[name], q, group.residual, self.rule.read, inside)
+                    if any(moving)
+                    else read(S[name], q, group.residual)
+                )
         assert y is not None
         return y[:, :, 0], TitansState(now, state.start, momentum, tails, state.position)
 

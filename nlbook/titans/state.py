@@ -1,4 +1,5 @@
 """What a titans layer carries from call to call."""
+
 from __future__ import annotations
 
 import json
@@ -67,6 +68,7 @@ class TitansState:
     def save(self, path: str | Path) -> None:
         """Write it with safetensors (no pickle). `TitansState.load` reads it back, bit for bit."""
         from safetensors.torch import save_file
+
         flat = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in self.tensors().items()}
         save_file(flat, str(path), metadata={"nlbook.titans": json.dumps({"position": self.position})})
 
@@ -74,6 +76,7 @@ class TitansState:
     def load(cls, path: str | Path) -> TitansState:
         """The state that `save` wrote."""
         from safetensors import safe_open
+
         with safe_open(str(path), framework="pt") as f:
             meta = (f.metadata() or {}).get("nlbook.titans")
             if meta is None:

@@ -11,6 +11,7 @@
 
 Matplotlib, ipywidgets and anywidget are imported with this room, and the modules v*_*.py when their key is asked for.
 """
+
 from typing import Any
 
 from nlbook.viz.picture import Gallery, Picture, Still, gallery, load, show, still
@@ -18,12 +19,35 @@ from nlbook.viz.spec import View, all_views, find, view
 from nlbook.viz.state import Bool, Choice, Float, Int, Ints, State
 from nlbook.viz.style import COLORS, book_style, end_label, figure, png
 
-__all__ = ["COLORS", "Bool", "Choice", "Float", "Gallery", "Int", "Ints", "Picture", "State", "Still", "View",
-           "all_views", "book_style", "end_label", "figure", "find", "gallery", "load", "png", "score", "show",
-           "still", "view"]
+__all__ = [
+    "COLORS",
+    "Bool",
+    "Choice",
+    "Float",
+    "Gallery",
+    "Int",
+    "Ints",
+    "Picture",
+    "State",
+    "Still",
+    "View",
+    "all_views",
+    "book_style",
+    "end_label",
+    "figure",
+    "find",
+    "gallery",
+    "load",
+    "png",
+    "score",
+    "show",
+    "still",
+    "view",
+]
 
 
 def score(trace: Any) -> Any:
     """Play a recorded run, a lane a level: a nlbook.levels.Trace, or whatever has `levels`, `periods`, `updates`."""
     from nlbook.viz.v1_score import score as play
+
     return play(trace)

@@ -9,6 +9,7 @@
 For tests only (playwright is a test dependency). Nothing is downloaded, nothing of the user's settings is read, and a
 request to any other machine is stopped and remembered in `p.outside`.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -63,15 +64,30 @@ def lab(root: Path, timeout_s: float = 60) -> Iterator[Server]:
             file = Path(home, "settings", folder, f"{name}.jupyterlab-settings")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(value), encoding="utf-8")
-        own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "run",
-               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-               "IPYTHONDIR": "ipython"}
+        own = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "run",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+            "IPYTHONDIR": "ipython",
+        }
         env = os.environ | {k: f"{home}/{v}" for k, v in own.items()}
         env |= {"JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1", "NLBOOK_STORE": f"{home}/store"}
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ip={HOME}", f"--port={port}",
-                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-                   "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
-                   "--LabApp.expose_app_in_browser=True"]
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            f"--ip={HOME}",
+            f"--port={port}",
+            "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={token}",
+            f"--ServerApp.root_dir={root}",
+            "--LabApp.extension_manager=readonly",
+            "--LabApp.news_url=None",
+            "--LabApp.expose_app_in_browser=True",
+        ]
         log = Path(home, "lab.log")
         with log.open("w") as out:
             process = subprocess.Popen(command + ["--allow-root"] * ROOT_USER, env=env, stdout=out, stderr=out)
@@ -120,15 +136,20 @@ class Page:
 def chrome(shots: Path) -> Iterator[Callable[..., Page]]:
     """A headless Chromium; what it yields makes a page, `new_page(width=1280, height=1000)`, that reaches only here."""
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         args = ["--disable-dev-shm-usage", "--disable-gpu", *["--no-sandbox"] * ROOT_USER]
         browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=args)
 
-        def new_page(width: int = 1280, height: int = 1000, scheme: Literal["light", "dark"] = "light",
-                     scripts: bool = True) -> Page:
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme,
-                                          java_script_enabled=scripts,
-                                          permissions=["clipboard-read", "clipboard-write"])
+        def new_page(
+            width: int = 1280, height: int = 1000, scheme: Literal["light", "dark"] = "light", scripts: bool = True
+        ) -> Page:
+            context = browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme=scheme,
+                java_script_enabled=scripts,
+                permissions=["clipboard-read", "clipboard-write"],
+            )
             made = Page(context.new_page(), shots)
 
             def gate(route: Any) -> None:
@@ -160,21 +181,26 @@ def open_notebook(p: Page, server: Server, name: str, timeout_s: float = 60) -> 
     p.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=timeout_s * 1000)
     p.wait_for_function(
         "() => { const k = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;"
-        " return k && k.connectionStatus === 'connected' && k.status === 'idle'; }", timeout=timeout_s * 1000)
+        " return k && k.connectionStatus === 'connected' && k.status === 'idle'; }",
+        timeout=timeout_s * 1000,
+    )
     p.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.info")
 
 
 def run_all(p: Page, timeout_s: float = 120) -> None:
     """Run every cell; AssertionError with source and output if one failed or did not run."""
-    p.evaluate("() => { window.nlbookRan = false; window.jupyterapp.commands.execute('notebook:run-all-cells')"
-               ".finally(() => { window.nlbookRan = true; }); }")
+    p.evaluate(
+        "() => { window.nlbookRan = false; window.jupyterapp.commands.execute('notebook:run-all-cells')"
+        ".finally(() => { window.nlbookRan = true; }); }"
+    )
     p.wait_for_function("() => window.nlbookRan", timeout=timeout_s * 1000)  # evaluate() has no timeout, this has
     bad = p.evaluate(
         """() => [...window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells]
         .map((c, i) => [i, c.toJSON()])
         .filter(([i, c]) => c.cell_type === 'code' && c.source.toString().trim()
           && (c.execution_count === null || c.outputs.some((o) => o.output_type === 'error')))
-        .map(([i, c]) => `cell ${i}: ${c.source}\\n${JSON.stringify(c.outputs).slice(0, 2000)}`)""")
+        .map(([i, c]) => `cell ${i}: ${c.source}\\n${JSON.stringify(c.outputs).slice(0, 2000)}`)"""
+    )
     assert not bad, "cells that failed or did not run:\n" + "\n".join(bad)
 
 
@@ -192,8 +218,9 @@ def picture(box: Any) -> str:
 
 def wait_text(p: Page, box: Any, text: str, timeout_s: float = 20) -> None:
     """Wait until the text of `box` holds `text`."""
-    p.wait_for_function("([e, t]) => e.textContent.includes(t)", arg=[box.element_handle(), text],
-                        timeout=timeout_s * 1000)
+    p.wait_for_function(
+        "([e, t]) => e.textContent.includes(t)", arg=[box.element_handle(), text], timeout=timeout_s * 1000
+    )
 
 
 def wait_change(p: Page, box: Any, old: str, timeout_s: float = 20) -> float:

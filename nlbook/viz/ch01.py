@@ -1,4 +1,5 @@
 """Figures of chapter 01: what a matrix memory still knows, by the age of a pair and by their number."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -9,8 +10,12 @@ from torch import Tensor
 
 from nlbook.viz import COLORS, end_label, figure
 
-STYLE = {"hebbian": (COLORS["value"], "Hebbian"), "delta": (COLORS["memory"], "delta"),
-         "omega": (COLORS["query"], "Omega"), "rls": (COLORS["baseline"], "best linear")}
+STYLE = {
+    "hebbian": (COLORS["value"], "Hebbian"),
+    "delta": (COLORS["memory"], "delta"),
+    "omega": (COLORS["query"], "Omega"),
+    "rls": (COLORS["baseline"], "best linear"),
+}
 
 
 def age_curve(found: Mapping[str, Tensor]) -> Figure:
@@ -29,8 +34,10 @@ def age_curve(found: Mapping[str, Tensor]) -> Figure:
 
 def age_curve_alt(found: Mapping[str, Tensor]) -> str:
     ends = {rule: (float(hits.mean(0)[:3].mean()), float(hits.mean(0)[-3:].mean())) for rule, hits in found.items()}
-    said = "; ".join(f"{STYLE[rule][1]} {new:.2f} for the newest three pairs and {old:.2f} for the oldest three"
-                     for rule, (new, old) in ends.items())
+    said = "; ".join(
+        f"{STYLE[rule][1]} {new:.2f} for the newest three pairs and {old:.2f} for the oldest three"
+        for rule, (new, old) in ends.items()
+    )
     return f"Line plot of the share of pairs identified against their age. {said}."
 
 

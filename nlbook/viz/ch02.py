@@ -1,4 +1,5 @@
 """Figures of chapter 02: an answer taken apart into training digits, and how far frozen surprises go astray."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -40,8 +41,10 @@ def made_of_alt(layer: WrittenLayer, i: int, shown: int = 5) -> str:
     s = support(layer, i)
     order = s.argsort(descending=True)
     most, least = (layer.labels[o[:shown]].tolist() for o in (order, order.flip(0)))
-    return (f"A test digit {int(layer.y_test[i])} beside the training digits whose writes speak most for its class, "
-            f"labels {most}, and those that speak most against it, labels {least}.")
+    return (
+        f"A test digit {int(layer.y_test[i])} beside the training digits whose writes speak most for its class, "
+        f"labels {most}, and those that speak most against it, labels {least}."
+    )
 
 
 def divergence_curves(d: Divergence) -> Figure:
@@ -66,5 +69,7 @@ def divergence_curves(d: Divergence) -> Figure:
 
 def divergence_alt(d: Divergence) -> str:
     ends = ", ".join(f"{float(g.mean(0)[-1]):.2g} at rate {lr:g}" for lr, g in d.frozen.items())
-    return (f"Log-log curves of the distance from the trained layer's scores against training steps. The dual form "
-            f"stays below 1e-12; with frozen surprises the distance grows to {ends} after {d.checkpoints[-1]} steps.")
+    return (
+        f"Log-log curves of the distance from the trained layer's scores against training steps. The dual form "
+        f"stays below 1e-12; with frozen surprises the distance grows to {ends} after {d.checkpoints[-1]} steps."
+    )

@@ -1,4 +1,5 @@
 """Figures of chapter 03: what a momentum still holds of an old task, the bent valley, Newton-Schulz, the race."""
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,12 @@ from nlbook.viz.style import COLORS, end_label, figure
 
 # --- the old task's subspace ---
 
-STYLES = {"momentum 0.9": ("memory", "-"), "momentum 0.99": ("key", "-"), "fast + slow": ("level3", "-"),
-          "shuffled": ("control", "--")}
+STYLES = {
+    "momentum 0.9": ("memory", "-"),
+    "momentum 0.99": ("key", "-"),
+    "fast + slow": ("level3", "-"),
+    "shuffled": ("control", "--"),
+}
 
 
 def predicted_share(beta: float, steps: int) -> Tensor:
@@ -34,27 +39,46 @@ def forgetting_curves(shares: Mapping[str, Tensor]) -> Figure:
         color, dash = STYLES[name]
         ax.fill_between(range(steps + 1), share.amin(0), share.amax(0), color=COLORS[color], alpha=0.12, lw=0)
         ax.plot(share.mean(0), color=COLORS[color], ls=dash)
-        end_label(ax, steps, float(share[:, -1].mean()), name, "#555555" if dash == "--" else COLORS[color],
-                  dy={"momentum 0.9": -4, "momentum 0.99": 5}.get(name, 0))
+        end_label(
+            ax,
+            steps,
+            float(share[:, -1].mean()),
+            name,
+            "#555555" if dash == "--" else COLORS[color],
+            dy={"momentum 0.9": -4, "momentum 0.99": 5}.get(name, 0),
+        )
     ax.plot(predicted_share(0.9, steps), color=COLORS["truth"], lw=1.2, ls=":")
-    ax.annotate("dotted: 0.9, from the horizon alone", (15, float(predicted_share(0.9, steps)[15])), (10, 6),
-                fontsize=9, textcoords="offset points")
-    ax.set(xlabel="steps since the switch to task 2", ylabel="share held of task 1", ylim=(-0.03, 1.05),
-           xlim=(0, steps))
+    ax.annotate(
+        "dotted: 0.9, from the horizon alone",
+        (15, float(predicted_share(0.9, steps)[15])),
+        (10, 6),
+        fontsize=9,
+        textcoords="offset points",
+    )
+    ax.set(
+        xlabel="steps since the switch to task 2", ylabel="share held of task 1", ylim=(-0.03, 1.05), xlim=(0, steps)
+    )
     return fig
 
 
 def forgetting_alt(shares: Mapping[str, Tensor]) -> str:
-    said = "; ".join(f"{name}: {float(s[:, 7].mean()):.2f} after 7 steps, {float(s[:, 44].mean()):.2f} after 44"
-                     for name, s in shares.items())
+    said = "; ".join(
+        f"{name}: {float(s[:, 7].mean()):.2f} after 7 steps, {float(s[:, 44].mean()):.2f} after 44"
+        for name, s in shares.items()
+    )
     return f"Curves of the share of a momentum that still lies in the old task's subspace after a switch. {said}."
 
 
 # --- the bent valley of Fig. 4 ---
 
 RULE_COLORS = {"heavy ball": "baseline", "clipped": "memory", "bounded": "key", "row": "objective", "printed": "error"}
-NAMES = {"heavy ball": "heavy ball", "clipped": "delta, clipped brake", "bounded": "delta, smooth brake",
-         "row": "delta, to the letter", "printed": "delta, as printed"}
+NAMES = {
+    "heavy ball": "heavy ball",
+    "clipped": "delta, clipped brake",
+    "bounded": "delta, smooth brake",
+    "row": "delta, to the letter",
+    "printed": "delta, as printed",
+}
 
 
 def valley_paths(valley: Valley, lr: float = 0.0178, erase: float = 0.1, steps: int = 120) -> Figure:
@@ -69,7 +93,9 @@ def valley_paths(valley: Valley, lr: float = 0.0178, erase: float = 0.1, steps: 
         path = descend(valley, rule, lr=lr, erase=erase, length=steps, path=True).path
         inside = int((path.abs().amax(-1) < 50).long().cumprod(0).sum())
         color = COLORS[RULE_COLORS[rule]]
-        ax.plot(path[:inside + 1, 0], path[:inside + 1, 1], color=color, lw=1.4, marker=".", ms=3.5, label=NAMES[rule])
+        ax.plot(
+            path[: inside + 1, 0], path[: inside + 1, 1], color=color, lw=1.4, marker=".", ms=3.5, label=NAMES[rule]
+        )
     ax.plot(*START, marker="o", color="black", ms=6)
     ax.plot(0, 0, marker="*", color=COLORS["rate"], ms=14, mec="black", mew=0.6)
     ax.legend(loc="lower right", frameon=True, framealpha=0.9)
@@ -84,9 +110,11 @@ def steps_on(valley: Valley, rule: str, lr: float = 0.0178, erase: float = 0.1) 
 
 def valley_alt(valley: Valley, lr: float = 0.0178, erase: float = 0.1) -> str:
     heavy, clipped = (steps_on(valley, rule, lr, erase) for rule in ("heavy ball", "clipped"))
-    return (f"Paths from the same start through a bent valley: the heavy ball swings wide and arrives after "
-            f"{heavy:.0f} steps, clipped delta momentum after {clipped:.0f}; the printed form leaves the picture at "
-            f"once.")
+    return (
+        f"Paths from the same start through a bent valley: the heavy ball swings wide and arrives after "
+        f"{heavy:.0f} steps, clipped delta momentum after {clipped:.0f}; the printed form leaves the picture at "
+        f"once."
+    )
 
 
 def sweep_strip(found: Sweep) -> Figure:
@@ -107,21 +135,33 @@ def sweep_strip(found: Sweep) -> Figure:
         ax.scatter(spread[lost], ratio[lost], s=20, facecolor="none", edgecolor=COLORS["control"])
     ax.axhline(1, color=COLORS["baseline"], lw=1.2)
     ax.set_yscale("log")
-    ax.set(xticks=range(len(rules)), xlim=(-0.5, len(rules) - 0.5), ylim=(0.12, 9), yticks=[0.15, 0.3, 1, 3, never],
-           yticklabels=["only this", "0.3", "1", "3", "never"], ylabel="steps / heavy ball's")
+    ax.set(
+        xticks=range(len(rules)),
+        xlim=(-0.5, len(rules) - 0.5),
+        ylim=(0.12, 9),
+        yticks=[0.15, 0.3, 1, 3, never],
+        yticklabels=["only this", "0.3", "1", "3", "never"],
+        ylabel="steps / heavy ball's",
+    )
     ax.set_xticklabels([f"{NAMES[r]}\n{found.faster(r)} faster, {found.faster('heavy ball', r)} slower" for r in rules])
     ax.minorticks_off()
     return fig
 
 
 def sweep_alt(found: Sweep) -> str:
-    said = "; ".join(f"{NAMES[r]} arrives in {found.arrives(r)}, faster in {found.faster(r)}"
-                     for r in found.rules if r != "heavy ball")
-    return (f"Dots for {found.best.shape[1]} valleys: fewest steps of each rule over those of a heavy ball tuned on "
-            f"the same number of rates, below one is faster. {said}.")
+    said = "; ".join(
+        f"{NAMES[r]} arrives in {found.arrives(r)}, faster in {found.faster(r)}"
+        for r in found.rules
+        if r != "heavy ball"
+    )
+    return (
+        f"Dots for {found.best.shape[1]} valleys: fewest steps of each rule over those of a heavy ball tuned on "
+        f"the same number of rates, below one is faster. {said}."
+    )
 
 
 # --- Newton-Schulz ---
+
 
 def after(s: Tensor, steps: int, polynomial: str = "cubic") -> Tensor:
     """Where Newton-Schulz moves singular values s in (0, 1]: s <- a s + b s^3 + c s^5 (eq. 44 without its pull)."""
@@ -152,29 +192,45 @@ def singular_values() -> Figure:
     s = torch.logspace(-3, 0, 800, dtype=torch.float64)
     low, high = band()
     ax.axhspan(low, high, color=COLORS["key"], alpha=0.1, lw=0)
-    for name, y, color, dash in (("15 cubic steps", after(s, 15), "memory", "-"),
-                                 ("5 cubic steps", after(s, 5), "memory", "--"),
-                                 ("5 quintic steps (Muon)", after(s, 5, "quintic"), "key", "-"),
-                                 ("eq. 44 as printed, iterated", after_pull(s), "error", "-"),
-                                 ("before", s, "control", ":")):
+    for name, y, color, dash in (
+        ("15 cubic steps", after(s, 15), "memory", "-"),
+        ("5 cubic steps", after(s, 5), "memory", "--"),
+        ("5 quintic steps (Muon)", after(s, 5, "quintic"), "key", "-"),
+        ("eq. 44 as printed, iterated", after_pull(s), "error", "-"),
+        ("before", s, "control", ":"),
+    ):
         ax.plot(s, y, color=COLORS[color], ls=dash, lw=1.6, label=name)
-    ax.set(xscale="log", xlabel="singular value before (the matrix has length 1)", ylabel="after", ylim=(0, 1.3),
-           xlim=(1e-3, 1))
+    ax.set(
+        xscale="log",
+        xlabel="singular value before (the matrix has length 1)",
+        ylabel="after",
+        ylim=(0, 1.3),
+        xlim=(1e-3, 1),
+    )
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return fig
 
 
 def singular_alt() -> str:
     low, high = band()
-    return (f"Singular value after orthogonalising against the value before, on a log axis. Fifteen cubic steps lead "
-            f"to exactly 1, five quintic steps into a band from {low:.2f} to {high:.2f}; the printed step stops at 0.7 "
-            f"to 1.")
+    return (
+        f"Singular value after orthogonalising against the value before, on a log axis. Fifteen cubic steps lead "
+        f"to exactly 1, five quintic steps into a band from {low:.2f} to {high:.2f}; the printed step stops at 0.7 "
+        f"to 1."
+    )
 
 
 # --- the race ---
 
-RACERS = {"AdamW": "baseline", "SGD momentum": "control", "Muon": "key", "M3 update": "level3",
-          "M3 fast only": "level1", "M3 grad": "error", "M3 none": "level5"}
+RACERS = {
+    "AdamW": "baseline",
+    "SGD momentum": "control",
+    "Muon": "key",
+    "M3 update": "level3",
+    "M3 fast only": "level1",
+    "M3 grad": "error",
+    "M3 none": "level5",
+}
 
 
 def race_figure(race: Race) -> Figure:
@@ -190,8 +246,9 @@ def race_figure(race: Race) -> Figure:
         right.plot(e.test_loss, [i] * len(e.test_loss), "o", ms=5, color=color, alpha=0.7)
     names = list(race.entries)
     left.set(yscale="log", xlabel="step", ylabel="training loss")
-    right.set(xlabel="test loss, one dot a seed", yticks=range(len(names)), yticklabels=names,
-              ylim=(len(names) - 0.5, -0.5))
+    right.set(
+        xlabel="test loss, one dot a seed", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5)
+    )
     left.set_title("at equal steps", loc="left")
     right.set_title("at the tuned rate", loc="left")
     if max(float(e.test_loss.max()) for e in race.entries.values()) > 0.5:
@@ -214,6 +271,8 @@ def race_table(race: Race) -> str:
     for e in race.entries.values():
         sd = float(e.test_loss.std()) if len(e.test_loss) > 1 else 0.0
         edge = "*" if e.on_edge else " "
-        lines.append(f"{e.name:14}{e.lr:7.0e}{edge}  {float(e.test_loss.mean()):.2f} ± {sd:.2f}             "
-                     f"{float(e.test_accuracy.mean()):.2f}")
+        lines.append(
+            f"{e.name:14}{e.lr:7.0e}{edge}  {float(e.test_loss.mean()):.2f} ± {sd:.2f}             "
+            f"{float(e.test_accuracy.mean()):.2f}"
+        )
     return "\n".join(lines)

@@ -1,4 +1,5 @@
 """Figures of chapter 04: the temperature's ends, recall for the floats kept, and facts that change or resemble."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +31,15 @@ TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11}
 
 def curve(ax: Axes, x: Sequence[float], shares: Sequence[Tensor], **style: Any) -> None:
     """Mean share against x; the band spans the lowest and the highest world."""
-    ax.fill_between(x, [float(s.min()) for s in shares], [float(s.max()) for s in shares], color=style["color"],
-                    alpha=0.15, lw=0)
+    ax.fill_between(
+        x, [float(s.min()) for s in shares], [float(s.max()) for s in shares], color=style["color"], alpha=0.15, lw=0
+    )
     ax.plot(x, [float(s.mean()) for s in shares], **style)
 
 
-def temperature_curve(plain: Mapping[float, Tensor], centred: Mapping[float, Tensor], hebbian: float,
-                      default: float) -> Figure:
+def temperature_curve(
+    plain: Mapping[float, Tensor], centred: Mapping[float, Tensor], hebbian: float, default: float
+) -> Figure:
     """Recall of softmax attention at each temperature (evenly spaced, not to scale), with and without its mean."""
     fig = figure(7.5, 3.2)
     ax = fig.subplots()
@@ -57,8 +60,10 @@ def temperature_curve(plain: Mapping[float, Tensor], centred: Mapping[float, Ten
 
 def temperature_alt(plain: Mapping[float, Tensor], centred: Mapping[float, Tensor], hebbian: float) -> str:
     said = ", ".join(f"{float(plain[t].mean()):.2f} at {t:g} ({float(centred[t].mean()):.2f})" for t in plain)
-    return ("Share of pairs that softmax attention identifies against its temperature, in brackets when the mean value "
-            f"is taken off: {said}. The Hebbian memory identifies {hebbian:.2f}.")
+    return (
+        "Share of pairs that softmax attention identifies against its temperature, in brackets when the mean value "
+        f"is taken off: {said}. The Hebbian memory identifies {hebbian:.2f}."
+    )
 
 
 def frontier_curves(found: Mapping[int, Mapping[str, Sequence[Point]]]) -> Figure:
@@ -85,8 +90,10 @@ def frontier_curves(found: Mapping[int, Mapping[str, Sequence[Point]]]) -> Figur
 def frontier_alt(found: Mapping[int, Mapping[str, Sequence[Point]]]) -> str:
     said = ""
     for n, members in found.items():
-        best = "; ".join(f"{LABELS[name]} {points[-1].mean:.2f} with {points[-1].floats:,} floats"
-                         for name, points in members.items())
+        best = "; ".join(
+            f"{LABELS[name]} {points[-1].mean:.2f} with {points[-1].floats:,} floats"
+            for name, points in members.items()
+        )
         said += f" {n} pairs, each at its largest size: {best}."
     return f"Share of pairs identified against the floats of state, on a logarithmic axis.{said}"
 
@@ -114,11 +121,14 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     return fig
 
 
-def changes_alt(rewriting: Mapping[str, Mapping[int, Tensor]],
-                overlapping: Mapping[str, Mapping[float, Tensor]]) -> str:
+def changes_alt(
+    rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[str, Mapping[float, Tensor]]
+) -> str:
     most = max(rewriting["delta"])
     again = ", ".join(f"{LABELS[m]} {float(by[most].mean()):.2f}" for m, by in rewriting.items())
     rho = 0.6
     alike = ", ".join(f"{LABELS[m]} {float(by[rho].mean()):.2f}" for m, by in overlapping.items())
-    return (f"Two line plots of the share identified. After {most} rewritings of each key: {again}. At key overlap "
-            f"{rho:g}: {alike}.")
+    return (
+        f"Two line plots of the share identified. After {most} rewritings of each key: {again}. At key overlap "
+        f"{rho:g}: {alike}."
+    )

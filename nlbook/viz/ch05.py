@@ -1,4 +1,5 @@
 """Figures of chapter 05: level diagrams, slow below and fast above, as in figures 2 and 3 of the paper."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -34,18 +35,36 @@ def sketch(ax: Axes, system: NestedSystem, claimed: Sequence[Sequence[str]] | No
     for n, (x, y) in spot.items():
         bad = any(n in pair for pair in broken)
         color = KIND_COLORS.get(system[n].kind, COLORS["baseline"])
-        ax.add_patch(FancyBboxPatch((x - 0.44, y - 0.3), 0.88, 0.6, boxstyle="round,pad=0,rounding_size=0.1",
-                                    facecolor="white", edgecolor=COLORS["error"] if bad else color, lw=2, zorder=2))
+        ax.add_patch(
+            FancyBboxPatch(
+                (x - 0.44, y - 0.3),
+                0.88,
+                0.6,
+                boxstyle="round,pad=0,rounding_size=0.1",
+                facecolor="white",
+                edgecolor=COLORS["error"] if bad else color,
+                lw=2,
+                zorder=2,
+            )
+        )
         small = 8 if len(n) > 6 else 10.5
         ax.text(x, y + 0.1, pretty(n), ha="center", va="center", fontsize=small, color=color, weight="bold", zorder=3)
         ax.text(x, y - 0.17, tempo(system, n), ha="center", va="center", fontsize=8, color="#333333", zorder=3)
     for slow, fast in broken if claimed else system.arrows():
         (x0, y0), (x1, y1) = spot[slow], spot[fast]
         gap = 0.3 if y1 >= y0 else -0.3
-        ax.add_patch(FancyArrowPatch((x0, y0 + gap), (x1, y1 - (gap if y1 != y0 else -gap)), arrowstyle="-|>",
-                                     mutation_scale=9, lw=1.1, zorder=4,
-                                     color=COLORS["error"] if broken else "#777777",
-                                     connectionstyle=f"arc3,rad={-0.35 if y0 == y1 else 0.08}"))
+        ax.add_patch(
+            FancyArrowPatch(
+                (x0, y0 + gap),
+                (x1, y1 - (gap if y1 != y0 else -gap)),
+                arrowstyle="-|>",
+                mutation_scale=9,
+                lw=1.1,
+                zorder=4,
+                color=COLORS["error"] if broken else "#777777",
+                connectionstyle=f"arc3,rad={-0.35 if y0 == y1 else 0.08}",
+            )
+        )
     ax.set(xlim=(-wide / 2 - 0.1, wide / 2 + 0.1), ylim=(-0.5, len(groups) - 0.5))
     ax.set_axis_off()
 
@@ -80,5 +99,7 @@ def right_and_wrong(system: NestedSystem, claimed: Sequence[Sequence[str]]) -> F
 def right_and_wrong_alt(system: NestedSystem, claimed: Sequence[Sequence[str]]) -> str:
     groups = "  <  ".join("{" + ", ".join(g) + "}" for g in claimed)
     wrong = system.violations([list(g) for g in claimed])
-    return (f"Two level diagrams side by side. By Definition 2: {system.order()}. Claimed: {groups}, "
-            f"which breaks {len(wrong)} arrows; the first: {wrong[0] if wrong else 'none'}.")
+    return (
+        f"Two level diagrams side by side. By Definition 2: {system.order()}. Claimed: {groups}, "
+        f"which breaks {len(wrong)} arrows; the first: {wrong[0] if wrong else 'none'}."
+    )

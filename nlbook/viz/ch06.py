@@ -1,4 +1,5 @@
 """Figures of chapter 06: the error of a memory after each write, for several starts."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -8,9 +9,13 @@ from torch import Tensor
 
 from nlbook.viz.style import COLORS, figure
 
-STYLE = {"none": (COLORS["baseline"], "zero start", "-"), "meta": (COLORS["objective"], "learned start", "-"),
-         "cut": (COLORS["error"], "outer gradient cut", "--"), "printed": (COLORS["query"], "eq. 28 as printed", "--"),
-         "first order": (COLORS["rate"], "first order", ":")}
+STYLE = {
+    "none": (COLORS["baseline"], "zero start", "-"),
+    "meta": (COLORS["objective"], "learned start", "-"),
+    "cut": (COLORS["error"], "outer gradient cut", "--"),
+    "printed": (COLORS["query"], "eq. 28 as printed", "--"),
+    "first order": (COLORS["rate"], "first order", ":"),
+}
 
 
 def curves(found: Mapping[str, Tensor], worth: float | None = None) -> Figure:
@@ -36,8 +41,10 @@ def curves(found: Mapping[str, Tensor], worth: float | None = None) -> Figure:
 
 
 def curves_alt(found: Mapping[str, Tensor], at: int = 8) -> str:
-    said = "; ".join(f"{STYLE[m][1]} {float(r[:, 0].mean()):.2f} before the first write, {float(r[:, at].mean()):.2f} "
-                     f"after {at}" for m, r in found.items())
+    said = "; ".join(
+        f"{STYLE[m][1]} {float(r[:, 0].mean()):.2f} before the first write, {float(r[:, at].mean()):.2f} after {at}"
+        for m, r in found.items()
+    )
     return f"Error of a linear memory against the number of pairs written, logarithmic scale, by its start. {said}."
 
 
@@ -57,6 +64,8 @@ def panels(worlds: Mapping[str, Mapping[str, Tensor]]) -> Figure:
 
 
 def panels_alt(worlds: Mapping[str, Mapping[str, Tensor]]) -> str:
-    said = [f"{title}: " + ", ".join(f"{STYLE[m][1]} {float(r[:, 0].mean()):.2f}" for m, r in found.items())
-            for title, found in worlds.items()]
+    said = [
+        f"{title}: " + ", ".join(f"{STYLE[m][1]} {float(r[:, 0].mean()):.2f}" for m, r in found.items())
+        for title, found in worlds.items()
+    ]
     return f"Error against pairs written, {len(worlds)} worlds side by side. Before the first write: {'; '.join(said)}."

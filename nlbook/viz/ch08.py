@@ -1,4 +1,5 @@
 """Figures of chapter 08: the ablation as dots, and the saw-tooth of knowledge that comes back."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -31,8 +32,15 @@ def dots(scores: Mapping[str, Score]) -> Figure:
             a, color = scores[n].average, color_of(n)
             ax.plot(a, [y] * len(a), "o", ms=5, color=color, alpha=0.45, mew=0)
             ax.plot([a.mean()] * 2, [y - 0.34, y + 0.34], color=color, lw=3)
-            ax.annotate(f"{float(a.mean()):.3f}", (float(a.max()), y), (8, 0), textcoords="offset points", va="center",
-                        fontsize=9, color=color)
+            ax.annotate(
+                f"{float(a.mean()):.3f}",
+                (float(a.max()), y),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color=color,
+            )
         base = float(scores["MLP"].average.mean()) if "MLP" in scores else None
         if base is not None:
             ax.axvline(base, color=COLORS["truth"], lw=1, ls=":")
@@ -66,6 +74,8 @@ def sawtooth(runs: Mapping[str, Mapping[str, Any]], every: int = 8, reset: int =
 
 
 def sawtooth_alt(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    said = "; ".join(f"{n} falls to {r['lowest']:.2f}, its largest rise is {r['jump']:.2f}, it ends at {r['final']:.2f}"
-                     for n, r in runs.items())
+    said = "; ".join(
+        f"{n} falls to {r['lowest']:.2f}, its largest rise is {r['jump']:.2f}, it ends at {r['final']:.2f}"
+        for n, r in runs.items()
+    )
     return f"Accuracy on task A while only task B is trained. {said}. The nested variant jumps up at each reset."

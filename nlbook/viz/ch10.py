@@ -1,4 +1,5 @@
 """Figures of chapter 10: the race to the optimum, the ablation seed by seed, and how long a told fact lasts."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,12 @@ from torch import Tensor
 from nlbook.tasks.capstone import Run, verdict
 from nlbook.viz.style import COLORS, book_style, end_label, figure
 
-WHO = {"Hope": COLORS["memory"], "gated delta": COLORS["key"], "Transformer + conv": COLORS["baseline"],
-       "Hope-Attention": COLORS["level3"]}
+WHO = {
+    "Hope": COLORS["memory"],
+    "gated delta": COLORS["key"],
+    "Transformer + conv": COLORS["baseline"],
+    "Hope-Attention": COLORS["level3"],
+}
 VERDICT = {"worse": COLORS["error"], "better": COLORS["value"], "cannot tell": COLORS["baseline"]}
 
 
@@ -35,7 +40,7 @@ def race(runs: Sequence[Run]) -> Figure:
             ax.plot(steps, over, color=color, marker=".", ms=4, lw=1.8)
             ends.append((float(over[-1]), f"{r.name}: {r.excess['all']:.3f}", color))
         place = 9.0
-        for y, words, color in sorted(ends, reverse=True):                 # from the top, none over another
+        for y, words, color in sorted(ends, reverse=True):  # from the top, none over another
             place = min(y * 1.1, place / 1.28)
             end_label(ax, steps[-1], place, words, color)
         ax.set(yscale="log", xlabel="training steps", ylabel="nats above\nthe optimum", xlim=(0, None))
@@ -45,8 +50,10 @@ def race(runs: Sequence[Run]) -> Figure:
 
 def race_alt(runs: Sequence[Run]) -> str:
     said = ", ".join(f"{r.name} {r.excess['all']:.3f}" for r in sorted(runs, key=lambda r: r.excess["all"]))
-    return ("Nats above the optimum against training steps, log scale, one line a model. At the end, from best to "
-            f"worst: {said}.")
+    return (
+        "Nats above the optimum against training steps, log scale, one line a model. At the end, from best to "
+        f"worst: {said}."
+    )
 
 
 def ablation(table: Mapping[str, Mapping[str, Tensor]], base: str = "Hope", kind: str = "all") -> Figure:
@@ -60,11 +67,22 @@ def ablation(table: Mapping[str, Mapping[str, Tensor]], base: str = "Hope", kind
             color = WHO.get(n) or VERDICT[verdict(table[base][kind], x)]
             ax.plot(x, [y] * len(x), "o", ms=5, color=color, alpha=0.5, mew=0)
             ax.plot([x.mean()] * 2, [y - 0.32, y + 0.32], color=color, lw=3)
-            ax.annotate(f"{float(x.mean()):.3f}", (float(x.max()), y), (8, 0), textcoords="offset points", va="center",
-                        fontsize=9, color=color)
+            ax.annotate(
+                f"{float(x.mean()):.3f}",
+                (float(x.max()), y),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color=color,
+            )
         ax.axvline(float(table[base][kind].mean()), color=COLORS["memory"], lw=1, ls=":")
-        ax.set(yticks=range(len(order)), ylim=(-0.6, len(order) - 0.4), xscale="log",
-               xlabel="nats above the optimum at the end (log scale; less is better)")
+        ax.set(
+            yticks=range(len(order)),
+            ylim=(-0.6, len(order) - 0.4),
+            xscale="log",
+            xlabel="nats above the optimum at the end (log scale; less is better)",
+        )
         plain(ax.xaxis)
         ax.set_yticklabels(order)
         for label, n in zip(ax.get_yticklabels(), order, strict=True):
@@ -75,10 +93,14 @@ def ablation(table: Mapping[str, Mapping[str, Tensor]], base: str = "Hope", kind
 
 def ablation_alt(table: Mapping[str, Mapping[str, Tensor]], base: str = "Hope", kind: str = "all") -> str:
     whole = table[base][kind]
-    said = ", ".join(f"{n} {float(x.mean()):.3f} ({'whole' if n == base else verdict(whole, x)})"
-                     for n, x in sorted(((n, row[kind]) for n, row in table.items()), key=lambda p: float(p[1].mean())))
-    return ("Nats above the optimum at the end, a dot a seed, models sorted from best to worst by mean, with the "
-            f"verdict: {said}.")
+    said = ", ".join(
+        f"{n} {float(x.mean()):.3f} ({'whole' if n == base else verdict(whole, x)})"
+        for n, x in sorted(((n, row[kind]) for n, row in table.items()), key=lambda p: float(p[1].mean()))
+    )
+    return (
+        "Nats above the optimum at the end, a dot a seed, models sorted from best to worst by mean, with the "
+        f"verdict: {said}."
+    )
 
 
 def lasting(distances: Sequence[int], recall: Mapping[str, Tensor], chance: float, trained: int) -> Figure:
@@ -93,20 +115,27 @@ def lasting(distances: Sequence[int], recall: Mapping[str, Tensor], chance: floa
             ax.plot(x, p, color=color, marker="o", ms=4, lw=1.8)
             ends.append((float(p[-1]), f"{name}: {float(p[-1]):.2f}", color))
         place = 1.2
-        for y, words, color in sorted(ends, reverse=True):                 # from the top, none over another
+        for y, words, color in sorted(ends, reverse=True):  # from the top, none over another
             place = min(y + 0.04, place - 0.08)
             end_label(ax, len(distances) - 1, place, words, color, dx=8)
         ax.axhline(chance, color=COLORS["control"], lw=1, ls="--")
         edge = sum(d < trained for d in distances) - 0.5
         ax.axvline(edge, color="black", lw=1, ls=":")
         ax.text(edge + 0.05, 0.55, "longer than any\ntraining document", fontsize=9, va="top")
-        ax.set(xlim=(0, len(distances) - 1), ylim=(0, 1.05), xticks=list(x), ylabel="probability of the fact",
-               xlabel="pairs about other things read since")
+        ax.set(
+            xlim=(0, len(distances) - 1),
+            ylim=(0, 1.05),
+            xticks=list(x),
+            ylabel="probability of the fact",
+            xlabel="pairs about other things read since",
+        )
         ax.set_xticklabels([str(d) for d in distances])
     return fig
 
 
 def lasting_alt(distances: Sequence[int], recall: Mapping[str, Tensor], chance: float, trained: int) -> str:
     said = "; ".join(f"{n} from {float(p[0]):.2f} to {float(p[-1]):.2f}" for n, p in recall.items())
-    return (f"Probability of a fact that was told once, right after it and up to {distances[-1]} pairs later. {said}. "
-            f"Chance is {chance:.2f}; training documents had {trained} pairs.")
+    return (
+        f"Probability of a fact that was told once, right after it and up to {distances[-1]} pairs later. {said}. "
+        f"Chance is {chance:.2f}; training documents had {trained} pairs."
+    )

@@ -1,4 +1,5 @@
 """Figures of chapter 12: what an unequal search does to a verdict, how often a rule is fooled, ten slips."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,16 @@ def verdict_bars(found: Mapping[str, Mapping[str, float]], ours: str) -> Figure:
                 share = shares[word]
                 ax.barh(y, share, left=left, color=INK[word], height=0.72)
                 if share > 0.07:
-                    ax.text(left + share / 2, y, f"{100 * share:.0f} % {word}", ha="center", va="center", fontsize=9,
-                            color="black" if word == "level" else "white", weight="bold")
+                    ax.text(
+                        left + share / 2,
+                        y,
+                        f"{100 * share:.0f} % {word}",
+                        ha="center",
+                        va="center",
+                        fontsize=9,
+                        color="black" if word == "level" else "white",
+                        weight="bold",
+                    )
                 left += share
         ax.set(xlim=(0, 1), yticks=range(len(found)), xticks=[0, 0.5, 1], xlabel="share of referees")
         ax.set_yticklabels(list(found)[::-1])
@@ -34,8 +43,10 @@ def verdict_bars(found: Mapping[str, Mapping[str, float]], ours: str) -> Figure:
 
 
 def verdict_alt(found: Mapping[str, Mapping[str, float]], ours: str) -> str:
-    said = "; ".join(f"{name}: " + ", ".join(f"{100 * s[w]:.0f} % {w}" for w in OUTCOMES if s[w] >= 0.005)
-                     for name, s in found.items())
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{100 * s[w]:.0f} % {w}" for w in OUTCOMES if s[w] >= 0.005)
+        for name, s in found.items()
+    )
     return f"Bars of what referees say of {ours}, one bar for each way to search. {said}."
 
 
@@ -50,16 +61,23 @@ def power_curves(counts: Sequence[int], fooled: Sequence[float], seen: Mapping[s
             ax.plot(counts, ys, color=color, marker="o", ms=4)
             end_label(ax, counts[-1], ys[-1], name, color)
         ax.axhline(0.05, color=COLORS["control"], lw=1, ls=":")
-        ax.set(xscale="log", xticks=list(counts), ylim=(0, 1.03), xlabel="seeds of each method",
-               ylabel="share that says 'differ'")
+        ax.set(
+            xscale="log",
+            xticks=list(counts),
+            ylim=(0, 1.03),
+            xlabel="seeds of each method",
+            ylabel="share that says 'differ'",
+        )
         ax.set_xticklabels([str(c) for c in counts])
         ax.minorticks_off()
     return fig
 
 
 def power_alt(counts: Sequence[int], fooled: Sequence[float], seen: Mapping[str, Sequence[float]]) -> str:
-    said = "; ".join(f"{name}: from {100 * ys[0]:.0f} % at {counts[0]} seeds to {100 * ys[-1]:.0f} % at {counts[-1]}"
-                     for name, ys in {"two equal methods are told apart": fooled, **seen}.items())
+    said = "; ".join(
+        f"{name}: from {100 * ys[0]:.0f} % at {counts[0]} seeds to {100 * ys[-1]:.0f} % at {counts[-1]}"
+        for name, ys in {"two equal methods are told apart": fooled, **seen}.items()
+    )
     return f"Share of comparisons that find a difference, over the number of seeds. {said}."
 
 
@@ -85,5 +103,7 @@ def slip_dots(slips: Sequence[Slip]) -> Figure:
 def slip_alt(slips: Sequence[Slip]) -> str:
     worst = max(s.holds for s in slips)
     least, most = (f(s.printed for s in slips) for f in (min, max))
-    return (f"Ten equations: the printed forms are off by {least:.0%} to {most:.0%} of the truth, what holds in their "
-            f"place by {worst:.0e} at most.")
+    return (
+        f"Ten equations: the printed forms are off by {least:.0%} to {most:.0%} of the truth, what holds in their "
+        f"place by {worst:.0e} at most."
+    )

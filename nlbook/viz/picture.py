@@ -3,6 +3,7 @@
 No ipywidgets.Output anywhere: it hides errors from the cell, stalls nbclient now and then (nbclient #312) and leaves
 nothing in a saved notebook. Every output here also holds image/png with its alt text in the output's metadata.
 """
+
 from __future__ import annotations
 
 import base64
@@ -54,14 +55,19 @@ def control(param: Param) -> W.ValueWidget:
         return W.IntSlider(param.default, min=param.low, max=param.high, step=param.step, **common)
     if isinstance(param, Float):
         digits = max(0, len(f"{param.step:.10f}".rstrip("0").partition(".")[2]))
-        return W.FloatSlider(param.default, min=param.low, max=param.high, step=param.step,
-                             readout_format=f".{digits}f", **common)
+        return W.FloatSlider(
+            param.default, min=param.low, max=param.high, step=param.step, readout_format=f".{digits}f", **common
+        )
     if isinstance(param, Choice):
         kind = W.SelectionSlider if param.slider else W.Dropdown
         return kind(options=[(param.spell(o), o) for o in param.options], value=param.default, **common)
     if isinstance(param, Bool):
-        return W.Checkbox(param.default, description=common["description"], indent=False,
-                          layout=W.Layout(width="auto", margin="2px 14px 2px 0"))
+        return W.Checkbox(
+            param.default,
+            description=common["description"],
+            indent=False,
+            layout=W.Layout(width="auto", margin="2px 14px 2px 0"),
+        )
     if isinstance(param, Ints):  # typed in; taken over with Enter or on leaving the field
         return W.Text(param.spell(param.default), continuous_update=False, **common)
     raise TypeError(f"no control for {type(param).__name__}")
@@ -86,13 +92,21 @@ class Picture(W.VBox):
         self.screen = Screen(show_state="state" not in hidden)
         self.live = spec.live(state) if spec.live else None
         self._take(state)  # an error here fails the cell
-        super().__init__([part for part in (
-            W.HTML(f"<b>{html.escape(spec.title)}</b>"),
-            None if "controls" in hidden else self._control_box(hidden),
-            None if "landmarks" in hidden else self._landmark_box(),
-            self.message, self.live, self.screen,
-            None if "task" in hidden else self._task_box("answer" in hidden),
-        ) if part is not None])
+        super().__init__(
+            [
+                part
+                for part in (
+                    W.HTML(f"<b>{html.escape(spec.title)}</b>"),
+                    None if "controls" in hidden else self._control_box(hidden),
+                    None if "landmarks" in hidden else self._landmark_box(),
+                    self.message,
+                    self.live,
+                    self.screen,
+                    None if "task" in hidden else self._task_box("answer" in hidden),
+                )
+                if part is not None
+            ]
+        )
         self.add_class("nlbook-picture")
         for c in self.controls.values():
             c.observe(self._moved, "value")
@@ -116,6 +130,7 @@ class Picture(W.VBox):
         def toggle(change: dict[str, Any]) -> None:
             fold.layout.display = "flex" if change["new"] else "none"
             button.description = "Less" if change["new"] else "More"
+
         button.observe(toggle, "value")
         self.more = button
         return W.VBox([W.HBox([*at_first, button], layout=row), fold])
@@ -134,8 +149,10 @@ class Picture(W.VBox):
 
     def _task_box(self, no_answer: bool) -> W.HTML:
         answer = f"<details><summary>Answer</summary>{html.escape(self.spec.answer)}</details>"
-        return W.HTML(f"<div style='max-width:46em;line-height:1.4'><b>Task.</b> {html.escape(self.spec.task)}"
-                      f"{'' if no_answer else answer}</div>")
+        return W.HTML(
+            f"<div style='max-width:46em;line-height:1.4'><b>Task.</b> {html.escape(self.spec.task)}"
+            f"{'' if no_answer else answer}</div>"
+        )
 
     # -- state changes -----------------------------------------------------------------------------------------------
     def _take(self, state: State) -> None:
@@ -242,7 +259,7 @@ class Still:
         wide = css_size(frames[0][0])[0] > 520
         columns = columns or (1 if wide else 2)
         pieces = [_under(_caption(str(s), css_size(f)[0], bold=True), png(f)) for f, s in frames]
-        rows = [_beside(pieces[i:i + columns]) for i in range(0, len(pieces), columns)]
+        rows = [_beside(pieces[i : i + columns]) for i in range(0, len(pieces), columns)]
         if task:
             rows.append(_open(_caption("Task. " + spec.task, round(rows[0].width * CSS_PER_INCH / DPI))))
         image = rows[0]
@@ -253,8 +270,11 @@ class Still:
         image.save(buffer, format="png", compress_level=9)
         self.png = buffer.getvalue()
         alts = [spec.alt(s) for s in self.states]
-        self.alt = alts[0] if len(alts) == 1 else " ".join(f"{i + 1}. {s}: {a}" for i, (s, a) in
-                                                           enumerate(zip(self.states, alts, strict=True)))
+        self.alt = (
+            alts[0]
+            if len(alts) == 1
+            else " ".join(f"{i + 1}. {s}: {a}" for i, (s, a) in enumerate(zip(self.states, alts, strict=True)))
+        )
         self.facts = [spec.facts(s) for s in self.states]
 
     def bundle(self) -> Bundle:
@@ -263,9 +283,12 @@ class Still:
     def html_bundle(self) -> Bundle:
         """For a page where neither a kernel nor a widget manager runs."""
         picture = img_tag(self.png, self.alt, self.width)
-        return {"text/html": f"<figure class='nlbook-still'>{picture}<figcaption>{html.escape(self.spec.task)}"
-                             f"<details><summary>Answer</summary>{html.escape(self.spec.answer)}</details></figcaption>"
-                             "</figure>", "text/plain": repr(self)}, {}
+        return {
+            "text/html": f"<figure class='nlbook-still'>{picture}<figcaption>{html.escape(self.spec.task)}"
+            f"<details><summary>Answer</summary>{html.escape(self.spec.answer)}</details></figcaption>"
+            "</figure>",
+            "text/plain": repr(self),
+        }, {}
 
     def _ipython_display_(self) -> None:
         show_image(self.png, self.alt, self.width)
@@ -304,21 +327,33 @@ def _caption(text: str, width: int, bold: bool = False) -> bytes:
     height = 0.12 + 0.19 * len(lines)
     fig = figure(width / CSS_PER_INCH, height)
     with book_style():
-        fig.text(0.012, 1 - 0.05 / height, "\n".join(lines), va="top", ha="left", fontsize=9, color="#333333",
-                 weight="bold" if bold else "normal")
+        fig.text(
+            0.012,
+            1 - 0.05 / height,
+            "\n".join(lines),
+            va="top",
+            ha="left",
+            fontsize=9,
+            color="#333333",
+            weight="bold" if bold else "normal",
+        )
     return png(fig)
 
 
 def img_tag(data: bytes, alt: str, width: int) -> str:
     source = base64.b64encode(data).decode()
-    return (f'<img src="data:image/png;base64,{source}" alt="{html.escape(alt)}" width="{width}" '
-            'style="max-width:100%;background:#fff">')
+    return (
+        f'<img src="data:image/png;base64,{source}" alt="{html.escape(alt)}" width="{width}" '
+        'style="max-width:100%;background:#fff">'
+    )
 
 
 def image_bundle(data: bytes, alt: str, width: int) -> Bundle:
     """image/png with alt text and page width in its metadata, as nbconvert reads them."""
-    return ({"image/png": base64.b64encode(data).decode(), "text/plain": alt},
-            {"image/png": {"alt": alt, "width": width}})
+    return (
+        {"image/png": base64.b64encode(data).decode(), "text/plain": alt},
+        {"image/png": {"alt": alt, "width": width}},
+    )
 
 
 def show_image(data: bytes, alt: str, width: int) -> None:
@@ -380,8 +415,14 @@ class Gallery:
         for v in self.views:
             states = "<br>".join(f"<code>{html.escape(str(s))}</code>" for s in v.landmarks.values())
             said = f"<b>{html.escape(v.title)}</b><br>{html.escape(v.task)}"
-            rows += "<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in
-                                     (f'<code>viz.load("{v.key}")</code>', said, states)) + "</tr>"
+            rows += (
+                "<tr>"
+                + "".join(
+                    f"<td style='text-align:left'>{cell}</td>"
+                    for cell in (f'<code>viz.load("{v.key}")</code>', said, states)
+                )
+                + "</tr>"
+            )
         return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 

@@ -6,6 +6,7 @@
 `draw` is pure: the same state gives the same picture. `facts(state)` holds every number that the picture claims; `draw`
 uses it, the alt text uses it, and the tests assert it.
 """
+
 from __future__ import annotations
 
 import functools
@@ -22,8 +23,8 @@ from nlbook.viz.state import Param, State
 from nlbook.viz.style import book_style
 
 Facts = Mapping[str, float]
-AT_FIRST = 3    # controls in sight before the fold
-ALT_WORDS = 8   # an alt text shorter than this says nothing
+AT_FIRST = 3  # controls in sight before the fold
+ALT_WORDS = 8  # an alt text shorter than this says nothing
 _VIEWS: dict[str, View] = {}
 
 
@@ -38,11 +39,22 @@ def checked_alt(text: str) -> str:
 class View:
     """One picture of the book. Call it with a state (a string, a State or a mapping) to draw it."""
 
-    def __init__(self, key: str, draw: Callable[[Any], Figure], *, title: str, task: str, answer: str,
-                 params: Sequence[Param], alt: Callable[[Any, Facts], str], facts: Callable[[Any], Facts],
-                 landmarks: Mapping[str, str] | None = None, twin: Sequence[str] = (),
-                 describe: Callable[[Any, Facts], str] | None = None,
-                 live: Callable[[State], Any] | None = None) -> None:
+    def __init__(
+        self,
+        key: str,
+        draw: Callable[[Any], Figure],
+        *,
+        title: str,
+        task: str,
+        answer: str,
+        params: Sequence[Param],
+        alt: Callable[[Any, Facts], str],
+        facts: Callable[[Any], Facts],
+        landmarks: Mapping[str, str] | None = None,
+        twin: Sequence[str] = (),
+        describe: Callable[[Any, Facts], str] | None = None,
+        live: Callable[[State], Any] | None = None,
+    ) -> None:
         self.key, self.title, self.task, self.answer = key, title, task, answer
         self.params = tuple(params)
         self._draw, self._alt, self._describe, self.live = draw, alt, describe, live
@@ -102,10 +114,20 @@ class View:
         return f"View({self.key!r}: {self.title})"
 
 
-def view(key: str, *, title: str, task: str, answer: str, params: Sequence[Param],
-         alt: Callable[[Any, Facts], str], facts: Callable[[Any], Facts], landmarks: Mapping[str, str] | None = None,
-         twin: Sequence[str] = (), describe: Callable[[Any, Facts], str] | None = None,
-         live: Callable[[State], Any] | None = None) -> Callable[[Callable[[Any], Figure]], View]:
+def view(
+    key: str,
+    *,
+    title: str,
+    task: str,
+    answer: str,
+    params: Sequence[Param],
+    alt: Callable[[Any, Facts], str],
+    facts: Callable[[Any], Facts],
+    landmarks: Mapping[str, str] | None = None,
+    twin: Sequence[str] = (),
+    describe: Callable[[Any, Facts], str] | None = None,
+    live: Callable[[State], Any] | None = None,
+) -> Callable[[Callable[[Any], Figure]], View]:
     """Register `draw(state) -> Figure` as the view `key`.
 
     params:    Int, Float, Choice, Bool, Ints; the first three are in sight, the others in a fold (`more=` overrides).
@@ -114,11 +136,25 @@ def view(key: str, *, title: str, task: str, answer: str, params: Sequence[Param
     twin:      up to two landmarks that stand under the current state in the static picture.
     live:      state -> an anywidget with a `show_state(state)` method, shown instead of the still picture.
     """
+
     def register(draw: Callable[[Any], Figure]) -> View:
-        made = View(key, draw, title=title, task=task, answer=answer, params=params, alt=alt, facts=facts,
-                    landmarks=landmarks, twin=twin, describe=describe, live=live)
+        made = View(
+            key,
+            draw,
+            title=title,
+            task=task,
+            answer=answer,
+            params=params,
+            alt=alt,
+            facts=facts,
+            landmarks=landmarks,
+            twin=twin,
+            describe=describe,
+            live=live,
+        )
         _VIEWS[key] = made
         return made
+
     return register
 
 

@@ -5,6 +5,7 @@
 
 A teacher hands such a string out; `viz.load` shows that very picture.
 """
+
 from __future__ import annotations
 
 import re
@@ -260,8 +261,10 @@ class State(Mapping[str, Any]):
             elif name:
                 spelled[name] += "," + before  # a list goes on
             else:
-                raise NLBookError(f"state: got {text!r}, expected name=value pairs, such as '{view}:{params[0].name}="
-                                  f"{params[0].spell(params[0].default)}'")
+                raise NLBookError(
+                    f"state: got {text!r}, expected name=value pairs, such as '{view}:{params[0].name}="
+                    f"{params[0].spell(params[0].default)}'"
+                )
         return cls(view, params, {n: known[n].parse(t) for n, t in spelled.items()})
 
     def replace(self, **values: Any) -> State:

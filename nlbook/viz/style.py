@@ -3,6 +3,7 @@
 Colours are Okabe and Ito's eight, which stay apart for colour-blind readers; the levels are a ramp from light to dark
 (fast to slow), so that their order can be seen in grey as well.
 """
+
 from __future__ import annotations
 
 import io
@@ -15,17 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLORS: dict[str, str] = {
-    "key": "#0072B2",        # blue
-    "value": "#009E73",      # green
+    "key": "#0072B2",  # blue
+    "value": "#009E73",  # green
     "objective": "#CC79A7",  # pink
-    "rate": "#E69F00",       # orange
-    "query": "#56B4E9",      # sky
-    "memory": "#332288",     # indigo
-    "error": "#D55E00",      # vermilion
+    "rate": "#E69F00",  # orange
+    "query": "#56B4E9",  # sky
+    "memory": "#332288",  # indigo
+    "error": "#D55E00",  # vermilion
     "truth": "#000000",
     "baseline": "#6E6E6E",
     "control": "#A0A0A0",
-    "level1": "#F2844B",     # the fastest level; plasma from light to dark
+    "level1": "#F2844B",  # the fastest level; plasma from light to dark
     "level2": "#D5536F",
     "level3": "#A82296",
     "level4": "#7201A8",
@@ -64,7 +65,7 @@ BOOK_STYLE: dict[str, Any] = {
     "mathtext.fontset": "dejavusans",
 }
 
-DPI = 144          # pixels an inch in the file
+DPI = 144  # pixels an inch in the file
 CSS_PER_INCH = 100  # pixels an inch on the page: 10-point text shows at 14 px
 
 
@@ -97,8 +98,14 @@ def png(fig: Figure, dpi: int = DPI, small: bool = True) -> bytes:
     """The figure as PNG: the same figure gives the same bytes (no software name, no date). small=False is faster."""
     buffer = io.BytesIO()
     with book_style():
-        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white",
-                    pil_kwargs={"compress_level": 9 if small else 1})
+        fig.savefig(
+            buffer,
+            format="png",
+            dpi=dpi,
+            metadata={"Software": None},
+            facecolor="white",
+            pil_kwargs={"compress_level": 9 if small else 1},
+        )
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ rate eta from the start phi leave M - a = (1 - eta c)^n (phi - a). The loud cont
     first order                              weights c (1 - eta c)^n
     eq. 28 completed, through the writes     weights c (1 - eta c)^2n
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,8 +22,11 @@ from nlbook.viz.state import Float, Int, State
 from nlbook.viz.style import COLORS, end_label, figure
 
 WISHES = torch.tensor([1.0, -1.0], dtype=torch.float64)  # loud, quiet
-LABELS = {"printed": ("as printed", COLORS["baseline"]), "first": ("first order", COLORS["rate"]),
-          "meta": ("through the writes", COLORS["objective"])}
+LABELS = {
+    "printed": ("as printed", COLORS["baseline"]),
+    "first": ("first order", COLORS["rate"]),
+    "meta": ("through the writes", COLORS["objective"]),
+}
 
 
 def left_over(state: Any) -> Tensor:
@@ -56,23 +60,36 @@ def facts(state: Any) -> dict[str, float]:
 
 def alt(state: Any, f: Facts) -> str:
     starts = ", ".join(f"{LABELS[n][0]} {f[f'best_{n}']:+.2f}" for n in LABELS)
-    return (f"Outer loss against the start of a one-number memory, two contexts that want +1 (loud) and -1 (quiet), "
-            f"{state.writes} write{'s' * (state.writes != 1)}. Best start: {starts}.")
+    return (
+        f"Outer loss against the start of a one-number memory, two contexts that want +1 (loud) and -1 (quiet), "
+        f"{state.writes} write{'s' * (state.writes != 1)}. Best start: {starts}."
+    )
 
 
 @view(
-    "v10", title="Where should a memory start?",
+    "v10",
+    title="Where should a memory start?",
     task="The loud context wants +1, the quiet one -1. Where is the best start without any writes, and where once each "
-         "context may write once? Then give both contexts the same loudness.",
+    "context may write once? Then give both contexts the same loudness.",
     answer="Without writes the loud context wins: +0.80. One write of rate 0.5 brings it nine tenths of its way, "
-           "wherever it started; so the best start moves over to the quiet context, -0.80. The first-order short cut "
-           "lands in the middle, at 0. With equal loudness all three agree on 0.",
-    params=[Int("writes", 1, 0, 6, label="writes n"), Float("eta", 0.5, 0.0, 0.5, step=0.05, label="rate"),
-            Float("loud", 1.8, 0.2, 1.9, step=0.1, label="loudness c of +1"),
-            Float("quiet", 0.2, 0.1, 1.9, step=0.1, label="loudness c of -1")],
-    landmarks={"no writes": "writes=0", "one write": "writes=1", "six writes": "writes=6",
-               "equally loud": "loud=1.0,quiet=1.0"},
-    twin=["no writes", "equally loud"], alt=alt, facts=facts)
+    "wherever it started; so the best start moves over to the quiet context, -0.80. The first-order short cut "
+    "lands in the middle, at 0. With equal loudness all three agree on 0.",
+    params=[
+        Int("writes", 1, 0, 6, label="writes n"),
+        Float("eta", 0.5, 0.0, 0.5, step=0.05, label="rate"),
+        Float("loud", 1.8, 0.2, 1.9, step=0.1, label="loudness c of +1"),
+        Float("quiet", 0.2, 0.1, 1.9, step=0.1, label="loudness c of -1"),
+    ],
+    landmarks={
+        "no writes": "writes=0",
+        "one write": "writes=1",
+        "six writes": "writes=6",
+        "equally loud": "loud=1.0,quiet=1.0",
+    },
+    twin=["no writes", "equally loud"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """Left: outer loss against the start, and the three minima. Right: both contexts writing from the best start."""
     f = facts(state)
@@ -88,15 +105,27 @@ def draw(state: State) -> Figure:
         left.plot([x, x], [0, top * 0.62], color=color, lw=1.5, ls=":" if name != "meta" else "-")
         left.plot([x], [top * (0.64 + 0.1 * i)], marker="v", color=color)
         left.text(x, top * (0.68 + 0.1 * i), f"{label} {x:+.2f}", ha="center", fontsize=9, color=color)
-    left.set(xlabel="start φ", ylabel="outer loss / its largest", xlim=(-1.6, 1.6), ylim=(0, top),
-             yticks=[0, 0.5, 1], xticks=[-1, -0.5, 0, 0.5, 1],
-             title="dashed: before any write, full: after them")
+    left.set(
+        xlabel="start φ",
+        ylabel="outer loss / its largest",
+        xlim=(-1.6, 1.6),
+        ylim=(0, top),
+        yticks=[0, 0.5, 1],
+        xticks=[-1, -0.5, 0, 0.5, 1],
+        title="dashed: before any write, full: after them",
+    )
     steps = torch.arange(state.writes + 1)
     for i, (name, color) in enumerate((("loud", COLORS["key"]), ("quiet", COLORS["value"]))):
         path = WISHES[i] + left_over(state)[i] ** steps * (f["best_meta"] - WISHES[i])
         right.plot(steps, path, color=color, marker="o", ms=4)
         end_label(right, float(steps[-1]), float(path[-1]), name, color, dy=(7, -7)[i])
         right.axhline(float(WISHES[i]), color=color, lw=1, ls=":")
-    right.set(xlabel="writes", ylabel="memory M", ylim=(-1.25, 1.25), xlim=(-0.2, max(1, state.writes) * 1.25 + 0.2),
-              title="from the best start", xticks=list(range(0, max(1, state.writes) + 1)))
+    right.set(
+        xlabel="writes",
+        ylabel="memory M",
+        ylim=(-1.25, 1.25),
+        xlim=(-0.2, max(1, state.writes) * 1.25 + 0.2),
+        title="from the best start",
+        xticks=list(range(0, max(1, state.writes) + 1)),
+    )
     return fig

@@ -42,6 +42,7 @@ def facts(state: Any) -> dict[str, float]:
         "share": float(r.written.nansum() / r.moved.nansum().clamp_min(1e-30)),
         "largest": float(np.nanmax(r.moved)),
     }
+
     def told(x: float) -> float:
         return x if math.isfinite(x) else math.inf
 

@@ -2,6 +2,7 @@
 
 Drawn from the committed notebooks/ledger.json; nothing is run, and nothing is written here that does not stand there.
 """
+
 from __future__ import annotations
 
 import re
@@ -48,8 +49,11 @@ def chosen(state: Any) -> Judged | None:
 def facts(state: Any) -> dict[str, float]:
     """rows, shown; and how many rows have each verdict, whatever is shown."""
     count = rows().count()
-    return {"rows": float(len(rows())), "shown": float(len(shown(state))),
-            **{short: float(count.get(word, 0)) for short, word in SHORT.items() if short != "all"}}
+    return {
+        "rows": float(len(rows())),
+        "shown": float(len(shown(state))),
+        **{short: float(count.get(word, 0)) for short, word in SHORT.items() if short != "all"},
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
@@ -71,8 +75,14 @@ def card(row: Judged | None) -> list[tuple[str, str]]:
     """What is known about a row, part by part."""
     if row is None:
         return [("", "No row has this verdict.")]
-    parts = [("The paper says", row.claim), ("Ours", row.because), ("Rule, written before", row.rule),
-             ("Does not show", row.limits), ("Look at", ", ".join(row.look)), ("Again", row.command)]
+    parts = [
+        ("The paper says", row.claim),
+        ("Ours", row.because),
+        ("Rule, written before", row.rule),
+        ("Does not show", row.limits),
+        ("Look at", ", ".join(row.look)),
+        ("Again", row.command),
+    ]
     return [(name, re.sub(r"\*\*?(\w[^*]*\w|\w)\*\*?", r"\1", text)) for name, text in parts if text]  # *so*, not (aa)*
 
 
@@ -81,17 +91,29 @@ def wrapped(row: Judged | None, width: int = 112) -> list[tuple[str, list[str]]]
 
 
 @view(
-    "v12", title="The ledger: what became of each claim",
+    "v12",
+    title="The ledger: what became of each claim",
     task="Show one verdict after the other. For a row of each, read the rule and ask: could it have come out "
-         "otherwise? Then find the row that you trust least, and say why.",
+    "otherwise? Then find the row that you trust least, and say why.",
     answer="Read the counts at the top first: that is the answer to 'does it reproduce?', and it is not one word. A "
-           "row is worth as much as its baseline, its control and its seeds; rows without a baseline of equal size, or "
-           "with three seeds and a small gap, deserve the least trust. Each row's last line runs it again.",
-    params=[Choice("show", "all", tuple(SHORT), label="show"),
-            Choice("row", rows()[0].id, tuple(r.id for r in rows()), label="row")],
-    landmarks={f"{SYMBOLS[word]} {word}": f"show={short}" for short, word in SHORT.items()
-               if short != "all" and rows().count(word)} or {"all": "show=all"},
-    twin=[], alt=alt, facts=facts, describe=describe, live=lambda state: Board(state))
+    "row is worth as much as its baseline, its control and its seeds; rows without a baseline of equal size, or "
+    "with three seeds and a small gap, deserve the least trust. Each row's last line runs it again.",
+    params=[
+        Choice("show", "all", tuple(SHORT), label="show"),
+        Choice("row", rows()[0].id, tuple(r.id for r in rows()), label="row"),
+    ],
+    landmarks={
+        f"{SYMBOLS[word]} {word}": f"show={short}"
+        for short, word in SHORT.items()
+        if short != "all" and rows().count(word)
+    }
+    or {"all": "show=all"},
+    twin=[],
+    alt=alt,
+    facts=facts,
+    describe=describe,
+    live=lambda state: Board(state),
+)
 def draw(state: State) -> Figure:
     """The counts as one bar, the rows that are shown in two columns, and the chosen row's card."""
     f, seen, row = facts(state), shown(state), chosen(state)
@@ -110,8 +132,17 @@ def draw(state: State) -> Figure:
         bar.set_axis_off()
         bar.axhspan(0, 1, color=INK[word], alpha=1.0 if on else 0.25)
         label = f"{f[short]:.0f} {word}" if share > 0.012 * len(word) else f"{f[short]:.0f}"
-        bar.text(0.5, 0.5, label, transform=bar.transAxes, ha="center", va="center", color="white" if on else "#222222",
-                 fontsize=9, weight="bold")
+        bar.text(
+            0.5,
+            0.5,
+            label,
+            transform=bar.transAxes,
+            ha="center",
+            va="center",
+            color="white" if on else "#222222",
+            fontsize=9,
+            weight="bold",
+        )
         at += share
     top = here - 0.36 / high
     for i, r in enumerate(seen):
@@ -123,8 +154,16 @@ def draw(state: State) -> Figure:
     head = f"{row.source}: {row.title}" if row else ""
     fig.text(0.01, y, head, fontsize=11, weight="bold", va="center")
     if row:
-        fig.text(0.99, y, f"{row.symbol} {row.verdict or 'no verdict'}", fontsize=11, weight="bold", va="center",
-                 ha="right", color=ink(row))
+        fig.text(
+            0.99,
+            y,
+            f"{row.symbol} {row.verdict or 'no verdict'}",
+            fontsize=11,
+            weight="bold",
+            va="center",
+            ha="right",
+            color=ink(row),
+        )
     y -= 0.25 / high
     for name, part in lines:
         fig.text(0.01, y, name, fontsize=8.5, color="#555555", va="center")
@@ -143,11 +182,11 @@ class Board(anywidget.AnyWidget):
 
     _esm = JS / "ledger.js"
     _css = JS / "ledger.css"
-    counts: tr.List[Any] = tr.List().tag(sync=True)   # verdict, number, colour, shown?
-    rows: tr.List[Any] = tr.List().tag(sync=True)     # symbol, source, title, verdict, colour
+    counts: tr.List[Any] = tr.List().tag(sync=True)  # verdict, number, colour, shown?
+    rows: tr.List[Any] = tr.List().tag(sync=True)  # symbol, source, title, verdict, colour
     at = tr.Int(-1).tag(sync=True)
-    head: tr.List[Any] = tr.List().tag(sync=True)     # title, verdict, colour
-    card: tr.List[Any] = tr.List().tag(sync=True)     # [name, text]
+    head: tr.List[Any] = tr.List().tag(sync=True)  # title, verdict, colour
+    card: tr.List[Any] = tr.List().tag(sync=True)  # [name, text]
     chosen: tr.List[Any] = tr.List(tr.Int()).tag(sync=True)
 
     def __init__(self, state: Any) -> None:
@@ -158,13 +197,30 @@ class Board(anywidget.AnyWidget):
         """Show the rows of a state of V12 and the card of its row."""
         seen, row, f = shown(state), chosen(state), facts(state)
         with self.hold_sync():
-            self.set_trait("counts", [[w, int(f[s]), INK[w], state.show in ("all", s)] for s, w in SHORT.items()
-                                      if s != "all" and f[s]])
-            self.set_trait("rows", [{"symbol": r.symbol, "source": r.source, "title": r.title,
-                                     "verdict": r.verdict or "no verdict", "color": ink(r)} for r in seen])
+            self.set_trait(
+                "counts",
+                [[w, int(f[s]), INK[w], state.show in ("all", s)] for s, w in SHORT.items() if s != "all" and f[s]],
+            )
+            self.set_trait(
+                "rows",
+                [
+                    {
+                        "symbol": r.symbol,
+                        "source": r.source,
+                        "title": r.title,
+                        "verdict": r.verdict or "no verdict",
+                        "color": ink(r),
+                    }
+                    for r in seen
+                ],
+            )
             self.set_trait("at", seen.index(row) if row else -1)
-            self.set_trait("head", [] if row is None else [
-                f"{row.source}: {row.title}", f"{row.symbol} {row.verdict or 'no verdict'}", ink(row)])
+            self.set_trait(
+                "head",
+                []
+                if row is None
+                else [f"{row.source}: {row.title}", f"{row.symbol} {row.verdict or 'no verdict'}", ink(row)],
+            )
             self.set_trait("card", [list(part) for part in card(row)])
 
     def picked(self, state: State) -> State:

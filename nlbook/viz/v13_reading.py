@@ -3,6 +3,7 @@
 The model is the small Hope of chapter 10, trained on documents of facts at three time scales (data/hope_reader). One
 memory after the other can be held at its start while the rest go on: that is how one sees what each of them carries.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -20,10 +21,24 @@ from nlbook.viz.style import COLORS, figure
 
 PAIRS, EVERY = 64, 2
 PARTS = ("M_mem", "M_k", "M_v", "M_eta", "M_alpha", "C8", "C32")
-NAMES = {"M_mem": "M memory", "M_k": "M k", "M_v": "M v", "M_eta": "M η", "M_alpha": "M α", "C8": "MLP, every 8",
-         "C32": "MLP, every 32"}
-LANE = {"M_mem": "memory", "M_k": "key", "M_v": "value", "M_eta": "rate", "M_alpha": "objective", "C8": "level1",
-        "C32": "level3"}
+NAMES = {
+    "M_mem": "M memory",
+    "M_k": "M k",
+    "M_v": "M v",
+    "M_eta": "M η",
+    "M_alpha": "M α",
+    "C8": "MLP, every 8",
+    "C32": "MLP, every 32",
+}
+LANE = {
+    "M_mem": "memory",
+    "M_k": "key",
+    "M_v": "value",
+    "M_eta": "rate",
+    "M_alpha": "objective",
+    "C8": "level1",
+    "C32": "level3",
+}
 KINDS = {"static": COLORS["baseline"], "document": COLORS["memory"], "fast": COLORS["error"]}
 KNOWN = LinearSegmentedColormap.from_list("known", ["white", COLORS["memory"]])
 
@@ -52,36 +67,52 @@ def facts(state: Any) -> dict[str, float]:
         mine = torch.tensor([k == kind for k in reading.KIND])
         met = mine & r.seen[i]
         out[f"known_{kind}"] = float(r.known[i][met if met.any() else mine].mean())
-    return out | {"surprise_first": float(r.surprise[:8].mean()), "surprise_last": float(r.surprise[-32:].mean()),
-                  "cursor": float(r.times[i])}
+    return out | {
+        "surprise_first": float(r.surprise[:8].mean()),
+        "surprise_last": float(r.surprise[-32:].mean()),
+        "cursor": float(r.times[i]),
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
     moved = max(PARTS, key=lambda n: f[f"moved_{n}"])
     known = ", ".join(f"{k} {f[f'known_{k}']:.2f}" for k in KINDS)
-    return (f"A small Hope reads {2 * PAIRS} tokens; held at its start: {state.hold}. Seven lanes show when each "
-            f"memory moves; {NAMES[moved]} ends farthest from its start ({f[f'moved_{moved}']:.2f}). After "
-            f"{f['cursor']:.0f} tokens it would give the true value with probability: {known}. Surprise above the "
-            f"ideal reader: {f['surprise_first']:.2f} nats in the first 8 values, {f['surprise_last']:.2f} in the last "
-            "32.")
+    return (
+        f"A small Hope reads {2 * PAIRS} tokens; held at its start: {state.hold}. Seven lanes show when each "
+        f"memory moves; {NAMES[moved]} ends farthest from its start ({f[f'moved_{moved}']:.2f}). After "
+        f"{f['cursor']:.0f} tokens it would give the true value with probability: {known}. Surprise above the "
+        f"ideal reader: {f['surprise_first']:.2f} nats in the first 8 values, {f['surprise_last']:.2f} in the last "
+        "32."
+    )
 
 
 @view(
-    "v13", title="A model reads: which level moves, and what does it know now?",
+    "v13",
+    title="A model reads: which level moves, and what does it know now?",
     task="Hold one memory after the other at its start. Which one takes the facts of the document with it? Which ones "
-         "does nobody miss, although they move? Then let all of it move again, and look at the crosses: slips of the "
-         "pen.",
+    "does nobody miss, although they move? Then let all of it move again, and look at the crosses: slips of the "
+    "pen.",
     answer="M memory. Held at its start, the facts of this document fall to chance (document 0.17, fast 0.22; one in "
-           "five is 0.20) and the static ones stay (0.96). Each of the six others moves as well, M k by a third of its "
-           "length; hold any one of them, and what is known changes by less than 0.05. So moving is not knowing. Slips "
-           "at static keys (tokens 34, 70) are ignored, one at a fast key (44) is taken for news, as it should be. The "
-           "one at d (82) is believed although d was the same seven times before: the ideal reader would not. The "
-           "document is longer by then than any in training.",
-    params=[Choice("hold", "nothing", ("nothing", *PARTS, "the five M", "both MLPs", "all"), label="hold at its start"),
-            Int("t", 128, 4, 128, step=4, label="ask after t tokens"), Int("document", 0, 0, 9, label="document")],
-    landmarks={"all of it moves": "hold=nothing", "hold the memory": "hold=M_mem", "hold both MLPs": "hold=both MLPs",
-               "nothing moves": "hold=all"},
-    twin=["hold the memory", "nothing moves"], alt=alt, facts=facts)
+    "five is 0.20) and the static ones stay (0.96). Each of the six others moves as well, M k by a third of its "
+    "length; hold any one of them, and what is known changes by less than 0.05. So moving is not knowing. Slips "
+    "at static keys (tokens 34, 70) are ignored, one at a fast key (44) is taken for news, as it should be. The "
+    "one at d (82) is believed although d was the same seven times before: the ideal reader would not. The "
+    "document is longer by then than any in training.",
+    params=[
+        Choice("hold", "nothing", ("nothing", *PARTS, "the five M", "both MLPs", "all"), label="hold at its start"),
+        Int("t", 128, 4, 128, step=4, label="ask after t tokens"),
+        Int("document", 0, 0, 9, label="document"),
+    ],
+    landmarks={
+        "all of it moves": "hold=nothing",
+        "hold the memory": "hold=M_mem",
+        "hold both MLPs": "hold=both MLPs",
+        "nothing moves": "hold=all",
+    },
+    twin=["hold the memory", "nothing moves"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """Lanes of the memories, surprise at each value, and the probability of the truth for every key."""
     f, r = facts(state), watched(state.hold, state.document)
@@ -110,8 +141,15 @@ def draw(state: State) -> Figure:
     strip.set(xlim=(0, end), ylim=(-0.6, 3.05), xticks=[], yticks=[0, 3])
     strip.set_title("surprise at each value: nats above the ideal reader", fontsize=10)
     picture = r.known.mT.clone()
-    known.imshow(torch.where(r.seen.mT, picture, torch.nan).numpy(), cmap=KNOWN, vmin=0, vmax=1, aspect="auto",
-                 interpolation="nearest", extent=(0, end, reading.K - 0.5, -0.5))
+    known.imshow(
+        torch.where(r.seen.mT, picture, torch.nan).numpy(),
+        cmap=KNOWN,
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, end, reading.K - 0.5, -0.5),
+    )
     known.set_facecolor(COLORS["grid"])
     keys = r.tokens[0::2]
     known.plot(at[~r.slips].numpy(), keys[~r.slips].numpy(), ".", ms=3, color="white", mec=COLORS["baseline"], mew=0.5)
@@ -123,8 +161,11 @@ def draw(state: State) -> Figure:
     for k in range(reading.K):
         said = f"{float(r.known[i, k]):.2f}" if r.seen[i, k] else "not met"
         known.text(end + 1.5, k, said, va="center", fontsize=9, color=KINDS[reading.KIND[k]])
-    known.set(xlim=(0, end), yticks=range(reading.K),
-              xlabel="tokens read   (dot: the key is used; cross: with a slip; dotted: end of a training document)")
+    known.set(
+        xlim=(0, end),
+        yticks=range(reading.K),
+        xlabel="tokens read   (dot: the key is used; cross: with a slip; dotted: end of a training document)",
+    )
     known.set_yticklabels([f"{c} {k}" for c, k in zip(reading.LETTERS, reading.KIND, strict=True)], fontsize=9)
     known.set_title("probability of the true value, if it were asked now (grey: not met yet)", fontsize=10)
     for ax in (lanes, strip, known):

@@ -4,6 +4,7 @@ The default run is real: a stream of pairs (k, A k) that changes its task half-w
 A level of period C collects the gradients of C tokens and then writes once (eq. 71). `score(trace)` plays any other
 run: a nlbook.levels.Trace, or an object with the same `levels`, `periods`, `updates` and `signal`.
 """
+
 from __future__ import annotations
 
 import math
@@ -26,8 +27,8 @@ from nlbook.viz.spec import Facts, checked_alt, view
 from nlbook.viz.state import Choice, Int, Ints, State
 from nlbook.viz.style import COLORS, book_style, css_size, figure, png
 
-D = 8            # width of keys and values
-SHARP = 0.02     # temperature of the attention lane
+D = 8  # width of keys and values
+SHARP = 0.02  # temperature of the attention lane
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def level(k: Tensor, v: Tensor, C: int) -> Lane:
     M = torch.zeros(D, D, dtype=k.dtype)
     weights, updates = [M], []
     for end in range(C, len(k) + 1, C):
-        chunk, target = k[end - C:end], v[end - C:end]
+        chunk, target = k[end - C : end], v[end - C : end]
         M = M - D / (D + C) * (chunk @ M.mT - target).mT @ chunk
         weights.append(M)
         updates.append(end)
@@ -126,22 +127,32 @@ def of_trace(trace: Any) -> Run:
     """The lanes of a recorded trace, fast to slow: `levels` (names), `periods` and `updates` (by name or in order) and
     `signal` (level, time) if it has one.
     """
+
     def by_name(x: Any) -> list[Any]:
         return [x[n] for n in names] if isinstance(x, Mapping) else list(x)
+
     for attribute in ("levels", "periods", "updates"):
         need(hasattr(trace, attribute), "trace", type(trace).__name__, "an object with .levels, .periods, .updates")
     names = list(trace.levels)
     periods, updates = by_name(trace.periods), [sorted({int(t) for t in u}) for u in by_name(trace.updates)]
-    need(len(periods) == len(updates) == len(names), "trace", f"{len(periods)} periods, {len(updates)} updates",
-         f"one of each for its {len(names)} levels")
+    need(
+        len(periods) == len(updates) == len(names),
+        "trace",
+        f"{len(periods)} periods, {len(updates)} updates",
+        f"one of each for its {len(names)} levels",
+    )
     signal = getattr(trace, "signal", None)
     signal = None if signal is None else torch.as_tensor(signal, dtype=torch.float64)
     ends = [u[-1] for u in updates if u]
     length = max([getattr(trace, "length", 0), 1, *ends])
-    lanes = [Lane(n, float(p), u, signal=None if signal is None else signal[i]) for i, (n, p, u) in
-             enumerate(zip(names, periods, updates, strict=True))]
-    lanes = [Lane(x.name, 0, list(range(1, length + 1)), signal=x.signal) if x.period == 0 and not x.updates else x
-             for x in lanes]
+    lanes = [
+        Lane(n, float(p), u, signal=None if signal is None else signal[i])
+        for i, (n, p, u) in enumerate(zip(names, periods, updates, strict=True))
+    ]
+    lanes = [
+        Lane(x.name, 0, list(range(1, length + 1)), signal=x.signal) if x.period == 0 and not x.updates else x
+        for x in lanes
+    ]
     return Run(sorted(lanes, key=lambda x: x.period), length, unit=str(getattr(trace, "unit", "token")))
 
 
@@ -163,8 +174,8 @@ def facts(state: Any) -> dict[str, float]:
         label = f"{lane.period:g}" if lane in learns else lane.name.split()[0]
         assert lane.recall is not None
         found[f"notes_{label}"] = len(lane.updates)
-        found[f"first_{label}"] = float(lane.recall[-1, :r.length // 2].mean())
-        found[f"last_{label}"] = float(lane.recall[-1, r.length // 2:].mean())
+        found[f"first_{label}"] = float(lane.recall[-1, : r.length // 2].mean())
+        found[f"last_{label}"] = float(lane.recall[-1, r.length // 2 :].mean())
     found["writes_per_token"] = sum(len(lane.updates) for lane in learns) / r.length
     found["sum_inverse"] = sum(1 / lane.period for lane in learns)
     return found
@@ -175,8 +186,12 @@ def spoken(r: Run) -> str:
         n = len(lane.updates)
         at = f" at {', '.join(map(str, lane.updates))}" if 0 < n <= 4 else ""
         return f"{lane.name}: {n} note{'s' * (n != 1)}{at}"
-    return f"Score of {len(r.lanes)} lanes over {r.length} {r.unit}s, a note at each write. " + "; ".join(
-        map(times, r.lanes)) + "."
+
+    return (
+        f"Score of {len(r.lanes)} lanes over {r.length} {r.unit}s, a note at each write. "
+        + "; ".join(map(times, r.lanes))
+        + "."
+    )
 
 
 def alt(state: Any, f: Facts) -> str:
@@ -205,11 +220,28 @@ def paint(r: Run) -> Figure:
             strip(ax, lane.recall[-1], y, color)
         elif lane.signal is not None:
             curve(ax, lane.signal, y, color)
-        ax.text(-0.01, y + 0.36, lane.name, color=color, weight="bold", ha="right", va="center", fontsize=10,
-                transform=ax.get_yaxis_transform())
+        ax.text(
+            -0.01,
+            y + 0.36,
+            lane.name,
+            color=color,
+            weight="bold",
+            ha="right",
+            va="center",
+            fontsize=10,
+            transform=ax.get_yaxis_transform(),
+        )
         notes = f"{len(lane.updates)} note{'s' * (len(lane.updates) != 1)}"
-        ax.text(-0.01, y + 0.06, f"{lane.words}: {notes}" if lane.period else lane.words, ha="right", va="center",
-                fontsize=8.5, color="#333333", transform=ax.get_yaxis_transform())
+        ax.text(
+            -0.01,
+            y + 0.06,
+            f"{lane.words}: {notes}" if lane.period else lane.words,
+            ha="right",
+            va="center",
+            fontsize=8.5,
+            color="#333333",
+            transform=ax.get_yaxis_transform(),
+        )
     if r.switch:
         ax.axvline(r.switch - 0.5, color="black", lw=1, ls=":")
         ax.text(r.switch / 2, n - 0.28, "task A", ha="center", fontsize=9)
@@ -224,8 +256,9 @@ def paint(r: Run) -> Figure:
         for i, lane in enumerate(r.lanes):
             if lane.weights is not None:
                 y = n - 1 - i
-                side.imshow(lane.weights[-1].numpy(), cmap="RdBu_r", vmin=-0.7, vmax=0.7,
-                            extent=(0.1, 0.85, y - 0.22, y + 0.53))
+                side.imshow(
+                    lane.weights[-1].numpy(), cmap="RdBu_r", vmin=-0.7, vmax=0.7, extent=(0.1, 0.85, y - 0.22, y + 0.53)
+                )
         side.text(0.47, n - 0.28, "weights", ha="center", fontsize=9)
         side.set(xlim=(0, 1), ylim=(-0.35, n - 0.05), aspect="auto")
         side.set_axis_off()
@@ -233,7 +266,7 @@ def paint(r: Run) -> Figure:
 
 
 def strip(ax: Axes, recall: Tensor, y: float, color: str) -> None:
-    rgb = torch.tensor([int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)], dtype=recall.dtype)
+    rgb = torch.tensor([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)], dtype=recall.dtype)
     image = 1 - recall[None, :, None] * (1 - rgb) * 0.95  # (1, length, 3): white to the lane's colour
     end, low, high = len(recall) + 0.5, y - 0.16, y + 0.08
     ax.imshow(image.numpy(), extent=(0.5, end, low, high), aspect="auto", interpolation="nearest")
@@ -277,8 +310,13 @@ class Score(anywidget.AnyWidget):
         lanes: list[dict[str, Any]] = []
         blob = bytearray()
         for lane, color in zip(data.lanes, data.colors, strict=True):
-            sent: dict[str, Any] = {"name": lane.name, "words": lane.words, "color": color, "updates": lane.updates,
-                                    "weightless": lane.period == 0}
+            sent: dict[str, Any] = {
+                "name": lane.name,
+                "words": lane.words,
+                "color": color,
+                "updates": lane.updates,
+                "weightless": lane.period == 0,
+            }
             if lane.recall is not None:
                 sent["recall"] = len(blob)
                 blob += bytes((lane.recall * 255).round().to(torch.uint8).flatten().tolist())
@@ -328,19 +366,33 @@ def score(trace: Any) -> Score:
 
 
 @view(
-    "v1", title="Score of updates: who writes, and when?",
+    "v1",
+    title="Score of updates: who writes, and when?",
     task="How many notes has the lane C = 64 after T = 200 tokens, and how many after T = 50? And who still knows task "
-         "A 60 tokens after the task has changed (T = 120)?",
+    "A 60 tokens after the task has changed (T = 120)?",
     answer="floor(T / C): 3 notes, and none for a stream shorter than the chunk: then that level learns nothing. All "
-           "levels together write about sum 1/C times a token. Of the levels that learn, only C = 64 still gives back "
-           "task A after T = 120, because it has hardly heard of B; its next write takes A away as well: a low rate "
-           "postpones forgetting, it does not prevent it. A Transformer has the two end lanes only: attention keeps "
-           "every token, its weights are frozen.",
-    params=[Ints("C", (1, 16, 64), 1, 256, least=0, most=5, label="periods C"), Int("T", 200, 8, 256, label="tokens T"),
-            Choice("stream", "two tasks", ["one task", "two tasks"], label="stream"), Int("seed", 0, 0, 9)],
-    landmarks={"200 tokens": "T=200", "50 tokens": "T=50", "after the change": "C=1,16,64;T=120",
-               "all periods 16": "C=16", "a Transformer": "C=none"},
-    twin=["after the change"], alt=alt, facts=facts, live=lambda state: Score(of_state(state)))
+    "levels together write about sum 1/C times a token. Of the levels that learn, only C = 64 still gives back "
+    "task A after T = 120, because it has hardly heard of B; its next write takes A away as well: a low rate "
+    "postpones forgetting, it does not prevent it. A Transformer has the two end lanes only: attention keeps "
+    "every token, its weights are frozen.",
+    params=[
+        Ints("C", (1, 16, 64), 1, 256, least=0, most=5, label="periods C"),
+        Int("T", 200, 8, 256, label="tokens T"),
+        Choice("stream", "two tasks", ["one task", "two tasks"], label="stream"),
+        Int("seed", 0, 0, 9),
+    ],
+    landmarks={
+        "200 tokens": "T=200",
+        "50 tokens": "T=50",
+        "after the change": "C=1,16,64;T=120",
+        "all periods 16": "C=16",
+        "a Transformer": "C=none",
+    },
+    twin=["after the change"],
+    alt=alt,
+    facts=facts,
+    live=lambda state: Score(of_state(state)),
+)
 def draw(state: State) -> Figure:
     """The whole score at once."""
     return paint(of_state(state))

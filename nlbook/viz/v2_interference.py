@@ -3,6 +3,7 @@
 Fifty independent memories (other keys, other values) are written once each; shares are means over them, and the recall
 matrix is that of the first. Everything is measured with nlbook.memory on nlbook.tasks.recall when the picture is drawn.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -75,9 +76,11 @@ def facts(state: Any) -> dict[str, float]:
 
 
 def alt(state: Any, f: Facts) -> str:
-    said = (f"Arrows for {state.n} keys of width {state.d} with mean overlap {f['overlap']:.2f}, the matrix of how "
-            "near each answer is to each value, and bars of the share identified: "
-            f"{NAMES[state.rule]} {f['identified']:.2f}, ")
+    said = (
+        f"Arrows for {state.n} keys of width {state.d} with mean overlap {f['overlap']:.2f}, the matrix of how "
+        "near each answer is to each value, and bars of the share identified: "
+        f"{NAMES[state.rule]} {f['identified']:.2f}, "
+    )
     said += ", ".join(f"{NAMES[r]} {f[f'identified_{r}']:.2f}" for r in SHOWN if r != state.rule)
     said += f"; chance {f['chance']:.2f}."
     if state.again:
@@ -136,22 +139,36 @@ def shares(ax: Axes, state: Any, f: Facts) -> None:
 
 
 @view(
-    "v2", title="Interference bench: how many pairs does one matrix hold?",
+    "v2",
+    title="Interference bench: how many pairs does one matrix hold?",
     task="Store as many pairs as the keys are wide (n = d = 32) with random keys. Predict which rule tells more of "
-         "them apart, Hebb or delta with rate 1. Then raise the overlap to 0.5, and then write one key twice.",
+    "them apart, Hebb or delta with rate 1. Then raise the overlap to 0.5, and then write one key twice.",
     answer="With random keys Hebb identifies nearly all (0.99) and one pass of delta with rate 1 fewer (0.81): each "
-           "write at full rate repairs its own pair and disturbs the older ones; at rate 0.1 delta reaches 0.99 as "
-           "well. With overlap 0.5 delta leads (0.31 against 0.18), because Hebb adds the shared direction again and "
-           "again. Written twice, Hebb answers the sum of both values and delta the new one. The best linear memory "
-           "shows what one matrix could hold.",
-    params=[Int("n", 32, 1, 64, label="pairs n"), Float("rho", 0.0, 0.0, 0.95, step=0.05, label="key overlap ρ"),
-            Choice("rule", "hebbian", list(NAMES), label="rule"), Bool("again", False, label="write key 1 again"),
-            Choice("lr", 1.0, [0.1, 0.3, 0.6, 1.0], label="rate η", slider=True),
-            Choice("d", 32, [2, 8, 16, 32, 64], label="width d", slider=True), Int("seed", 0, 0, 9)],
-    landmarks={"Hebb, n = d": "rule=hebbian", "delta, n = d": "rule=delta", "delta, small rate": "rule=delta,lr=0.1",
-               "keys overlap": "rule=delta,rho=0.5", "Hebb, key written again": "n=4,again=1",
-               "delta, key written again": "n=4,again=1,rule=delta"},
-    twin=["delta, n = d", "keys overlap"], alt=alt, facts=facts)
+    "write at full rate repairs its own pair and disturbs the older ones; at rate 0.1 delta reaches 0.99 as "
+    "well. With overlap 0.5 delta leads (0.31 against 0.18), because Hebb adds the shared direction again and "
+    "again. Written twice, Hebb answers the sum of both values and delta the new one. The best linear memory "
+    "shows what one matrix could hold.",
+    params=[
+        Int("n", 32, 1, 64, label="pairs n"),
+        Float("rho", 0.0, 0.0, 0.95, step=0.05, label="key overlap ρ"),
+        Choice("rule", "hebbian", list(NAMES), label="rule"),
+        Bool("again", False, label="write key 1 again"),
+        Choice("lr", 1.0, [0.1, 0.3, 0.6, 1.0], label="rate η", slider=True),
+        Choice("d", 32, [2, 8, 16, 32, 64], label="width d", slider=True),
+        Int("seed", 0, 0, 9),
+    ],
+    landmarks={
+        "Hebb, n = d": "rule=hebbian",
+        "delta, n = d": "rule=delta",
+        "delta, small rate": "rule=delta,lr=0.1",
+        "keys overlap": "rule=delta,rho=0.5",
+        "Hebb, key written again": "n=4,again=1",
+        "delta, key written again": "n=4,again=1,rule=delta",
+    },
+    twin=["delta, n = d", "keys overlap"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """Three panels: keys, cosines of answers and values, share identified by rule."""
     f = facts(state)
@@ -160,8 +177,12 @@ def draw(state: State) -> Figure:
     candidates = torch.cat([data.target[0], first[:1]]) if state.again else data.target[0]
     cosines = recall.unit(torch.nan_to_num(y) + 1e-30) @ candidates.mT
     fig = figure(9, 3.4, layout=None)
-    left, middle, right = fig.subplots(1, 3, width_ratios=[1, 1.25, 1], gridspec_kw={
-        "left": 0.01, "right": 0.985, "bottom": 0.15, "top": 0.91, "wspace": 0.16})
+    left, middle, right = fig.subplots(
+        1,
+        3,
+        width_ratios=[1, 1.25, 1],
+        gridspec_kw={"left": 0.01, "right": 0.985, "bottom": 0.15, "top": 0.91, "wspace": 0.16},
+    )
     arrows(left, data.q[0])
     left.set_title("keys" if state.d == 2 else "keys, seen in a plane")
     left.text(0, -1.12, f"mean overlap {f['overlap']:.2f}; the bold one is key 1", ha="center", va="top", fontsize=9)

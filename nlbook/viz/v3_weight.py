@@ -4,6 +4,7 @@ Gradient descent on ½|W x − y|² is a memory being written: after t steps W q
 δᵢ = Wᵢ₋₁ xᵢ − yᵢ (eq. 8, 58). Surprises frozen at the start make the sum linear attention, whose values do not
 depend on the state, and give another answer. The bars come from nlbook.memory.dual, the weight from the delta rule.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -73,23 +74,35 @@ def facts(state: Any) -> dict[str, float]:
     same over all directions of a unit query; start_error_rms: what there was to learn; ratio: frozen_gap_rms over it.
     """
     run, q, t = train(state.lr, state.seed), query(state), state.step
-    real, frozen = (float(bars(trace, q)[:t + 1].sum()) for trace in (run.real, run.frozen))
+    real, frozen = (float(bars(trace, q)[: t + 1].sum()) for trace in (run.real, run.frozen))
     answer, truth = float(run.W[t] @ q), float(run.truth @ q)
 
     def rms(w: Tensor) -> float:  # of w q over unit q in the plane
         return float(w.norm()) / 2**0.5
+
     start, apart = rms(run.W[0] - run.truth), rms(run.frozen.weight(t) - run.W[t])
-    return {"answer": answer, "sum_of_bars": real, "gap": abs(answer - real), "truth": truth,
-            "error": abs(answer - truth), "frozen_answer": frozen, "frozen_gap": abs(frozen - answer),
-            "error_rms": rms(run.W[t] - run.truth), "start_error_rms": start, "frozen_gap_rms": apart,
-            "ratio": apart / start}
+    return {
+        "answer": answer,
+        "sum_of_bars": real,
+        "gap": abs(answer - real),
+        "truth": truth,
+        "error": abs(answer - truth),
+        "frozen_answer": frozen,
+        "frozen_gap": abs(frozen - answer),
+        "error_rms": rms(run.W[t] - run.truth),
+        "start_error_rms": start,
+        "frozen_gap_rms": apart,
+        "ratio": apart / start,
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
     shown = "frozen at the start" if state.freeze else "as they came"
-    return (f"One bar for each of {state.step} training steps, with surprises {shown}. The bars of real training sum "
-            f"to the answer {f['answer']:.2f} (truth {f['truth']:.2f}); with frozen surprises they sum to "
-            f"{f['frozen_answer']:.2f}.")
+    return (
+        f"One bar for each of {state.step} training steps, with surprises {shown}. The bars of real training sum "
+        f"to the answer {f['answer']:.2f} (truth {f['truth']:.2f}); with frozen surprises they sum to "
+        f"{f['frozen_answer']:.2f}."
+    )
 
 
 def plane(ax: Axes, run: Training, q: Tensor, state: Any) -> None:
@@ -120,20 +133,32 @@ def ends(ax: Axes, marks: list[tuple[float, str, str]]) -> None:
 
 
 @view(
-    "v3", title="What is this weight made of?",
+    "v3",
+    title="What is this weight made of?",
     task="Every bar is one training step: how like the query its input was, times how surprised the weight was. "
-         "Predict: had each step used the surprises of the untrained weight, would the bars add up to the same answer?",
+    "Predict: had each step used the surprises of the untrained weight, would the bars add up to the same answer?",
     answer="No. The bars of real training add up to the answer exactly, because each surprise was measured on the "
-           "weight of its moment and shrinks as the weight learns. Frozen at the start, every step pays the first "
-           "error again and the sum overshoots the truth. Training is a memory whose values depend on its state; it "
-           "is not linear attention over the data.",
-    params=[Int("step", STEPS, 0, STEPS, label="training step"),
-            Int("angle", 40, 0, 350, step=10, label="query angle °"),
-            Bool("freeze", False, label="freeze surprises at start"),
-            Choice("lr", 0.5, [0.1, 0.2, 0.5, 1.0], label="rate η", slider=True), Int("seed", 0, 0, 9)],
-    landmarks={"before training": "step=0", "three steps": "step=3", "trained": f"step={STEPS}",
-               "trained, frozen surprises": "freeze=1", "small rate": "lr=0.1"},
-    twin=["trained, frozen surprises"], alt=alt, facts=facts)
+    "weight of its moment and shrinks as the weight learns. Frozen at the start, every step pays the first "
+    "error again and the sum overshoots the truth. Training is a memory whose values depend on its state; it "
+    "is not linear attention over the data.",
+    params=[
+        Int("step", STEPS, 0, STEPS, label="training step"),
+        Int("angle", 40, 0, 350, step=10, label="query angle °"),
+        Bool("freeze", False, label="freeze surprises at start"),
+        Choice("lr", 0.5, [0.1, 0.2, 0.5, 1.0], label="rate η", slider=True),
+        Int("seed", 0, 0, 9),
+    ],
+    landmarks={
+        "before training": "step=0",
+        "three steps": "step=3",
+        "trained": f"step={STEPS}",
+        "trained, frozen surprises": "freeze=1",
+        "small rate": "lr=0.1",
+    },
+    twin=["trained, frozen surprises"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """The plane, the bars, and their running sums."""
     f, run, q = facts(state), train(state.lr, state.seed), query(state)
@@ -146,15 +171,21 @@ def draw(state: State) -> Figure:
     plane(left, run, q, state)
     shown, other = (frozen, live) if state.freeze else (live, frozen)
     color, ghost = (COLORS["error"], COLORS["memory"]) if state.freeze else (COLORS["memory"], COLORS["error"])
-    top.bar(steps[:t + 1], other[:t + 1], facecolor="none", edgecolor=ghost, lw=0.9, width=0.8)
-    top.bar(steps[:t + 1], shown[:t + 1], color=color, width=0.6)
+    top.bar(steps[: t + 1], other[: t + 1], facecolor="none", edgecolor=ghost, lw=0.9, width=0.8)
+    top.bar(steps[: t + 1], shown[: t + 1], color=color, width=0.6)
     top.axhline(0, color="#555555", lw=0.8)
     top.set(title="what each step puts into the answer", xlim=(-0.8, STEPS + 0.8))
     top.tick_params(labelbottom=False)
     low.axhline(f["truth"], color=COLORS["truth"], lw=1, ls="--")
-    low.plot(steps[:t + 1], other.cumsum()[:t + 1], color=ghost, lw=1, marker=".", ms=4)
-    low.plot(steps[:t + 1], shown.cumsum()[:t + 1], color=color, lw=2, marker=".", ms=6)
+    low.plot(steps[: t + 1], other.cumsum()[: t + 1], color=ghost, lw=1, marker=".", ms=4)
+    low.plot(steps[: t + 1], shown.cumsum()[: t + 1], color=color, lw=2, marker=".", ms=6)
     low.set(title="running sum: the answer W q", xlabel="training step (0: the start weight)")
-    ends(low, [(f["answer"], "real", COLORS["memory"]), (f["truth"], "truth", COLORS["truth"]),
-               (f["frozen_answer"], "frozen", COLORS["error"])])
+    ends(
+        low,
+        [
+            (f["answer"], "real", COLORS["memory"]),
+            (f["truth"], "truth", COLORS["truth"]),
+            (f["frozen_answer"], "frozen", COLORS["error"]),
+        ],
+    )
     return fig

@@ -3,6 +3,7 @@
 A moving average gives the gradient of i steps ago the weight (1 - beta) beta^i, so the last n make 1 - beta^n (section
 4.3, eq. 45). A second, slow momentum that is written once a period with its mean (eq. 75, corrected) adds a tail.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -33,7 +34,7 @@ def weights(beta: float, slow: bool, period: int, slow_keep: float, alpha: float
     fast = momentum_weights(beta, n)
     if not slow:
         return fast, fast
-    block = momentum_weights(slow_keep, n // period + 1) / period           # a period's mean: all its steps alike
+    block = momentum_weights(slow_keep, n // period + 1) / period  # a period's mean: all its steps alike
     return fast, (fast + alpha * block.repeat_interleave(period)[:n]) / (1 + alpha)
 
 
@@ -53,16 +54,26 @@ def facts(state: Any) -> dict[str, float]:
     """
     step = of_state(state)[1]
     n50, n99 = (momentum_horizon(float(state.beta), share) for share in (HALF, MOST))
-    return {"n50": n50, "n99": n99, "step50": reach(step, HALF), "step99": reach(step, MOST),
-            "newest": float(step[0]), "tail": 1 - float(step[:n99].sum())}
+    return {
+        "n50": n50,
+        "n99": n99,
+        "step50": reach(step, HALF),
+        "step99": reach(step, MOST),
+        "newest": float(step[0]),
+        "tail": 1 - float(step[:n99].sum()),
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
-    text = (f"Weights of past gradients in a momentum with beta {state.beta:g}, falling with age: the last "
-            f"{f['n50']:.0f} make half of it and the last {f['n99']:.0f} make 99 percent.")
+    text = (
+        f"Weights of past gradients in a momentum with beta {state.beta:g}, falling with age: the last "
+        f"{f['n50']:.0f} make half of it and the last {f['n99']:.0f} make 99 percent."
+    )
     if state.slow:
-        text += (f" A slow momentum adds a staircase tail: together they need {f['step50']:.0f} for half and "
-                 f"{f['step99']:.0f} for 99 percent.")
+        text += (
+            f" A slow momentum adds a staircase tail: together they need {f['step50']:.0f} for half and "
+            f"{f['step99']:.0f} for 99 percent."
+        )
     return text
 
 
@@ -81,25 +92,45 @@ def mark(ax: Axes, n: int, share: float, color: str, before: bool) -> None:
     at, side = ((-8, 5), "right") if before else ((8, -4), "left")
     if share == MOST:
         at, side = (4, 7), "right"
-    ax.annotate(f"{n} make {MARKS[share]}", (n, share), at, textcoords="offset points", ha=side, color=color,
-                fontsize=9.5, weight="bold", annotation_clip=False)
+    ax.annotate(
+        f"{n} make {MARKS[share]}",
+        (n, share),
+        at,
+        textcoords="offset points",
+        ha=side,
+        color=color,
+        fontsize=9.5,
+        weight="bold",
+        annotation_clip=False,
+    )
 
 
 @view(
-    "v4", title="How far back?",
+    "v4",
+    title="How far back?",
     task="Predict first: how many past gradients make half of the momentum at β = 0.9, at 0.99, at 0.999? Then set the "
-         "slider, turn on the logarithmic axis, and add a second, slow momentum. Which gradients does it bring back?",
+    "slider, turn on the logarithmic axis, and add a second, slow momentum. Which gradients does it bring back?",
     answer="Half of it are the last 7 gradients at 0.9, 69 at 0.99 and 693 at 0.999; 99 % are 44, 459 and 4603. One "
-           "more nine is ten times the memory: 0.99 is slow and 0.9 is fast. A slow momentum, written every 10 steps "
-           "with the mean of the period, adds a tail: half are then 12 gradients, but 99 % are 333, not 44.",
-    params=[Choice("beta", 0.9, [0.5, 0.8, 0.9, 0.95, 0.99, 0.999], label="β (keep)", slider=True),
-            Bool("slow", False, label="second, slow momentum"), Bool("log", False, label="logarithmic axis"),
-            Choice("period", 10, [2, 5, 10, 20, 50], label="slow period", slider=True),
-            Choice("slow_keep", 0.9, [0.5, 0.9, 0.99], label="slow keep", slider=True),
-            Float("alpha", 0.5, 0.1, 1.0, step=0.1, label="weight of the slow one")],
-    landmarks={"0.9": "beta=0.9", "0.99": "beta=0.99", "0.999, log axis": "beta=0.999,log=1",
-               "0.9 and a slow one": "beta=0.9,slow=1,log=1"},
-    twin=["0.999, log axis", "0.9 and a slow one"], alt=alt, facts=facts)
+    "more nine is ten times the memory: 0.99 is slow and 0.9 is fast. A slow momentum, written every 10 steps "
+    "with the mean of the period, adds a tail: half are then 12 gradients, but 99 % are 333, not 44.",
+    params=[
+        Choice("beta", 0.9, [0.5, 0.8, 0.9, 0.95, 0.99, 0.999], label="β (keep)", slider=True),
+        Bool("slow", False, label="second, slow momentum"),
+        Bool("log", False, label="logarithmic axis"),
+        Choice("period", 10, [2, 5, 10, 20, 50], label="slow period", slider=True),
+        Choice("slow_keep", 0.9, [0.5, 0.9, 0.99], label="slow keep", slider=True),
+        Float("alpha", 0.5, 0.1, 1.0, step=0.1, label="weight of the slow one"),
+    ],
+    landmarks={
+        "0.9": "beta=0.9",
+        "0.99": "beta=0.99",
+        "0.999, log axis": "beta=0.999,log=1",
+        "0.9 and a slow one": "beta=0.9,slow=1,log=1",
+    },
+    twin=["0.999, log axis", "0.9 and a slow one"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """The weight of each past gradient, and the share that the last n make together."""
     f, (fast, step) = facts(state), of_state(state)
@@ -120,10 +151,23 @@ def draw(state: State) -> Figure:
     for share, key in ((HALF, "step50"), (MOST, "step99")):
         mark(right, int(f[key]), share, main, before=state.log and not state.slow)
     ticks: dict[str, Any] = {"xscale": "log"} if state.log else {}
-    left.set(title="weight of the n-th latest gradient", xlabel="n (1: the newest)", ylabel="% of the momentum",
-             ylim=(0, None), xlim=(1 if state.log else 0, shown), **ticks)
-    right.set(title="share made by the last n", xlabel="n", ylim=(0, 1.15), xlim=left.get_xlim(), yticks=[0, 0.5, 0.99],
-              yticklabels=["0", "50 %", "99 %"], **ticks)
+    left.set(
+        title="weight of the n-th latest gradient",
+        xlabel="n (1: the newest)",
+        ylabel="% of the momentum",
+        ylim=(0, None),
+        xlim=(1 if state.log else 0, shown),
+        **ticks,
+    )
+    right.set(
+        title="share made by the last n",
+        xlabel="n",
+        ylim=(0, 1.15),
+        xlim=left.get_xlim(),
+        yticks=[0, 0.5, 0.99],
+        yticklabels=["0", "50 %", "99 %"],
+        **ticks,
+    )
     for ax in (left, right):
         ax.minorticks_off()
     return fig

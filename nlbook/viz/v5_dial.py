@@ -4,6 +4,7 @@ The exact answer is the weighted mean of eq. 62-63 from nlbook.attention, with t
 for unit keys. The blurred one is a linear memory (nlbook.memory) with D features: bumps on a grid, which multiply out
 to the same Gaussian as long as it is wider than their spacing, or elu + 1.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -98,21 +99,29 @@ def facts(state: Any) -> dict[str, float]:
     """
     r, exact = reading(state), reading(state, feature="softmax", window="all")
     k, v = stream(state.tokens, state.seed)
-    k, v = k[-r.seen:], v[-r.seen:]
-    return {"answer": r.answer, "nearest": float(v[(k - state.query).abs().argmin()]), "mean": float(v.mean()),
-            "effective": 1 / float(r.weights.square().sum()), "seen": r.seen, "floats": r.floats,
-            "floats_cache": attention.cost("softmax", state.tokens, 1).floats,
-            "floats_later": reading(state, tokens=LONGEST).floats,
-            "blur": float((r.curve - exact.curve).square().mean().sqrt()),
-            "error": float((r.curve - truth(GRID[:, 0])).square().mean().sqrt())}
+    k, v = k[-r.seen :], v[-r.seen :]
+    return {
+        "answer": r.answer,
+        "nearest": float(v[(k - state.query).abs().argmin()]),
+        "mean": float(v.mean()),
+        "effective": 1 / float(r.weights.square().sum()),
+        "seen": r.seen,
+        "floats": r.floats,
+        "floats_cache": attention.cost("softmax", state.tokens, 1).floats,
+        "floats_later": reading(state, tokens=LONGEST).floats,
+        "blur": float((r.curve - exact.curve).square().mean().sqrt()),
+        "error": float((r.curve - truth(GRID[:, 0])).square().mean().sqrt()),
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
     what = "softmax attention" if state.feature == "softmax" else f"a linear memory with {state.feature}"
-    return (f"{state.tokens} pairs on a line and the answer of {what} at temperature {state.temperature:g}: at the "
-            f"query {f['answer']:.2f}, where the nearest key has {f['nearest']:.2f} and the mean is {f['mean']:.2f}. "
-            f"About {f['effective']:.1f} pairs answer. It keeps {f['floats']:.0f} floats, the full cache "
-            f"{f['floats_cache']:.0f}.")
+    return (
+        f"{state.tokens} pairs on a line and the answer of {what} at temperature {state.temperature:g}: at the "
+        f"query {f['answer']:.2f}, where the nearest key has {f['nearest']:.2f} and the mean is {f['mean']:.2f}. "
+        f"About {f['effective']:.1f} pairs answer. It keeps {f['floats']:.0f} floats, the full cache "
+        f"{f['floats_cache']:.0f}."
+    )
 
 
 def line(ax: Axes, state: Any, f: Facts) -> None:
@@ -130,9 +139,15 @@ def line(ax: Axes, state: Any, f: Facts) -> None:
     ax.axvline(state.query, color=COLORS["query"], lw=1.5)
     ax.plot([state.query], [r.answer], "o", color=COLORS["memory"], ms=9, mec="white", mew=1.5, zorder=5)
     ignored = state.feature != "softmax" and state.window != "all"
-    ax.set(xlim=(-1.02, 1.02), ylim=(-1.35, 2.1), xticks=[-1, -0.5, 0, 0.5, 1], yticks=[-1, 0, 1, 2], ylabel="value",
-           xlabel="no window here: a sum cannot let go of one pair" if ignored else "key (upright line: the query)",
-           title=f"answer {f['answer']:.2f}: about {f['effective']:.1f} of {r.seen} pairs speak")
+    ax.set(
+        xlim=(-1.02, 1.02),
+        ylim=(-1.35, 2.1),
+        xticks=[-1, -0.5, 0, 0.5, 1],
+        yticks=[-1, 0, 1, 2],
+        ylabel="value",
+        xlabel="no window here: a sum cannot let go of one pair" if ignored else "key (upright line: the query)",
+        title=f"answer {f['answer']:.2f}: about {f['effective']:.1f} of {r.seen} pairs speak",
+    )
 
 
 def counter(ax: Axes, state: Any, f: Facts) -> None:
@@ -150,28 +165,48 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
         if most < LONGEST:
             end_label(ax, LONGEST, 3 * most, f"window {most}", COLORS["memory"])
     ax.plot([state.tokens], [chosen], "o", color=COLORS["memory"], ms=8, mec="white", mew=1.5)
-    ax.set(xlim=(0, LONGEST), ylim=(0, 3.15 * LONGEST), xticks=[0, 128, 256], yticks=[0, 384, 768],
-           xlabel="tokens seen", title=f"floats kept: {chosen}")
+    ax.set(
+        xlim=(0, LONGEST),
+        ylim=(0, 3.15 * LONGEST),
+        xticks=[0, 128, 256],
+        yticks=[0, 384, 768],
+        xlabel="tokens seen",
+        title=f"floats kept: {chosen}",
+    )
 
 
 @view(
-    "v5", title="Attention dial: how sharply does it look?",
+    "v5",
+    title="Attention dial: how sharply does it look?",
     task="Predict the answer at temperature 0 and at temperature inf, then turn the dial to both ends. Then set the "
-         "temperature back to 0.01, change softmax for 64, 16 and 4 bumps, and raise the number of tokens: what stays, "
-         "and what is lost?",
+    "temperature back to 0.01, change softmax for 64, 16 and 4 bumps, and raise the number of tokens: what stays, "
+    "and what is lost?",
     answer="At temperature 0 one pair answers, the nearest key's; at infinity all pairs speak alike and every query "
-           "gets the mean. In between the temperature is a trade: too cold repeats the noise, too hot wipes out the "
-           "step. The cache grows by 3 floats a token, up to the window if there is one; a linear memory keeps the "
-           "same floats for ever, and no temperature makes it sharper than its features: 64 bumps "
-           "follow exact attention, 4 blur the step away.",
-    params=[Choice("temperature", 0.01, [0.0, 0.001, 0.01, 0.03, 0.1, 1.0, 10.0, inf], slider=True),
-            Choice("window", "all", WINDOWS), Choice("feature", "softmax", list(FEATURES), label="feature map"),
-            Float("query", 0.5, -1.0, 1.0, step=0.05), Choice("tokens", 64, [4, 16, 64, 128, 256], slider=True),
-            Int("seed", 0, 0, 9)],
-    landmarks={"cold: the nearest key": "temperature=0.0", "hot: the mean": "temperature=inf",
-               "window of 4": "window=4", "16 bumps": "feature=16 bumps", "4 bumps": "feature=4 bumps",
-               "elu + 1": "feature=elu+1", "long": "tokens=256"},
-    twin=["hot: the mean", "4 bumps"], alt=alt, facts=facts)
+    "gets the mean. In between the temperature is a trade: too cold repeats the noise, too hot wipes out the "
+    "step. The cache grows by 3 floats a token, up to the window if there is one; a linear memory keeps the "
+    "same floats for ever, and no temperature makes it sharper than its features: 64 bumps "
+    "follow exact attention, 4 blur the step away.",
+    params=[
+        Choice("temperature", 0.01, [0.0, 0.001, 0.01, 0.03, 0.1, 1.0, 10.0, inf], slider=True),
+        Choice("window", "all", WINDOWS),
+        Choice("feature", "softmax", list(FEATURES), label="feature map"),
+        Float("query", 0.5, -1.0, 1.0, step=0.05),
+        Choice("tokens", 64, [4, 16, 64, 128, 256], slider=True),
+        Int("seed", 0, 0, 9),
+    ],
+    landmarks={
+        "cold: the nearest key": "temperature=0.0",
+        "hot: the mean": "temperature=inf",
+        "window of 4": "window=4",
+        "16 bumps": "feature=16 bumps",
+        "4 bumps": "feature=4 bumps",
+        "elu + 1": "feature=elu+1",
+        "long": "tokens=256",
+    },
+    twin=["hot: the mean", "4 bumps"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """The line of pairs with the answer for every query, and the counter of floats."""
     f = facts(state)

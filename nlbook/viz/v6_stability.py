@@ -3,6 +3,7 @@
 A linear level (d = 16, keys of length one) descends the summed squared error of C keys. Its largest stable step is
 2 / lambda_max of the sum of k k^T. Every cell of the map is a run of 30 updates; choose one to see it.
 """
+
 from __future__ import annotations
 
 import math
@@ -48,9 +49,14 @@ def facts(state: Any) -> dict[str, float]:
     """
     edge = dict(zip(PERIODS, borders(state.seed), strict=True))
     run = period_run(state.period, state.step, updates=UPDATES, seeds=SEEDS, seed=state.seed)
-    return {**{f"border_{c}": b for c, b in edge.items()}, "border": edge[state.period],
-            "ratio": state.step / edge[state.period], "final": float(run[-1]),
-            "stable_cells": float((grid(state.seed) < 0).sum()), "cells": float(grid(state.seed).size)}
+    return {
+        **{f"border_{c}": b for c, b in edge.items()},
+        "border": edge[state.period],
+        "ratio": state.step / edge[state.period],
+        "final": float(run[-1]),
+        "stable_cells": float((grid(state.seed) < 0).sum()),
+        "cells": float(grid(state.seed).size),
+    }
 
 
 def verdict(f: Facts) -> str:
@@ -61,9 +67,11 @@ def verdict(f: Facts) -> str:
 
 def alt(state: Any, f: Facts) -> str:
     edge = ", ".join(f"{f[f'border_{c}']:.2f} at {c}" for c in (1, 4, 16, 64, 128))
-    return (f"Map of periods against steps, learning below a border that falls with the period: {edge}. The chosen "
-            f"run, period {state.period} and step {state.step:g}, is at {f['ratio']:.2f} of its border; after "
-            f"{UPDATES} updates {verdict(f)}.")
+    return (
+        f"Map of periods against steps, learning below a border that falls with the period: {edge}. The chosen "
+        f"run, period {state.period} and step {state.step:g}, is at {f['ratio']:.2f} of its border; after "
+        f"{UPDATES} updates {verdict(f)}."
+    )
 
 
 def paint_run(ax: Axes, state: Any, f: Facts) -> None:
@@ -92,7 +100,7 @@ class Grid(anywidget.AnyWidget):
     _css = JS / "grid.css"
     rows: tr.List[Any] = tr.List().tag(sync=True)
     columns: tr.List[Any] = tr.List().tag(sync=True)
-    cells: tr.List[Any] = tr.List().tag(sync=True)     # rows of {color, text, label, edge}
+    cells: tr.List[Any] = tr.List().tag(sync=True)  # rows of {color, text, label, edge}
     at: tr.List[Any] = tr.List([0, 0]).tag(sync=True)
     row_name = tr.Unicode("step").tag(sync=True)
     column_name = tr.Unicode("period C (tokens per update)").tag(sync=True)
@@ -115,8 +123,13 @@ class Grid(anywidget.AnyWidget):
             stable = e < 0
             above = [s for s in STEPS if s <= edge[i]]
             text = "learns" if e < -0.3 else "" if abs(e) <= 0.3 else "diverges"
-            return {"color": to_hex(CMAP(SCALE(e))), "text": "✓" if stable and text else "✗" if text else "",
-                    "label": f"period {PERIODS[i]}, step {step:g}: {text or 'stands still'}", "edge": step == above[-1]}
+            return {
+                "color": to_hex(CMAP(SCALE(e))),
+                "text": "✓" if stable and text else "✗" if text else "",
+                "label": f"period {PERIODS[i]}, step {step:g}: {text or 'stands still'}",
+                "edge": step == above[-1],
+            }
+
         with book_style():
             fig = run_figure(state, f)
             data = png(fig, small=False)
@@ -138,29 +151,52 @@ class Grid(anywidget.AnyWidget):
 
 
 @view(
-    "v6", title="Stability map: how large a step does a slow level bear?",
+    "v6",
+    title="Stability map: how large a step does a slow level bear?",
     task="A level of period C adds up the gradients of C tokens and then moves once. At C = 1 its border is a step of "
-         "2.0. Predict: where is it at C = 16? Then choose cells and watch their runs.",
+    "2.0. Predict: where is it at C = 16? Then choose cells and watch their runs.",
     answer="At 0.64: 2 / lambda_max of the summed key products. Random keys point partly the same way, so the border "
-           "is 2.00, 1.29, 0.64, 0.41, 0.26, 0.15 for C = 1, 4, 16, 32, 64, 128 (d = 16); for long chunks it falls as "
-           "2d/C. So with the sum of eq. 71 a slower level needs a smaller step. With the mean of the chunk the border "
-           "rises instead, from 2.0 to 19: which of the two is meant matters once a rate is fixed.",
-    params=[Choice("period", 16, PERIODS, label="period C", slider=True),
-            Choice("step", 0.5, STEPS, label="step η", slider=True), Int("seed", 0, 0, 9, more=True)],
-    landmarks={"the same step at C = 1": "period=1,step=0.5", "at C = 16": "period=16,step=0.5",
-               "at C = 64": "period=64,step=0.5", "C = 64, a step that it bears": "period=64,step=0.12"},
-    twin=["at C = 64"], alt=alt, facts=facts, live=lambda state: Grid(state))
+    "is 2.00, 1.29, 0.64, 0.41, 0.26, 0.15 for C = 1, 4, 16, 32, 64, 128 (d = 16); for long chunks it falls as "
+    "2d/C. So with the sum of eq. 71 a slower level needs a smaller step. With the mean of the chunk the border "
+    "rises instead, from 2.0 to 19: which of the two is meant matters once a rate is fixed.",
+    params=[
+        Choice("period", 16, PERIODS, label="period C", slider=True),
+        Choice("step", 0.5, STEPS, label="step η", slider=True),
+        Int("seed", 0, 0, 9, more=True),
+    ],
+    landmarks={
+        "the same step at C = 1": "period=1,step=0.5",
+        "at C = 16": "period=16,step=0.5",
+        "at C = 64": "period=64,step=0.5",
+        "C = 64, a step that it bears": "period=64,step=0.12",
+    },
+    twin=["at C = 64"],
+    alt=alt,
+    facts=facts,
+    live=lambda state: Grid(state),
+)
 def draw(state: State) -> Figure:
     """The map with its border, and the run of the chosen cell."""
     f, ends = facts(state), grid(state.seed)
     fig = figure(9, 3.5, layout=None)
     ax = fig.add_axes((0.07, 0.15, 0.42, 0.73))
-    ax.imshow(ends.T, origin="lower", aspect="auto", cmap=CMAP, norm=SCALE,
-              extent=(-0.5, len(PERIODS) - 0.5, -0.5, len(STEPS) - 0.5))
+    ax.imshow(
+        ends.T,
+        origin="lower",
+        aspect="auto",
+        cmap=CMAP,
+        norm=SCALE,
+        extent=(-0.5, len(PERIODS) - 0.5, -0.5, len(STEPS) - 0.5),
+    )
     edge = np.interp(np.log(borders(state.seed)), np.log(STEPS), range(len(STEPS)))
     ax.plot(range(len(PERIODS)), edge, color="black", lw=2)
-    ax.annotate(r"border $2/\lambda_{\max}$", (3.2, float(np.interp(3.2, range(8), edge))), (4, 6),
-                textcoords="offset points", fontsize=9)
+    ax.annotate(
+        r"border $2/\lambda_{\max}$",
+        (3.2, float(np.interp(3.2, range(8), edge))),
+        (4, 6),
+        textcoords="offset points",
+        fontsize=9,
+    )
     x, y = PERIODS.index(state.period), STEPS.index(state.step)
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="black", lw=2.4))
     ax.set(xticks=range(len(PERIODS)), yticks=range(len(STEPS)), xlabel="period C (tokens per update)", ylabel="step η")

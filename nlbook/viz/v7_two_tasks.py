@@ -3,6 +3,7 @@
 Linear levels that add up, y = sum_l W_l x, learn from one squared error; d = 16, mean of 8 seeds. A toy, and its first
 result is negative: several rates alone remember no more than one.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -36,38 +37,57 @@ def facts(state: Any) -> dict[str, float]:
     share_l: the part of A that level l (1 is the fastest) holds when A ends. Errors: 1 knows nothing, 2 knows B.
     """
     r = of_state(state)
-    return {"a_learned": r.a_learned, "a": r.a, "b": r.b, "a_after": r.a_reset, "b_after": r.b_reset,
-            **{f"share_{i + 1}": s for i, s in enumerate(r.share)}}
+    return {
+        "a_learned": r.a_learned,
+        "a": r.a,
+        "b": r.b,
+        "a_after": r.a_reset,
+        "b_after": r.b_reset,
+        **{f"share_{i + 1}": s for i, s in enumerate(r.share)},
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
     C = sorted(state.C)
     hold = ", ".join(f"{f[f'share_{i + 1}']:.2f} in level {c}" for i, c in enumerate(C))
     end = "after the fast level's reset" if state.reset else "with no reset"
-    return (f"Errors over time: A for {LONG} steps, B for {state.short}. When A ends it is held as {hold}. The error "
-            f"on A is {f['a']:.2f} when B ends and {f['a_after']:.2f} {end}; on B {f['b']:.2f} and {f['b_after']:.2f}.")
+    return (
+        f"Errors over time: A for {LONG} steps, B for {state.short}. When A ends it is held as {hold}. The error "
+        f"on A is {f['a']:.2f} when B ends and {f['a_after']:.2f} {end}; on B {f['b']:.2f} and {f['b_after']:.2f}."
+    )
 
 
 @view(
-    "v7", title="Two tasks and a clock: who still knows A?",
+    "v7",
+    title="Two tasks and a clock: who still knows A?",
     task="The levels learn A for a long time and B for a short one; then the context ends and the fast level is "
-         "emptied. Predict which setting still knows A: three rates, or a fast level that forgets? Start from 'rates "
-         "alone'.",
+    "emptied. Predict which setting still knows A: three rates, or a fast level that forgets? Start from 'rates "
+    "alone'.",
     answer="Rates alone change nothing: the fast level learns A before the slow ones have moved, so nothing is left "
-           "for them, and B overwrites it: an error of 1.97 with three levels, 1.96 with one. Only when the fast level "
-           "forgets (2 % a step) does A sink into the slow levels. B then covers it (1.03) until the fast level is "
-           "emptied: 0.10. A long B erases A anyway. And the same step sizes with every level moving at every step "
-           "give 0.09: it is the time scale and the forgetting, not the period.",
-    params=[Ints("C", (1, 16, 256), 1, 1024, most=4, label="periods C"),
-            Float("keep", 0.98, 0.9, 1.0, step=0.01, label="fast level keeps, per step"),
-            Choice("short", 256, (64, 256, 1024, 4096), label="length of B", slider=True),
-            Bool("reset", True, label="empty the fast level at the end"),
-            Bool("same_rate", False, label="all levels at every step (same step size per token)"),
-            Int("seed", 0, 0, 9)],
-    landmarks={"rates alone": "keep=1", "one level": "C=1;keep=1", "the fast level forgets": "keep=0.98",
-               "same steps, no periods": "keep=0.98,same_rate=1", "one level that forgets": "C=1;keep=0.98",
-               "a long B": "keep=0.98,short=4096"},
-    twin=["rates alone", "same steps, no periods"], alt=alt, facts=facts)
+    "for them, and B overwrites it: an error of 1.97 with three levels, 1.96 with one. Only when the fast level "
+    "forgets (2 % a step) does A sink into the slow levels. B then covers it (1.03) until the fast level is "
+    "emptied: 0.10. A long B erases A anyway. And the same step sizes with every level moving at every step "
+    "give 0.09: it is the time scale and the forgetting, not the period.",
+    params=[
+        Ints("C", (1, 16, 256), 1, 1024, most=4, label="periods C"),
+        Float("keep", 0.98, 0.9, 1.0, step=0.01, label="fast level keeps, per step"),
+        Choice("short", 256, (64, 256, 1024, 4096), label="length of B", slider=True),
+        Bool("reset", True, label="empty the fast level at the end"),
+        Bool("same_rate", False, label="all levels at every step (same step size per token)"),
+        Int("seed", 0, 0, 9),
+    ],
+    landmarks={
+        "rates alone": "keep=1",
+        "one level": "C=1;keep=1",
+        "the fast level forgets": "keep=0.98",
+        "same steps, no periods": "keep=0.98,same_rate=1",
+        "one level that forgets": "C=1;keep=0.98",
+        "a long B": "keep=0.98,short=4096",
+    },
+    twin=["rates alone", "same steps, no periods"],
+    alt=alt,
+    facts=facts,
+)
 def draw(state: State) -> Figure:
     """Errors over the last of A, B and the end of the context; beside it, who holds A."""
     f, r = facts(state), of_state(state)
@@ -85,17 +105,31 @@ def draw(state: State) -> Figure:
     close = abs(f["a_after"] - f["b_after"]) < 0.16
     above = "A" if f["a_after"] >= f["b_after"] else "B"
     for name, after in (("A", f["a_after"]), ("B", f["b_after"])):
-        ax.annotate(f"on {name}: {after:.2f}", (end + gap, after), (8, (8 if name == above else -8) if close else 0),
-                    textcoords="offset points", va="center", fontsize=10, weight="bold", annotation_clip=False,
-                    color=COLORS["memory" if name == "A" else "value"])
+        ax.annotate(
+            f"on {name}: {after:.2f}",
+            (end + gap, after),
+            (8, (8 if name == above else -8) if close else 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+            weight="bold",
+            annotation_clip=False,
+            color=COLORS["memory" if name == "A" else "value"],
+        )
     for t in (LONG, end):
         ax.axvline(t, color="black", lw=1, ls=":")
     for x, words in (((start + LONG) / 2, "task A"), ((LONG + end) / 2, "task B")):
         ax.text(x, 2.36, words, ha="center", fontsize=9)
     ax.text(end + gap, 2.36, "end" if not state.reset else "emptied", ha="center", fontsize=9)
     ax.axhline(1, color=COLORS["control"], lw=1, ls="--")
-    ax.set(xlim=(start, end + gap), ylim=(-0.05, 2.5), xlabel="step", ylabel="relative error",
-           yticks=[0, 0.5, 1, 1.5, 2], xticks=[start, LONG, end])
+    ax.set(
+        xlim=(start, end + gap),
+        ylim=(-0.05, 2.5),
+        xlabel="step",
+        ylabel="relative error",
+        yticks=[0, 0.5, 1, 1.5, 2],
+        xticks=[start, LONG, end],
+    )
     ax.grid(False)
     side = fig.add_axes((0.8, 0.16, 0.19, 0.72))
     C = sorted(state.C)

@@ -3,6 +3,7 @@
 Each part has a clue: how often it is updated, and whose state of the same time it needs. Lanes go from slow (below) to
 fast (above). The verdict is `nlbook.levels.NestedSystem.violations` on what lies in the lanes; nothing is looked up.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,8 +25,14 @@ from nlbook.viz.style import COLORS, figure
 
 LANES, PARTS, L = 5, 7, 512
 SEQUENCE = f"sequence of {L} tokens"
-KIND_COLORS = {"weights": COLORS["memory"], "initial state": COLORS["objective"], "optimizer state": COLORS["rate"],
-               "fast state": COLORS["value"], "non-parametric": COLORS["query"], "frozen": COLORS["baseline"]}
+KIND_COLORS = {
+    "weights": COLORS["memory"],
+    "initial state": COLORS["objective"],
+    "optimizer state": COLORS["rate"],
+    "fast state": COLORS["value"],
+    "non-parametric": COLORS["query"],
+    "frozen": COLORS["baseline"],
+}
 
 
 def part(name: str, frequency: int | float | Fraction, kind: str, clue: str, needs: str = "") -> Component:
@@ -38,29 +45,56 @@ def system(name: str) -> NestedSystem:
     step = "moved once per optimizer step, by this step's m_t and v_t"
     held = "an outer weight like W_k, " + step
     tokens = part("M_t", L, "fast state", "written by every token; starts again from W_init in each sequence")
-    seen = part("attention", INF, "non-parametric",
-                "carries no state: computed anew from the whole context at each token")
-    moments = [part("m_t", 1, "optimizer state", "mean of gradients, renewed once per step, before the weights move"),
-               part("v_t", 1, "optimizer state", "mean of squared gradients, renewed once per step; ignores m_t")]
+    seen = part(
+        "attention", INF, "non-parametric", "carries no state: computed anew from the whole context at each token"
+    )
+    moments = [
+        part("m_t", 1, "optimizer state", "mean of gradients, renewed once per step, before the weights move"),
+        part("v_t", 1, "optimizer state", "mean of squared gradients, renewed once per step; ignores m_t"),
+    ]
     if name == "layer":
         both = "m_t v_t"
-        return NestedSystem([part("W_k", 1, "weights", step, both), tokens, *moments, seen,
-                             part("MLP", 1, "weights", step, both), part("W_init", 1, "initial state", held, both)],
-                            SEQUENCE)
+        return NestedSystem(
+            [
+                part("W_k", 1, "weights", step, both),
+                tokens,
+                *moments,
+                seen,
+                part("MLP", 1, "weights", step, both),
+                part("W_init", 1, "initial state", held, both),
+            ],
+            SEQUENCE,
+        )
     if name == "deployed":  # the same layer after pre-training: no optimizer any more
         still = "no optimizer any more: never moved"
-        return NestedSystem([part("W_k", 0, "frozen", still), tokens, seen, part("MLP", 0, "frozen", still),
-                             part("W_init", 0, "frozen", still)], SEQUENCE)
+        return NestedSystem(
+            [
+                part("W_k", 0, "frozen", still),
+                tokens,
+                seen,
+                part("MLP", 0, "frozen", still),
+                part("W_init", 0, "frozen", still),
+            ],
+            SEQUENCE,
+        )
     if name == "momentum":
-        return NestedSystem([part("W", 1, "weights", "moved once per step, by this step's m_t", "m_t"),
-                             part("m_t", 1, "optimizer state", "renewed once per step from the gradient at the old W"),
-                             part("b", 1, "weights", "moved once per step by plain SGD, without momentum")],
-                            "optimizer step")
-    return NestedSystem([  # "M3": eq. 75
-        part("W", 1, "weights", "moved once per step, by this step's m1 and v, and by m2 as it was left", "m1 v"),
-        part("m1", 1, "optimizer state", "fast momentum, renewed once per step"),
-        part("v", 1, "optimizer state", "second moment, renewed once per step"),
-        part("m2", Fraction(1, 8), "optimizer state", "slow momentum, renewed once in 8 steps")], "optimizer step")
+        return NestedSystem(
+            [
+                part("W", 1, "weights", "moved once per step, by this step's m_t", "m_t"),
+                part("m_t", 1, "optimizer state", "renewed once per step from the gradient at the old W"),
+                part("b", 1, "weights", "moved once per step by plain SGD, without momentum"),
+            ],
+            "optimizer step",
+        )
+    return NestedSystem(
+        [  # "M3": eq. 75
+            part("W", 1, "weights", "moved once per step, by this step's m1 and v, and by m2 as it was left", "m1 v"),
+            part("m1", 1, "optimizer state", "fast momentum, renewed once per step"),
+            part("v", 1, "optimizer state", "second moment, renewed once per step"),
+            part("m2", Fraction(1, 8), "optimizer state", "slow momentum, renewed once in 8 steps"),
+        ],
+        "optimizer step",
+    )
 
 
 SYSTEMS = ("layer", "deployed", "momentum", "M3")
@@ -97,8 +131,11 @@ class Case:
         if self.solved:
             return f"Solved: {len(self.levels)} levels, no arrow broken."
         broken = len(self.violations)
-        said = f"{broken} arrow{'s' * (broken != 1)} broken." if any(v.kind != "tie" for v in self.violations) else (
-            "No arrow is broken, but a part sits deeper than it has to." if broken else "")
+        said = (
+            f"{broken} arrow{'s' * (broken != 1)} broken."
+            if any(v.kind != "tie" for v in self.violations)
+            else ("No arrow is broken, but a part sits deeper than it has to." if broken else "")
+        )
         left = f"{len(self.tray)} part{'s' * (len(self.tray) != 1)} still in the tray." if self.tray else ""
         return " ".join(x for x in (said, left) if x)
 
@@ -138,11 +175,16 @@ def facts(state: Any) -> dict[str, float]:
     """arrows: pairs that the order ranks; broken and ties: what is wrong; levels: of the claim; true_levels."""
     case = judge(state)
     names = [c.name for c in case.system.components]
-    return {"parts": len(names), "placed": len(names) - len(case.tray),
-            "arrows": sum(case.system.faster(a, b) for a in names for b in names),
-            "broken": sum(v.kind != "tie" for v in case.violations),
-            "ties": sum(v.kind == "tie" for v in case.violations),
-            "levels": len(case.levels), "true_levels": len(case.system.levels), "solved": float(case.solved)}
+    return {
+        "parts": len(names),
+        "placed": len(names) - len(case.tray),
+        "arrows": sum(case.system.faster(a, b) for a in names for b in names),
+        "broken": sum(v.kind != "tie" for v in case.violations),
+        "ties": sum(v.kind == "tie" for v in case.violations),
+        "levels": len(case.levels),
+        "true_levels": len(case.system.levels),
+        "solved": float(case.solved),
+    }
 
 
 def alt(state: Any, f: Facts) -> str:
@@ -168,9 +210,18 @@ def pretty(name: str) -> str:
 
 def chip(ax: Axes, x: float, y: float, c: Component, unit: str, trouble: bool) -> None:
     color = KIND_COLORS[c.kind]
-    ax.add_patch(FancyBboxPatch((x - 0.54, y - 0.3), 1.08, 0.6, boxstyle="round,pad=0,rounding_size=0.08",
-                                facecolor="white", edgecolor=COLORS["error"] if trouble else color,
-                                lw=2.6 if trouble else 1.6, zorder=3))
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - 0.54, y - 0.3),
+            1.08,
+            0.6,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            facecolor="white",
+            edgecolor=COLORS["error"] if trouble else color,
+            lw=2.6 if trouble else 1.6,
+            zorder=3,
+        )
+    )
     ax.text(x, y + 0.09, pretty(c.name), ha="center", va="center", color=color, weight="bold", fontsize=11, zorder=4)
     ax.text(x, y - 0.17, often(c, unit), ha="center", va="center", color="#333333", fontsize=8, zorder=4)
 
@@ -197,9 +248,19 @@ def paint(case: Case) -> Figure:
         if v.kind in ("arrow", "together"):
             (x0, y0), (x1, y1) = spot[v.slow], spot[v.fast]
             bend = 0.35 if y0 == y1 else 0.12
-            ax.add_patch(FancyArrowPatch((x0, y0 + 0.3), (x1, y1 + (0.3 if y0 == y1 else -0.3 if y1 > y0 else 0.3)),
-                                         arrowstyle="-|>", mutation_scale=11, lw=1.3, color=COLORS["error"],
-                                         connectionstyle=f"arc3,rad={bend}", zorder=5, alpha=0.8))
+            ax.add_patch(
+                FancyArrowPatch(
+                    (x0, y0 + 0.3),
+                    (x1, y1 + (0.3 if y0 == y1 else -0.3 if y1 > y0 else 0.3)),
+                    arrowstyle="-|>",
+                    mutation_scale=11,
+                    lw=1.3,
+                    color=COLORS["error"],
+                    connectionstyle=f"arc3,rad={bend}",
+                    zorder=5,
+                    alpha=0.8,
+                )
+            )
     ax.text(9.15, LANES + 0.3, "fast", ha="right", va="center", fontsize=9, color="#555555")
     ax.text(9.15, 0.68, f"slow (unit: one {case.system.unit})", ha="right", va="center", fontsize=9, color="#555555")
     ax.set(xlim=(0, 9.3), ylim=(-0.55, LANES + 0.55))
@@ -213,6 +274,7 @@ def paint(case: Case) -> Figure:
 
 def wrapped(text: str, width: int = 118) -> list[str]:
     import textwrap
+
     return textwrap.wrap(text, width, subsequent_indent="   ")
 
 
@@ -226,11 +288,11 @@ class Board(anywidget.AnyWidget):
 
     _esm = JS / "detective.js"
     _css = JS / "detective.css"
-    parts: tr.List[Any] = tr.List().tag(sync=True)      # name, kind, color, often, clue, lane, trouble
-    labels: tr.List[Any] = tr.List().tag(sync=True)     # of lanes 1 ... LANES
+    parts: tr.List[Any] = tr.List().tag(sync=True)  # name, kind, color, often, clue, lane, trouble
+    labels: tr.List[Any] = tr.List().tag(sync=True)  # of lanes 1 ... LANES
     verdict = tr.Unicode().tag(sync=True)
     messages: tr.List[Any] = tr.List().tag(sync=True)
-    arrows: tr.List[Any] = tr.List().tag(sync=True)     # broken ones: [slow, fast]
+    arrows: tr.List[Any] = tr.List().tag(sync=True)  # broken ones: [slow, fast]
     solved = tr.Bool(False).tag(sync=True)
     unit = tr.Unicode().tag(sync=True)
     chosen: tr.List[Any] = tr.List(tr.Int()).tag(sync=True)
@@ -243,10 +305,21 @@ class Board(anywidget.AnyWidget):
         """Show a state of V8 and what Definition 2 says about it."""
         case = judge(state)
         with self.hold_sync():
-            self.set_trait("parts", [
-                {"name": c.name, "kind": c.kind, "color": KIND_COLORS[c.kind], "often": often(c, case.system.unit),
-                 "clue": c.note, "lane": case.lanes[c.name], "trouble": c.name in case.names_in_trouble}
-                for c in case.system.components])
+            self.set_trait(
+                "parts",
+                [
+                    {
+                        "name": c.name,
+                        "kind": c.kind,
+                        "color": KIND_COLORS[c.kind],
+                        "often": often(c, case.system.unit),
+                        "clue": c.note,
+                        "lane": case.lanes[c.name],
+                        "trouble": c.name in case.names_in_trouble,
+                    }
+                    for c in case.system.components
+                ],
+            )
             self.set_trait("labels", [case.label(i) for i in range(1, LANES + 1)])
             self.set_trait("verdict", case.verdict())
             self.set_trait("messages", case.messages())
@@ -260,23 +333,34 @@ class Board(anywidget.AnyWidget):
 
 
 @view(
-    "v8", title="Level detective: who is faster than whom?",
+    "v8",
+    title="Level detective: who is faster than whom?",
     task="Put every part into a lane, the slowest at the bottom, until no arrow is broken. Predict first: is the "
-         "momentum m_t above the weights, below them, or beside them?",
+    "momentum m_t above the weights, below them, or beside them?",
     answer="Four levels: {W_k, MLP, W_init} < {m_t, v_t} < {M_t} < {attention}. The moments are updated as often as "
-           "the weights, but the new weights need this step's moments: rule 2 puts both one level faster. m_t and v_t "
-           "do not need each other, so they share a level. After pre-training ('deployed') the optimizer is gone and "
-           "three levels are left; without M_t only the two ends would be. In M3 the slow momentum m2 is slower than "
-           "the weights.",
-    params=[Choice("system", "layer", SYSTEMS, label="model"),
-            Ints("lanes", (0,) * PARTS, 0, LANES, least=1, most=PARTS, label="lanes (0: tray)", more=True)],
-    landmarks={"all in the tray": "system=layer", "everything in one lane": "lanes=1,1,1,1,1,1,1",
-               "momentum below the weights": "lanes=2,3,1,1,4,2,2", "solved": "lanes=1,3,2,2,4,1,1",
-               "after pre-training": "system=deployed;lanes=1,2,3,1,1",
-               "two kinds of weights": "system=momentum;lanes=1,2,2",
-               "a slow momentum": "system=M3;lanes=1,2,2,2"},
-    twin=["momentum below the weights", "solved"], alt=alt, facts=facts, describe=describe,
-    live=lambda state: Board(state))
+    "the weights, but the new weights need this step's moments: rule 2 puts both one level faster. m_t and v_t "
+    "do not need each other, so they share a level. After pre-training ('deployed') the optimizer is gone and "
+    "three levels are left; without M_t only the two ends would be. In M3 the slow momentum m2 is slower than "
+    "the weights.",
+    params=[
+        Choice("system", "layer", SYSTEMS, label="model"),
+        Ints("lanes", (0,) * PARTS, 0, LANES, least=1, most=PARTS, label="lanes (0: tray)", more=True),
+    ],
+    landmarks={
+        "all in the tray": "system=layer",
+        "everything in one lane": "lanes=1,1,1,1,1,1,1",
+        "momentum below the weights": "lanes=2,3,1,1,4,2,2",
+        "solved": "lanes=1,3,2,2,4,1,1",
+        "after pre-training": "system=deployed;lanes=1,2,3,1,1",
+        "two kinds of weights": "system=momentum;lanes=1,2,2",
+        "a slow momentum": "system=M3;lanes=1,2,2,2",
+    },
+    twin=["momentum below the weights", "solved"],
+    alt=alt,
+    facts=facts,
+    describe=describe,
+    live=lambda state: Board(state),
+)
 def draw(state: State) -> Figure:
     """Lanes, parts, broken arrows, verdict."""
     return paint(judge(state))

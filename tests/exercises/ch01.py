@@ -1,4 +1,5 @@
 """Chapter 01: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -76,7 +77,9 @@ ACCEPTED = {
     "01-overlaps": {
         "through the memory": lambda K, V: K @ (V.T @ K).T,
         "einsum": lambda K, V: torch.einsum("id,jd,jv->iv", K, K, V),
-        "a loop": lambda K, V: torch.stack([sum(((k @ kj) * v for kj, v in zip(K, V)), torch.zeros_like(V[0])) for k in K]),
+        "a loop": lambda K, V: torch.stack(
+            [sum(((k @ kj) * v for kj, v in zip(K, V)), torch.zeros_like(V[0])) for k in K]
+        ),
     },
     "01-hebb": {
         "a loop": hebb_loop,
@@ -86,8 +89,9 @@ ACCEPTED = {
     "01-delta": {
         "a loop": delta_loop,
         "a gradient step": delta_by_autograd,
-        "erase, then write": lambda M, k, v, eta: (M @ (torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
-                                                   + eta * torch.outer(v, k)),
+        "erase, then write": lambda M, k, v, eta: (
+            M @ (torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)) + eta * torch.outer(v, k)
+        ),
         "column times row": lambda M, k, v, eta: M + eta * (v - (M * k).sum(1))[:, None] * k,
     },
 }

@@ -1,4 +1,5 @@
 """Chapter 02: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -48,6 +49,7 @@ def train(step):
         for x, y in zip(X, Y):
             W = W - lr * step(W, x, y)
         return W
+
     return loop
 
 
@@ -98,8 +100,11 @@ ACCEPTED = {
         "einsum": lambda W0, keys, surprises, lr, q: W0 @ q - lr * torch.einsum("ti,i,to->o", keys, q, surprises),
         "matrix": lambda W0, keys, surprises, lr, q: W0 @ q - lr * (surprises.T @ (keys @ q)),
     },
-    "02-frozen": {"autograd": train_by_autograd, "erase and write": train_by_delta,
-                  "a loop": train(lambda W, x, y: torch.outer(W @ x - y, x))},
+    "02-frozen": {
+        "autograd": train_by_autograd,
+        "erase and write": train_by_delta,
+        "a loop": train(lambda W, x, y: torch.outer(W @ x - y, x)),
+    },
     "02-local": {
         "autograd": local_by_autograd,
         "cosh": lambda W2, delta2, z1: (W2.T @ delta2) / torch.cosh(z1) ** 2,

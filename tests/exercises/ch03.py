@@ -1,4 +1,5 @@
 """Chapter 03: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import math
@@ -40,6 +41,7 @@ def cubic(start, step=lambda O: 1.5 * O - 0.5 * O @ O.T @ O):
         for _ in range(steps):
             O = step(O)
         return O
+
     return run
 
 

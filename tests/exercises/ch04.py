@@ -1,4 +1,5 @@
 """Chapter 04: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -30,7 +31,7 @@ def attend(Q, K, V, diagonal):
 
 
 def attend_loop(Q, K, V):
-    return torch.stack([torch.softmax(K[:t + 1] @ Q[t] / K.shape[1] ** 0.5, 0) @ V[:t + 1] for t in range(len(Q))])
+    return torch.stack([torch.softmax(K[: t + 1] @ Q[t] / K.shape[1] ** 0.5, 0) @ V[: t + 1] for t in range(len(Q))])
 
 
 def attend_exp(Q, K, V):
@@ -72,8 +73,9 @@ MUTANTS = {
         "no mask": lambda Q, K, V: torch.softmax(scores(Q, K), -1) @ V,
         "masked after": lambda Q, K, V: torch.tril(torch.softmax(scores(Q, K), -1)) @ V,
         "zero scores": lambda Q, K, V: torch.softmax(torch.tril(scores(Q, K)), -1) @ V,
-        "normalised over queries": lambda Q, K, V: torch.nan_to_num(
-            torch.softmax(scores(Q, K).masked_fill(upper(len(K), 1), -torch.inf), 0)) @ V,
+        "normalised over queries": lambda Q, K, V: (
+            torch.nan_to_num(torch.softmax(scores(Q, K).masked_fill(upper(len(K), 1), -torch.inf), 0)) @ V
+        ),
     },
     "04-linear": {
         "sum": lambda Q, K, V: torch.tril(Q @ K.T) @ V,
@@ -81,19 +83,31 @@ MUTANTS = {
         "divisor sees the future": lambda Q, K, V: torch.tril(Q @ K.T) @ V / (Q @ K.T).sum(1, keepdim=True),
         "softmax": attend_exp,
         "divided by t": lambda Q, K, V: torch.tril(Q @ K.T) @ V / torch.arange(1, len(K) + 1, dtype=V.dtype)[:, None],
-        "strict": lambda Q, K, V: torch.nan_to_num(torch.tril(w := Q @ K.T, -1) @ V / torch.tril(w, -1).sum(1, keepdim=True)),
+        "strict": lambda Q, K, V: torch.nan_to_num(
+            torch.tril(w := Q @ K.T, -1) @ V / torch.tril(w, -1).sum(1, keepdim=True)
+        ),
     },
     "04-steps": {  # listed: 1 softmax, 2 values, 3 mask, 4 scores, 5 temperature
-        "masked after the softmax": [4, 5, 1, 3, 2], "temperature after the softmax": [4, 3, 1, 5, 2],
-        "values first": [2, 4, 5, 3, 1], "softmax first": [1, 4, 5, 3, 2], "mask first": [3, 4, 5, 1, 2]},
+        "masked after the softmax": [4, 5, 1, 3, 2],
+        "temperature after the softmax": [4, 3, 1, 5, 2],
+        "values first": [2, 4, 5, 3, 1],
+        "softmax first": [1, 4, 5, 3, 2],
+        "mask first": [3, 4, 5, 1, 2],
+    },
     "04-cache": {"keys alone": 2**30, "a layer": 2**26, "a head": 2**28, "a token": 2**16, "bytes": 2**32},
 }
 
 ACCEPTED = {
-    "04-fit": {"a loop": fit_loop, "least squares": fit_by_lstsq,
-               "softmax": lambda q, K, V, temperature: torch.softmax(K @ q / temperature, 0) @ V},
-    "04-mask": {"a loop": attend_loop, "exponentials": attend_exp,
-                "torch": lambda Q, K, V: torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True)},
+    "04-fit": {
+        "a loop": fit_loop,
+        "least squares": fit_by_lstsq,
+        "softmax": lambda q, K, V, temperature: torch.softmax(K @ q / temperature, 0) @ V,
+    },
+    "04-mask": {
+        "a loop": attend_loop,
+        "exponentials": attend_exp,
+        "torch": lambda Q, K, V: torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True),
+    },
     "04-linear": {"a loop": linear_loop, "cumulative sums": linear_cumsum, "a column of ones": linear_ones},
     "04-steps": {"temperature, then mask": [4, 5, 3, 1, 2], "mask, then temperature": [4, 3, 5, 1, 2]},
     "04-cache": {"exact": 2**31, "rounded": 2.1e9, "in words": "2.15 billion"},

@@ -1,4 +1,5 @@
 """Chapter 05: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 from nlbook.check.exercises.ch05 import broken_levels, from_zero, inside_out, is_faster, level_numbers, upside_down
@@ -12,6 +13,7 @@ def by_library(a, b, f, needs):
 def by_recursion(a, b, f, needs):
     def reaches(x):
         return a in needs[x] or any(reaches(y) for y in needs[x])
+
     return f[a] > f[b] or (f[a] == f[b] and reaches(b))
 
 
@@ -68,29 +70,73 @@ MUTANTS = {
         "from zero": from_zero,
         "one level": lambda f, needs: dict.fromkeys(f, 1),
         "all apart": lambda f, needs: {n: i for i, n in enumerate(sorted(f, key=lambda n: f[n]), 1)},
-        "two deep at most": lambda f, needs: {n: 1 + sorted({(f[m], any(m in needs[b] and f[b] == f[m] for b in f))
-                                                            for m in f}).index((f[n], any(n in needs[b] and f[b] == f[n] for b in f)))
-                                              for n in f},
+        "two deep at most": lambda f, needs: {
+            n: 1
+            + sorted({(f[m], any(m in needs[b] and f[b] == f[m] for b in f)) for m in f}).index(
+                (f[n], any(n in needs[b] and f[b] == f[n] for b in f))
+            )
+            for n in f
+        },
     },
     "05-writes": {"every token": 8192, "sum of periods": 5440, "four": 4, "one unit": 85, "without the slowest": 165},
     "05-arrows": {"all pairs": 21, "the other landmark": 6, "none": 0, "parts": 7, "levels": 4},
     "05-order": {
-        "layers": ["the projection W_k", "the attention read", "the fast memory M", "the first moment m", "the second moment v"],
-        "moments slowest": ["the first moment m", "the second moment v", "the projection W_k", "the fast memory M", "the attention read"],
-        "fastest first": ["the attention read", "the fast memory M", "the second moment v", "the first moment m", "the projection W_k"],
-        "memory last": ["the projection W_k", "the first moment m", "the second moment v", "the attention read", "the fast memory M"],
+        "layers": [
+            "the projection W_k",
+            "the attention read",
+            "the fast memory M",
+            "the first moment m",
+            "the second moment v",
+        ],
+        "moments slowest": [
+            "the first moment m",
+            "the second moment v",
+            "the projection W_k",
+            "the fast memory M",
+            "the attention read",
+        ],
+        "fastest first": [
+            "the attention read",
+            "the fast memory M",
+            "the second moment v",
+            "the first moment m",
+            "the projection W_k",
+        ],
+        "memory last": [
+            "the projection W_k",
+            "the first moment m",
+            "the second moment v",
+            "the attention read",
+            "the fast memory M",
+        ],
         "one missing": ["the projection W_k", "the first moment m", "the fast memory M", "the attention read"],
     },
 }
 
 ACCEPTED = {
     "05-faster": {"the library": by_library, "recursion": by_recursion, "closure": by_closure},
-    "05-levels": {"the library": levels_by_library, "peeling": levels_by_peeling, "relaxing": levels_by_relaxing,
-                  "the solution": level_numbers},
+    "05-levels": {
+        "the library": levels_by_library,
+        "peeling": levels_by_peeling,
+        "relaxing": levels_by_relaxing,
+        "the solution": level_numbers,
+    },
     "05-writes": {"sum": 170, "text": "170 writes", "pair": (170.0, "writes")},
     "05-arrows": {"count": 17, "text": "17 arrows", "float": 17.0},
     "05-order": {
-        "m first": ["the projection W_k", "the first moment m", "the second moment v", "the fast memory M", "the attention read"],
-        "v first": ["the projection W_k", "the second moment v", "the first moment m", "the fast memory M", "the attention read"],
+        "m first": [
+            "the projection W_k",
+            "the first moment m",
+            "the second moment v",
+            "the fast memory M",
+            "the attention read",
+        ],
+        "v first": [
+            "the projection W_k",
+            "the second moment v",
+            "the first moment m",
+            "the fast memory M",
+            "the attention read",
+        ],
     },
 }

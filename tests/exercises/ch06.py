@@ -1,4 +1,5 @@
 """Chapter 06: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -32,6 +33,7 @@ def adapt_erase_then_write(start, K, V, eta):
 
 def adapt_by_task(start, K, V, eta):
     from nlbook.tasks import meta
+
     return meta.adapted(start, meta.Contexts(K[None], V[None], start[None]), len(K), eta)[0]
 
 
@@ -64,8 +66,14 @@ def loss_by_clone(start, k, v, q, target, eta):
     return e @ e / 2
 
 
-ONE = ["set the inner state to the start", "write the context's pairs", "ask for pairs that were not written",
-       "differentiate back through the writes", "move the start by the optimizer", "throw the inner state away"]
+ONE = [
+    "set the inner state to the start",
+    "write the context's pairs",
+    "ask for pairs that were not written",
+    "differentiate back through the writes",
+    "move the start by the optimizer",
+    "throw the inner state away",
+]
 
 MUTANTS = {
     "06-adapt": {
@@ -93,10 +101,20 @@ MUTANTS = {
         "asks before it writes": lambda start, k, v, q, target, eta: 0.5 * (start @ q - target).square().sum(),
         "rate squared": lambda start, k, v, q, target, eta: outer_loss(start, k, v, q, target, eta * eta),
         "without the half": lambda start, k, v, q, target, eta: 2 * outer_loss(start, k, v, q, target, eta),
-        "first order": lambda start, k, v, q, target, eta: 0.5 * (
-            (start.detach() + eta * torch.outer(v - start.detach() @ k, k) + start - start.detach()) @ q - target).square().sum(),
+        "first order": lambda start, k, v, q, target, eta: (
+            0.5
+            * ((start.detach() + eta * torch.outer(v - start.detach() @ k, k) + start - start.detach()) @ q - target)
+            .square()
+            .sum()
+        ),
     },
-    "06-worth": {"width 8": 10.38, "one half": 10.74, "the width": 16, "s instead of s squared, width 8": 5.2, "too many": 44},
+    "06-worth": {
+        "width 8": 10.38,
+        "one half": 10.74,
+        "the width": 16,
+        "s instead of s squared, width 8": 5.2,
+        "too many": 44,
+    },
     "06-order": {
         "asks first": [ONE[0], ONE[2], ONE[1], *ONE[3:]],
         "throws away too early": [*ONE[:3], ONE[5], ONE[3], ONE[4]],
@@ -107,10 +125,21 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "06-adapt": {"recursion": adapt_recursive, "erase, then write": adapt_erase_then_write, "the library": adapt_by_task},
-    "06-outer": {"autograd": by_autograd, "a loop": by_loop,
-                 "one expression": lambda phi, c, a, eta: ((phi - a) * c * (eta * c - 1) ** 2).sum()},
-    "06-cut": {"without forming M": loss_by_parts, "through adapt": loss_by_adapt, "a clone keeps its history": loss_by_clone},
+    "06-adapt": {
+        "recursion": adapt_recursive,
+        "erase, then write": adapt_erase_then_write,
+        "the library": adapt_by_task,
+    },
+    "06-outer": {
+        "autograd": by_autograd,
+        "a loop": by_loop,
+        "one expression": lambda phi, c, a, eta: ((phi - a) * c * (eta * c - 1) ** 2).sum(),
+    },
+    "06-cut": {
+        "without forming M": loss_by_parts,
+        "through adapt": loss_by_adapt,
+        "a clone keeps its history": loss_by_clone,
+    },
     "06-worth": {"exact": 21.48, "rounded": 21, "1.39 d": 22.2},
     "06-order": {"listed": ONE, "thrown away before the move": [*ONE[:4], ONE[5], ONE[4]]},
 }

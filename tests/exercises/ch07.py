@@ -1,4 +1,5 @@
 """Chapter 07: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -8,7 +9,9 @@ def level(W0, X, Y, lr, period, *, gather=torch.sum, shift=0, stop=None, at_star
     W, T = W0.clone(), len(X) if stop is None else min(stop, len(X))
     for end in range(period, T + 1, period):
         at = W0 if at_start else W
-        g = torch.stack([torch.outer(at @ X[i] - Y[i], X[i]) for i in range(end - period + shift, min(end + shift, len(X)))])
+        g = torch.stack(
+            [torch.outer(at @ X[i] - Y[i], X[i]) for i in range(end - period + shift, min(end + shift, len(X)))]
+        )
         W = W - lr * gather(g, dim=0)
     return W
 
@@ -33,7 +36,7 @@ def level_by_split(W0, X, Y, lr, period):
 def level_by_moments(W0, X, Y, lr, period):
     W = W0
     for k in range(len(X) // period):
-        x, y = X[k * period:(k + 1) * period], Y[k * period:(k + 1) * period]
+        x, y = X[k * period : (k + 1) * period], Y[k * period : (k + 1) * period]
         W = W @ (torch.eye(X.shape[1], dtype=X.dtype) - lr * x.T @ x) + lr * y.T @ x
     return W
 
@@ -45,7 +48,7 @@ def stream(inner):
 def stream_by_lists(W0, X, Y, lr, period, cut):
     W, kept = W0, []
     for start in range(0, len(X), cut):
-        kept += list(zip(X[start:start + cut], Y[start:start + cut]))
+        kept += list(zip(X[start : start + cut], Y[start : start + cut]))
         while len(kept) >= period:
             chunk, kept = kept[:period], kept[period:]
             W = W - lr * sum(torch.outer(W @ x - y, x) for x, y in chunk)
@@ -54,7 +57,7 @@ def stream_by_lists(W0, X, Y, lr, period, cut):
 
 def dropped(W0, X, Y, lr, period, cut):
     for i in range(0, len(X), cut):
-        W0 = level_by_buffer(W0, X[i:i + cut], Y[i:i + cut], lr, period)
+        W0 = level_by_buffer(W0, X[i : i + cut], Y[i : i + cut], lr, period)
     return W0
 
 
@@ -68,7 +71,7 @@ def every_call_is_a_chunk(W0, X, Y, lr, period, cut):
 
 def flushed(W0, X, Y, lr, period, cut):
     for i in range(0, len(X), cut):
-        x, y = X[i:i + cut], Y[i:i + cut]
+        x, y = X[i : i + cut], Y[i : i + cut]
         W0 = level_by_buffer(W0, x, y, lr, period)
         rest = len(x) % period
         if rest:
@@ -80,7 +83,7 @@ def kept_clock_lost_sum(W0, X, Y, lr, period, cut):
     W, clock = W0, 0
     for start in range(0, len(X), cut):
         waiting = torch.zeros_like(W)
-        for x, y in zip(X[start:start + cut], Y[start:start + cut]):
+        for x, y in zip(X[start : start + cut], Y[start : start + cut]):
             waiting, clock = waiting + torch.outer(W @ x - y, x), clock + 1
             if clock == period:
                 W, waiting, clock = W - lr * waiting, torch.zeros_like(W), 0
@@ -94,6 +97,7 @@ def panel(weight, residual=1.0, chain=False):
             add = w * (b @ torch.tanh(a @ (h if chain else x)))
             h, total = h + add, total + add
         return total
+
     return answer
 
 
@@ -121,16 +125,18 @@ def nest(restart=True, order="learn first", clear=True, mean=False, sign=1):
                 if clear:
                     waiting, clock = torch.zeros_like(start), 0
         return w
+
     return answer
 
 
 def nested_by_contexts(start, grads, lr, fast, slow, rho):
     def adapt(part):
-        return start - lr * part[:len(part) // fast * fast].sum(0)
+        return start - lr * part[: len(part) // fast * fast].sum(0)
+
     full = len(grads) // slow
     for k in range(full):
-        start = start + rho * (adapt(grads[k * slow:(k + 1) * slow]) - start)
-    return adapt(grads[full * slow:])
+        start = start + rho * (adapt(grads[k * slow : (k + 1) * slow]) - start)
+    return adapt(grads[full * slow :])
 
 
 def nested_lerp(start, grads, lr, fast, slow, rho):
@@ -156,18 +162,27 @@ MUTANTS = {
         "whole stream at once": lambda W0, X, Y, lr, period: level(W0, X, Y, lr, len(X)),
     },
     "07-partial": {
-        "dropped": dropped, "flushed": flushed, "first call only": first_call_only, "every call is a chunk": every_call_is_a_chunk,
+        "dropped": dropped,
+        "flushed": flushed,
+        "first call only": first_call_only,
+        "every call is a chunk": every_call_is_a_chunk,
         "clock kept, sum lost": kept_clock_lost_sum,
         "every token": lambda W0, X, Y, lr, period, cut: level_by_buffer(W0, X, Y, lr, 1),
     },
     "07-headwise": {
-        "chain": panel(lambda m: m.softmax(0), chain=True), "plain sum": panel(lambda m: torch.ones_like(m)),
-        "raw mixture": panel(lambda m: m), "no residual": panel(lambda m: m.softmax(0), residual=0.0),
-        "mean": panel(lambda m: torch.ones_like(m) / len(m)), "sigmoid": panel(torch.sigmoid),
+        "chain": panel(lambda m: m.softmax(0), chain=True),
+        "plain sum": panel(lambda m: torch.ones_like(m)),
+        "raw mixture": panel(lambda m: m),
+        "no residual": panel(lambda m: m.softmax(0), residual=0.0),
+        "mean": panel(lambda m: torch.ones_like(m) / len(m)),
+        "sigmoid": panel(torch.sigmoid),
     },
     "07-nested": {
-        "no restart": nest(restart=False), "old start": nest(order="restart first"), "waiting kept": nest(clear=False),
-        "mean": nest(mean=True), "ascends": nest(sign=-1),
+        "no restart": nest(restart=False),
+        "old start": nest(order="restart first"),
+        "waiting kept": nest(clear=False),
+        "mean": nest(mean=True),
+        "ascends": nest(sign=-1),
         "isolated": lambda start, grads, lr, fast, slow, rho: nest()(start, grads, lr, fast, slow, 0.0),
         "start is the last weight": lambda start, grads, lr, fast, slow, rho: nest()(start, grads, lr, fast, slow, 1.0),
     },

@@ -1,4 +1,5 @@
 """Chapter 08: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -13,6 +14,7 @@ def gap_loop(a, lr, period):
 
 def gap_binomial(a, lr, period):
     from math import comb
+
     return sum(comb(period, k) * (-lr * a) ** k for k in range(2, period + 1))
 
 
@@ -41,6 +43,7 @@ def forgetting_loop(R):
 
 def forgetting_library(R):
     from nlbook.tasks.continual import forgetting
+
     return float(forgetting(R))
 
 
@@ -62,23 +65,35 @@ def steps_loop(lr, periods, reduce):
 
 MUTANTS = {
     "08-gap": {
-        "sign": lambda a, lr, p: -gap_loop(a, lr, p), "mean": lambda a, lr, p: (1 - lr * a) ** p - (1 - lr * a),
-        "leading term": lambda a, lr, p: (lr * a) ** 2 * p * (p - 1) / 2, "no curvature": lambda a, lr, p: (1 - lr) ** p - (1 - p * lr),
-        "small steps only": lambda a, lr, p: (1 - lr * a) ** p, "one step short": lambda a, lr, p: (1 - lr * a) ** (p - 1) - (1 - p * lr * a),
+        "sign": lambda a, lr, p: -gap_loop(a, lr, p),
+        "mean": lambda a, lr, p: (1 - lr * a) ** p - (1 - lr * a),
+        "leading term": lambda a, lr, p: (lr * a) ** 2 * p * (p - 1) / 2,
+        "no curvature": lambda a, lr, p: (1 - lr) ** p - (1 - p * lr),
+        "small steps only": lambda a, lr, p: (1 - lr * a) ** p,
+        "one step short": lambda a, lr, p: (1 - lr * a) ** (p - 1) - (1 - p * lr * a),
     },
     "08-border": {
-        "half": lambda k: border_by_norm(k) / 2, "mean": lambda k: border_by_norm(k) * len(k), "trace": lambda k: float(2 / k.square().sum()),
-        "singular value": lambda k: float(2 / torch.linalg.matrix_norm(k, 2)), "constant": lambda k: 2.0,
+        "half": lambda k: border_by_norm(k) / 2,
+        "mean": lambda k: border_by_norm(k) * len(k),
+        "trace": lambda k: float(2 / k.square().sum()),
+        "singular value": lambda k: float(2 / torch.linalg.matrix_norm(k, 2)),
+        "constant": lambda k: 2.0,
         "smallest": lambda k: float(2 / torch.linalg.eigvalsh(k.T @ k)[0].clamp_min(1e-9)),
     },
     "08-steps": {
-        "divided twice": each(lambda lr, c, r: lr / c if r == "sum" else lr / c**2), "always lr": each(lambda lr, c, r: lr),
-        "always lr over C": each(lambda lr, c, r: lr / c), "swapped": each(lambda lr, c, r: lr if r == "mean" else lr / c),
-        "multiplied": each(lambda lr, c, r: lr if r == "sum" else lr * c), "root": each(lambda lr, c, r: lr if r == "sum" else lr / c**0.5),
+        "divided twice": each(lambda lr, c, r: lr / c if r == "sum" else lr / c**2),
+        "always lr": each(lambda lr, c, r: lr),
+        "always lr over C": each(lambda lr, c, r: lr / c),
+        "swapped": each(lambda lr, c, r: lr if r == "mean" else lr / c),
+        "multiplied": each(lambda lr, c, r: lr if r == "sum" else lr * c),
+        "root": each(lambda lr, c, r: lr if r == "sum" else lr / c**0.5),
     },
     "08-forgetting": {
-        "transfer": lambda R: float((R.diagonal()[:-1] - R[-1, :-1]).mean()), "all tasks": lambda R: float((R.max(0).values - R[-1]).mean()),
-        "gain": lambda R: -forgetting_loop(R), "accuracy": lambda R: float(R[-1].mean()), "sum": lambda R: forgetting_loop(R) * (len(R) - 1),
+        "transfer": lambda R: float((R.diagonal()[:-1] - R[-1, :-1]).mean()),
+        "all tasks": lambda R: float((R.max(0).values - R[-1]).mean()),
+        "gain": lambda R: -forgetting_loop(R),
+        "accuracy": lambda R: float(R[-1].mean()),
+        "sum": lambda R: forgetting_loop(R) * (len(R) - 1),
         "rows": lambda R: float((R[:-1, :-1].max(1).values - R[:-1, -1]).mean()) + 0.01,
     },
     "08-picture": {"knows nothing": 1.0, "knows B": 2.0, "before the reset": 0.70, "on B": 0.99, "half": 0.5},
@@ -87,8 +102,11 @@ MUTANTS = {
 ACCEPTED = {
     "08-gap": {"a loop": gap_loop, "binomial": gap_binomial, "tensor": gap_tensor},
     "08-border": {"norm": border_by_norm, "loop": border_by_loop, "gram": border_by_gram},
-    "08-steps": {"a loop": steps_loop, "comprehension": each(lambda lr, c, r: lr / (c if r == "mean" else 1)),
-                 "table": lambda lr, periods, reduce: [lr * {"sum": 1, "mean": 1 / c}[reduce] for c in periods]},
+    "08-steps": {
+        "a loop": steps_loop,
+        "comprehension": each(lambda lr, c, r: lr / (c if r == "mean" else 1)),
+        "table": lambda lr, periods, reduce: [lr * {"sum": 1, "mean": 1 / c}[reduce] for c in periods],
+    },
     "08-picture": {"the label": 0.17, "three digits": 0.167, "text": "0.17"},
     "08-forgetting": {"a loop": forgetting_loop, "library": forgetting_library, "amax": forgetting_amax},
 }

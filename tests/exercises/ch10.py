@@ -1,4 +1,5 @@
 """Chapter 10: wrong answers that its checks must refuse, and right ones that they must accept."""
+
 from __future__ import annotations
 
 import torch
@@ -77,7 +78,9 @@ MUTANTS = {
         "no gate": lambda *a: ch10.block_with(*a, gate=False),
         "no residual": lambda *a: ch10.block_with(*a, res=False),
         "raw answers": lambda *a: ch10.block_with(*a, norm_o=False),
-        "sigmoid": lambda x, o, W_g, W_o, up, down: ch10.hope_block(x + (norm(o) * torch.sigmoid(norm(x) @ W_g.T)) @ W_o.T, o, W_g, 0 * W_o, up, down),
+        "sigmoid": lambda x, o, W_g, W_o, up, down: ch10.hope_block(
+            x + (norm(o) * torch.sigmoid(norm(x) @ W_g.T)) @ W_o.T, o, W_g, 0 * W_o, up, down
+        ),
         "transposed gate": lambda x, o, W_g, W_o, up, down: ch10.block_with(x, o, W_g.T, W_o, up, down),
         "one level only": lambda x, o, W_g, W_o, up, down: ch10.block_with(x, o, W_g, W_o, up[:1], down[:1]),
         "unchanged": lambda x, o, W_g, W_o, up, down: x,
@@ -101,14 +104,36 @@ MUTANTS = {
         "never none": lambda d, r, c: ch10.half_life(d, r, c) or d[-1],
     },
     "10-verdict": {
-        "means": ch10.by_means, "first": ch10.by_first, "unpaired": ch10.unpaired,
+        "means": ch10.by_means,
+        "first": ch10.by_first,
+        "unpaired": ch10.unpaired,
         "majority": lambda b, c: "it helps" if sum(y > x for x, y in zip(b, c)) > len(b) / 2 else "it hurts",
-        "upside down": lambda b, c: {"it helps": "it hurts", "it hurts": "it helps"}.get(ch10.verdict(b, c), "cannot tell"),
+        "upside down": lambda b, c: {"it helps": "it hurts", "it hurts": "it helps"}.get(
+            ch10.verdict(b, c), "cannot tell"
+        ),
         "always": lambda b, c: "it helps",
-        "not worse": lambda b, c: "it hurts" if not any(y > x for x, y in zip(b, c)) else "it helps" if all(y > x for x, y in zip(b, c)) else "cannot tell",
-        "not better": lambda b, c: "it helps" if not any(y < x for x, y in zip(b, c)) else "it hurts" if all(y < x for x, y in zip(b, c)) else "cannot tell",
+        "not worse": lambda b, c: (
+            "it hurts"
+            if not any(y > x for x, y in zip(b, c))
+            else "it helps"
+            if all(y > x for x, y in zip(b, c))
+            else "cannot tell"
+        ),
+        "not better": lambda b, c: (
+            "it helps"
+            if not any(y < x for x, y in zip(b, c))
+            else "it hurts"
+            if all(y < x for x, y in zip(b, c))
+            else "cannot tell"
+        ),
     },
-    "10-state": {"one number a token": 778.0, "numbers": 24_900.0, "one token": 64.0, "the width": 32.0, "parameters": 20_356.0},
+    "10-state": {
+        "one number a token": 778.0,
+        "numbers": 24_900.0,
+        "one token": 64.0,
+        "the width": 32.0,
+        "parameters": 20_356.0,
+    },
     "10-picture": {"all of it": 0.95, "nothing": 0.0, "half": 0.5, "chance of two": 0.75, "too much": 1.2},
 }
 MUTANTS["10-levels"] = {
@@ -123,7 +148,9 @@ ACCEPTED = {
     "10-excess": {
         "where": lambda n, o, g: float(torch.where(g, n - o, 0.0).sum() / g.sum()),
         "selected": lambda n, o, g: float(n[g].mean() - o[g].mean()),
-        "loop": lambda n, o, g: sum(float(n[i, j] - o[i, j]) for i in range(len(n)) for j in range(n.shape[1]) if g[i, j]) / int(g.sum()),
+        "loop": lambda n, o, g: (
+            sum(float(n[i, j] - o[i, j]) for i in range(len(n)) for j in range(n.shape[1]) if g[i, j]) / int(g.sum())
+        ),
     },
     "10-life": {"list": life_by_list, "loop": life_by_loop, "next": life_by_next},
     "10-verdict": {"signs": verdict_by_signs, "extremes": verdict_by_extremes, "counting": verdict_by_counting},

@@ -1,5 +1,6 @@
 """Chapter 11: wrong answers that its checks must refuse, and right ones that they must accept. Kernels are plain
 functions here, as in the notebook; one of them carries @triton.jit."""
+
 from __future__ import annotations
 
 import math
@@ -17,6 +18,7 @@ except ImportError:  # the checks then say so; see tests/test_chapter_11.py
 from nlbook.check.exercises import ch11
 
 # ---- 11-chunk, 11-rows, 11-index ------------------------------------------------------------------------------------
+
 
 def chunk_by_mask(S, Q, K, V):
     i = torch.arange(len(Q))
@@ -49,6 +51,7 @@ def index_by_loop(t, C):
 
 
 # ---- kernel 1 -------------------------------------------------------------------------------------------------------
+
 
 def write_unmasked(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
     row, col = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, DK)
@@ -96,6 +99,7 @@ def write_scaled_key(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
 
 
 # ---- kernel 2 -------------------------------------------------------------------------------------------------------
+
 
 def scores_unmasked_tail(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
     i, d = tl.arange(0, C), tl.arange(0, D)
@@ -149,6 +153,7 @@ def scores_transposed_load(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
 
 
 # ---- kernel 3 -------------------------------------------------------------------------------------------------------
+
 
 def loop_whole_chunks_only(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
     h, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
@@ -224,9 +229,16 @@ def loop_takes_the_future_off(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
         tl.store(y + at, tl.dot(Q, S) - tl.dot(future, V), mask=there)
 
 
-STEPS = {step.split()[0]: step for step in (
-    "next state S + K^T E", "outputs Q S + (mask * Q K^T) E", "solve (I + L) E = eta (V - K S)",
-    "triangular matrix L = eta tril(K K^T, -1)", "load the chunk's q, k, v")}
+STEPS = {
+    step.split()[0]: step
+    for step in (
+        "next state S + K^T E",
+        "outputs Q S + (mask * Q K^T) E",
+        "solve (I + L) E = eta (V - K S)",
+        "triangular matrix L = eta tril(K K^T, -1)",
+        "load the chunk's q, k, v",
+    )
+}
 
 
 def order(*words):
@@ -248,10 +260,12 @@ MUTANTS = {
         "sign": ch11.rows_upside_down,
         "one term": ch11.rows_one_term,
         "errors": lambda S, K, V, eta: rows_by_solve(S, K, V, eta) / eta,
-        "inclusive": lambda S, K, V, eta: torch.linalg.solve(torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T),
-                                                             eta * (V - K @ S)),
+        "inclusive": lambda S, K, V, eta: torch.linalg.solve(
+            torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T), eta * (V - K @ S)
+        ),
         "no rate in L": lambda S, K, V, eta: torch.linalg.solve(
-            torch.eye(len(K), dtype=K.dtype) + torch.tril(K @ K.T, -1), eta * (V - K @ S)),
+            torch.eye(len(K), dtype=K.dtype) + torch.tril(K @ K.T, -1), eta * (V - K @ S)
+        ),
     },
     "11-index": {
         "printed": ch11.state_read_as_printed,
@@ -269,31 +283,67 @@ MUTANTS = {
     },
     "11-picture": {"rate 0.1": 7.9, "share": 0.52, "chunk 8": 31.3, "chunk 32": 112.0, "chunk 64": 657.0},
     "11-intensity": {"half": 32, "double": 128, "memory travels": 42.67, "one product": 16, "bytes": 32768},
-    "11-write": {"no rate": ch11.outer_write_without_rate, "not added": ch11.outer_write_afresh, "no mask": write_unmasked,
-                 "every program the same rows": write_same_rows, "sign": write_erases, "greedy": write_greedy},
-    "11-scores": {"upto": ch11.scores_upto, "future": ch11.scores_of_the_future, "all": ch11.scores_of_all,
-                  "transposed": ch11.scores_of_the_past_transposed, "no end": scores_unmasked_tail,
-                  "first chunk only": scores_first_chunk, "masked places never written": scores_half,
-                  "keys twice": scores_twice},
-    "11-loop": {"no carry": ch11.loop_without_carry, "no scores": ch11.loop_without_scores,
-                "writes first": ch11.loop_writes_first, "reads after": ch11.loop_read_after,
-                "partial chunk dropped": loop_whole_chunks_only, "one head": loop_one_head,
-                "state transposed": loop_state_transposed, "keys twice": loop_loads_twice},
+    "11-write": {
+        "no rate": ch11.outer_write_without_rate,
+        "not added": ch11.outer_write_afresh,
+        "no mask": write_unmasked,
+        "every program the same rows": write_same_rows,
+        "sign": write_erases,
+        "greedy": write_greedy,
+    },
+    "11-scores": {
+        "upto": ch11.scores_upto,
+        "future": ch11.scores_of_the_future,
+        "all": ch11.scores_of_all,
+        "transposed": ch11.scores_of_the_past_transposed,
+        "no end": scores_unmasked_tail,
+        "first chunk only": scores_first_chunk,
+        "masked places never written": scores_half,
+        "keys twice": scores_twice,
+    },
+    "11-loop": {
+        "no carry": ch11.loop_without_carry,
+        "no scores": ch11.loop_without_scores,
+        "writes first": ch11.loop_writes_first,
+        "reads after": ch11.loop_read_after,
+        "partial chunk dropped": loop_whole_chunks_only,
+        "one head": loop_one_head,
+        "state transposed": loop_state_transposed,
+        "keys twice": loop_loads_twice,
+    },
 }
 
 ACCEPTED = {
     "11-chunk": {"a loop": ch11.by_tokens, "a mask": chunk_by_mask, "cumulated states": chunk_by_sums},
-    "11-rows": {"token by token": ch11.rows_by_tokens, "a solver": rows_by_solve, "doubling, in float64": rows_by_doubling},
-    "11-index": {"ceil": lambda t, C: C * (math.ceil(t / C) - 1), "a loop": index_by_loop,
-                 "remainder": lambda t, C: t - 1 - (t - 1) % C},
-    "11-order": {"outputs first": order("load", "triangular", "solve", "outputs", "next"),
-                 "state first": order("load", "triangular", "solve", "next", "outputs")},
+    "11-rows": {
+        "token by token": ch11.rows_by_tokens,
+        "a solver": rows_by_solve,
+        "doubling, in float64": rows_by_doubling,
+    },
+    "11-index": {
+        "ceil": lambda t, C: C * (math.ceil(t / C) - 1),
+        "a loop": index_by_loop,
+        "remainder": lambda t, C: t - 1 - (t - 1) % C,
+    },
+    "11-order": {
+        "outputs first": order("load", "triangular", "solve", "outputs", "next"),
+        "state first": order("load", "triangular", "solve", "next", "outputs"),
+    },
     "11-picture": {"read": 52.5, "with unit": "53 %", "rounded": 50},
     "11-intensity": {"number": 64, "with unit": "64 FLOP/B", "nearly": 62.0},
-    "11-write": {"jitted": triton.jit(ch11.outer_write), "other names, one block": write_block_pointers,
-                 "scaled key": write_scaled_key},
-    "11-scores": {"jitted": triton.jit(ch11.causal_scores), "a sum of products": scores_by_product,
-                  "keys loaded transposed": scores_transposed_load},
-    "11-loop": {"jitted": triton.jit(ch11.linear_loop), "M as in the paper": loop_memory_as_in_the_paper,
-                "the future taken off": loop_takes_the_future_off},
+    "11-write": {
+        "jitted": triton.jit(ch11.outer_write),
+        "other names, one block": write_block_pointers,
+        "scaled key": write_scaled_key,
+    },
+    "11-scores": {
+        "jitted": triton.jit(ch11.causal_scores),
+        "a sum of products": scores_by_product,
+        "keys loaded transposed": scores_transposed_load,
+    },
+    "11-loop": {
+        "jitted": triton.jit(ch11.linear_loop),
+        "M as in the paper": loop_memory_as_in_the_paper,
+        "the future taken off": loop_takes_the_future_off,
+    },
 }

@@ -1,4 +1,5 @@
 """Inputs and error measures for the operators' tests. Small sizes: an interpreted chunk costs some 0.1 s."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -15,16 +16,24 @@ class Inputs:
     names = ("q", "k", "v", "alpha", "erase", "write", "M0")
 
     @staticmethod
-    def linear(batch: int = 1, head: int = 2, length: int = 32, dk: int = 16, dv: int = 16, *,
-               dtype: torch.dtype = torch.float64,
-               self_values: bool = False, seed: int = 0) -> list[Tensor]:
+    def linear(
+        batch: int = 1,
+        head: int = 2,
+        length: int = 32,
+        dk: int = 16,
+        dv: int = 16,
+        *,
+        dtype: torch.dtype = torch.float64,
+        self_values: bool = False,
+        seed: int = 0,
+    ) -> list[Tensor]:
         g = torch.Generator().manual_seed(seed)
         draw = partial(torch.randn, generator=g, dtype=torch.float64)
         q, k = (normalize(draw(batch, head, length, dk), dim=-1) for _ in range(2))
         v = draw(batch, head, length, dk if self_values else dv)
         alpha = torch.sigmoid(draw(batch, head, length) + 3)
         erase, write = (torch.sigmoid(draw(batch, head, length)) for _ in range(2))
-        return [x.to(dtype) for x in (q, k, v, alpha, erase, write, draw(batch, head, dv, dk) / dk ** 0.5)]
+        return [x.to(dtype) for x in (q, k, v, alpha, erase, write, draw(batch, head, dv, dk) / dk**0.5)]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 """The parallel forms equal the token loops, in float64, values and gradients."""
+
 from __future__ import annotations
 
 import importlib
@@ -18,7 +19,7 @@ from nlkernels import (
     newton_schulz,
 )
 
-CHUNKED = importlib.import_module("nlkernels.linear_memory.chunked")       # the module; the package shows its function
+CHUNKED = importlib.import_module("nlkernels.linear_memory.chunked")  # the module; the package shows its function
 SIDE_BY_SIDE = pytest.mark.parametrize("cached", [CHUNKED.CACHED, 0], ids=["all chunks at once", "one at a time"])
 CASES = list(itertools.product(("dot", "l2"), ("start", "before", "after"), (False, True)))
 
@@ -40,15 +41,16 @@ def test_chunked_linear_memory_is_the_token_loop(inputs, rel, monkeypatch, objec
 
 @SIDE_BY_SIDE
 @pytest.mark.parametrize(("objective", "read", "self_values"), CASES)
-def test_gradients_of_the_chunked_form_are_those_of_the_loop(inputs, rel, monkeypatch, objective, read, self_values,
-                                                             cached):
+def test_gradients_of_the_chunked_form_are_those_of_the_loop(
+    inputs, rel, monkeypatch, objective, read, self_values, cached
+):
     monkeypatch.setattr(CHUNKED, "CACHED", cached)
     x = inputs.linear(1, 2, 21, 6, 5, self_values=self_values)
     grads = []
     for impl in ("reference", "chunked"):
         leaves = [a.clone().requires_grad_() for a in x]
         y, M = linear_memory(*leaves, chunk=8, objective=objective, read=read, self_values=self_values, impl=impl)
-        grads.append(torch.autograd.grad((y ** 2).sum() + (M ** 3).sum(), leaves))
+        grads.append(torch.autograd.grad((y**2).sum() + (M**3).sum(), leaves))
     assert max(map(rel, grads[1], grads[0])) < 1e-12
 
 
@@ -85,7 +87,7 @@ def test_delta_rule_recalls_and_overwrites():
     v = torch.tensor([1.0, 2, 3, 4, 9], dtype=torch.float64)[None, None, :, None]
     _, M = delta_rule(k, k, v, torch.ones(1, 1, 5, dtype=torch.float64))
     assert torch.allclose((k @ M.mT).flatten(), torch.tensor([9.0, 2, 3, 4, 9], dtype=torch.float64))
-    _, M = linear_attention(k, k, v)                     # no erase: the overwritten key holds the sum
+    _, M = linear_attention(k, k, v)  # no erase: the overwritten key holds the sum
     assert (k @ M.mT)[0, 0, 0, 0] == 10
 
 
@@ -94,8 +96,7 @@ def test_gated_delta_rule_decays_then_corrects(inputs, rel):
     M = M0[0, 0]
     for t in range(9):
         kt = k[0, 0, t]
-        M = alpha[0, 0, t] * (M - beta[0, 0, t] * torch.outer(M @ kt, kt)) + beta[0, 0, t] * torch.outer(v[0, 0, t],
-                                                                                                         kt)
+        M = alpha[0, 0, t] * (M - beta[0, 0, t] * torch.outer(M @ kt, kt)) + beta[0, 0, t] * torch.outer(v[0, 0, t], kt)
     assert rel(gated_delta_rule(q, k, v, alpha, beta, M0)[1][0, 0], M) < 1e-13
 
 
@@ -201,13 +202,13 @@ def test_newton_schulz_finds_the_orthogonal_factor(rel):
     G = torch.randn(4, 12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     assert rel(newton_schulz(G, 30, "cubic"), U @ Vh) < 1e-10
-    X = newton_schulz(G)                                       # quintic: the same singular vectors, values near 1
-    s = (U.mT @ X @ Vh.mT)
+    X = newton_schulz(G)  # quintic: the same singular vectors, values near 1
+    s = U.mT @ X @ Vh.mT
     assert (s - torch.diag_embed(s.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-10
     values = s.diagonal(dim1=-2, dim2=-1)
     assert values.min() > 0.6 and values.max() < 1.25
-    assert rel(newton_schulz(1000 * G), X) < 1e-6             # blind to the scale of G
-    assert not newton_schulz(torch.zeros(3, 3)).any()         # and a zero gradient stays zero
+    assert rel(newton_schulz(1000 * G), X) < 1e-6  # blind to the scale of G
+    assert not newton_schulz(torch.zeros(3, 3)).any()  # and a zero gradient stays zero
 
 
 def test_one_step_of_the_cubic_form_is_eq_44(rel):
@@ -230,8 +231,10 @@ def test_errors_name_the_argument_what_came_and_what_is_needed(inputs):
     q, k, v, alpha, _, _, M0 = inputs.linear()
     bad = [
         (lambda: linear_memory(q[..., :8], k, v), r"q has shape \(1, 2, 32, 8\), needed: \(1, 2, 32, 16\)"),
-        (lambda: linear_memory(q, k, v, alpha[:, 0]),
-         r"alpha has shape \(1, 32\), needed: \(1, 2, 32\) = \(batch, head, length\)"),
+        (
+            lambda: linear_memory(q, k, v, alpha[:, 0]),
+            r"alpha has shape \(1, 32\), needed: \(1, 2, 32\) = \(batch, head, length\)",
+        ),
         (lambda: linear_memory(q, k, v, alpha - 2), r"alpha has the value .*needed: positive.*sigmoid"),
         (lambda: linear_memory(q, k, v, M0=M0.mT[..., :3]), r"M0 has shape"),
         (lambda: linear_memory(q, k.float(), v), r"dtype of q, k, v is torch.float64, torch.float32"),

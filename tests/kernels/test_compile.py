@@ -1,4 +1,5 @@
 """Every kernel compiles for sm_80 and sm_90 on a machine without a GPU, and stays within what those chips have."""
+
 from __future__ import annotations
 
 import itertools
@@ -12,9 +13,9 @@ import triton.language as tl
 from nlkernels import compile_check
 from nlkernels.compile_check import Case, Compiled, cases, compile_case
 
-SPILL = 64          # bytes a thread
+SPILL = 64  # bytes a thread
 SIZES = (16, 32, 64, 128)
-ALWAYS = (64, "bf16")      # what every run compiles; the other settings take many minutes, and are marked slow
+ALWAYS = (64, "bf16")  # what every run compiles; the other settings take many minutes, and are marked slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,8 +34,12 @@ def check(found: Compiled) -> None:
 
 
 # Phases that hand values on through global memory: the compiler must keep their barriers, as barriers for all memory.
-ORDERED = {"selfref_memory_forward": 4, "selfref_memory_backward_prepare": 2, "selfref_memory_backward_chain": 5,
-           "mlp_memory_forward": 9}
+ORDERED = {
+    "selfref_memory_forward": 4,
+    "selfref_memory_backward_prepare": 2,
+    "selfref_memory_backward_chain": 5,
+    "mlp_memory_forward": 9,
+}
 
 
 def everything() -> list:
@@ -79,5 +84,6 @@ def test_the_check_names_what_a_case_forgot():
 
 def test_every_operator_with_a_kernel_is_checked():
     from pathlib import Path
+
     there = {p.parent.name for p in Path(compile_check.__file__).parent.glob("*/triton.py")}
     assert there == set(compile_check.OPERATORS)

@@ -1,4 +1,5 @@
 """Which implementation runs; what torch.compile, autocast and a machine without triton see."""
+
 from __future__ import annotations
 
 import re
@@ -47,7 +48,8 @@ def test_explain_says_what_was_chosen_and_why(inputs, capsys):
     q, k, v, *_ = inputs.linear(1, 1, 3, 2, 2)
     linear_memory(q, k, v, explain=True)
     assert capsys.readouterr().out == (
-        "nlkernels.linear_memory: chunked (the tensors lie on the CPU, where Triton could only interpret)\n")
+        "nlkernels.linear_memory: chunked (the tensors lie on the CPU, where Triton could only interpret)\n"
+    )
     newton_schulz(q[0, 0], impl="reference", explain=True)
     assert capsys.readouterr().out == "nlkernels.newton_schulz: reference (asked for)\n"
 
@@ -60,12 +62,16 @@ class OnGPU:
 
 
 @triton
-@pytest.mark.parametrize(("capability", "dtype", "size", "impl", "why"), [
-    ((9, 0), torch.bfloat16, 128, "triton", "compute capability >= 8.0"),
-    ((8, 0), torch.float32, 64, "triton", "compute capability >= 8.0"),
-    ((7, 5), torch.float16, 64, "chunked", "this GPU has .*T4"),
-    ((9, 0), torch.bfloat16, 192, "chunked", "head dimension up to 128, got 192"),
-    ((9, 0), torch.float64, 64, "chunked", "float64 runs fused only in the interpreter")])
+@pytest.mark.parametrize(
+    ("capability", "dtype", "size", "impl", "why"),
+    [
+        ((9, 0), torch.bfloat16, 128, "triton", "compute capability >= 8.0"),
+        ((8, 0), torch.float32, 64, "triton", "compute capability >= 8.0"),
+        ((7, 5), torch.float16, 64, "chunked", "this GPU has .*T4"),
+        ((9, 0), torch.bfloat16, 192, "chunked", "head dimension up to 128, got 192"),
+        ((9, 0), torch.float64, 64, "chunked", "float64 runs fused only in the interpreter"),
+    ],
+)
 def test_auto_on_a_gpu(monkeypatch, capability, dtype, size, impl, why):
     monkeypatch.setattr(dispatch, "capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla T4")
@@ -80,9 +86,13 @@ def test_auto_on_a_gpu(monkeypatch, capability, dtype, size, impl, why):
 @triton
 def test_newton_schulz_avoids_the_one_size_that_spills(monkeypatch):
     from nlkernels.newton_schulz import fits_registers
+
     for capability, dtype, shape, fits in (
-            ((9, 0), torch.float32, (128, 128), False), ((9, 0), torch.float32, (64, 128), True),
-            ((9, 0), torch.bfloat16, (128, 128), True), ((8, 0), torch.float32, (128, 128), True)):
+        ((9, 0), torch.float32, (128, 128), False),
+        ((9, 0), torch.float32, (64, 128), True),
+        ((9, 0), torch.bfloat16, (128, 128), True),
+        ((8, 0), torch.float32, (128, 128), True),
+    ):
         monkeypatch.setattr(dispatch, "capability", lambda _, c=capability: c)
         assert fits_registers(torch.empty(2, *shape, dtype=dtype)) == fits
 
@@ -120,6 +130,7 @@ def test_torch_compile_takes_the_chunked_form_as_one_graph(inputs, rel):
 def test_linear_memory_passes_opcheck(inputs, absent, wy):
     """Schema, fake tensors (shapes, strides, dtypes), autograd registration and AOT dispatch."""
     from nlkernels.linear_memory.triton import linear_memory_op
+
     q, k, v, alpha, erase, write, M0 = (x.float().requires_grad_() for x in inputs.linear(1, 1, 4, 2, 3))
     la, er = (None, None) if absent else (alpha.detach().log().requires_grad_(), erase)
     torch.library.opcheck(linear_memory_op, (q, k, v, la, er, write, M0, 4, "dot", "after", False, wy))
@@ -129,8 +140,8 @@ def test_linear_memory_passes_opcheck(inputs, absent, wy):
 @quiet
 def test_newton_schulz_passes_opcheck():
     from nlkernels.newton_schulz.triton import newton_schulz_op
-    torch.library.opcheck(newton_schulz_op, (torch.eye(3, 5).expand(2, 3, 5).requires_grad_(), 2, 1.5, -0.5, 0.0,
-                          1e-7))
+
+    torch.library.opcheck(newton_schulz_op, (torch.eye(3, 5).expand(2, 3, 5).requires_grad_(), 2, 1.5, -0.5, 0.0, 1e-7))
 
 
 @quiet

@@ -1,5 +1,6 @@
 """The same kernels compiled, on a real GPU: run where there is one (compute capability 8.0 or more), skipped
 elsewhere."""
+
 from __future__ import annotations
 
 import itertools
@@ -8,11 +9,16 @@ import pytest
 import torch
 from nlkernels import SelfRefState, available, dispatch, linear_memory, newton_schulz, selfref_memory, titans_memory
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not available()["triton"],
-              reason="no CUDA GPU of capability 8.0, or no triton")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not available()["triton"], reason="no CUDA GPU of capability 8.0, or no triton"),
+]
 
-TOLERANCE = {torch.float32: (3e-3, 1e-2), torch.float16: (3e-3, 1e-2), torch.bfloat16: (2e-2,
-             4e-2)}   # forward, backward
+TOLERANCE = {
+    torch.float32: (3e-3, 1e-2),
+    torch.float16: (3e-3, 1e-2),
+    torch.bfloat16: (2e-2, 4e-2),
+}  # forward, backward
 
 
 def compare(fn, inputs, dtype, tokens: int, rel):
@@ -20,13 +26,17 @@ def compare(fn, inputs, dtype, tokens: int, rel):
     inputs."""
     found = []
     for impl, device, to in (("reference", "cpu", torch.float64), ("triton", "cuda", dtype)):
-        leaves = [x.to(dtype if i < tokens else torch.float32).to(device,
-                  to if i < tokens or to == torch.float64 else torch.float32)
-                  .requires_grad_() for i, x in enumerate(inputs)]
+        leaves = [
+            x.to(dtype if i < tokens else torch.float32)
+            .to(device, to if i < tokens or to == torch.float64 else torch.float32)
+            .requires_grad_()
+            for i, x in enumerate(inputs)
+        ]
         out = fn(*leaves, impl=impl)
-        loss = sum((o.double() * torch.linspace(-1, 1, o.numel(), device=device,
-                   dtype=torch.float64).reshape(o.shape)).sum()
-                   for o in out)
+        loss = sum(
+            (o.double() * torch.linspace(-1, 1, o.numel(), device=device, dtype=torch.float64).reshape(o.shape)).sum()
+            for o in out
+        )
         found.append([x.cpu() for x in (*out, *torch.autograd.grad(loss, leaves))])
     n = len(out)
     forward, backward = TOLERANCE[dtype]
@@ -35,16 +45,24 @@ def compare(fn, inputs, dtype, tokens: int, rel):
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize(("objective", "read", "chunk", "length", "d"), [
-    *((o, r, 64, 300, 64) for o, r in itertools.product(("dot", "l2"), ("start", "before", "after"))),
-    ("l2", "start", 16, 77, 40), ("dot", "after", 32, 130, 128), ("l2", "start", 64, 130, 128)])
+@pytest.mark.parametrize(
+    ("objective", "read", "chunk", "length", "d"),
+    [
+        *((o, r, 64, 300, 64) for o, r in itertools.product(("dot", "l2"), ("start", "before", "after"))),
+        ("l2", "start", 16, 77, 40),
+        ("dot", "after", 32, 130, 128),
+        ("l2", "start", 64, 130, 128),
+    ],
+)
 def test_linear_memory(inputs, rel, dtype, objective, read, chunk, length, d):
     x = inputs.linear(2, 2, length, d, d)
 
     for form in ("triton_fused", "triton_wy"):
+
         def fn(*a, impl, form=form):
-            return linear_memory(*a, objective=objective, read=read, chunk=chunk,
-                                 impl=form if impl == "triton" else impl)
+            return linear_memory(
+                *a, objective=objective, read=read, chunk=chunk, impl=form if impl == "triton" else impl
+            )
 
         compare(fn, x, dtype, 3, rel)
 
@@ -64,8 +82,10 @@ def test_titans_memory(inputs, rel, dtype, read, length, d):
 def test_selfref_memory(rel, dtype):
     g = torch.Generator().manual_seed(0)
     x, q = (torch.randn(1, 2, 150, 64, generator=g, dtype=torch.float64) for _ in range(2))
-    matrices = [torch.eye(64, dtype=torch.float64) + torch.randn(1, 2, 64, 64, generator=g, dtype=torch.float64) / 16
-                for _ in range(3)]
+    matrices = [
+        torch.eye(64, dtype=torch.float64) + torch.randn(1, 2, 64, 64, generator=g, dtype=torch.float64) / 16
+        for _ in range(3)
+    ]
     gates = [torch.randn(1, 2, 64, generator=g, dtype=torch.float64) / 16 for _ in range(2)]
 
     def fn(x, q, *memories, impl):

@@ -1,4 +1,5 @@
 """The Triton kernels themselves, run in the interpreter, against the float64 token loop."""
+
 from __future__ import annotations
 
 import itertools
@@ -46,10 +47,15 @@ def test_forward_and_backward_are_the_token_loop(inputs, rel, objective, read, e
 
 
 @pytest.mark.eq(87)
-@pytest.mark.parametrize(("objective", "read", "erases", "decays"), [("l2", "start", True, True), ("dot", "after",
-                         True, False),
-                                                                     ("dot", "before", False, True), ("l2", "before",
-                                                                                                      False, False)])
+@pytest.mark.parametrize(
+    ("objective", "read", "erases", "decays"),
+    [
+        ("l2", "start", True, True),
+        ("dot", "after", True, False),
+        ("dot", "before", False, True),
+        ("l2", "before", False, False),
+    ],
+)
 def test_with_self_generated_values(inputs, rel, objective, read, erases, decays):
     x = inputs.linear(1, 2, 21, 12, 20, self_values=True)
     x[4] = x[4] if erases else None
@@ -102,8 +108,10 @@ def test_alpha_near_zero(inputs, rel):
     assert (1e-6 * (got[alpha] - want[alpha])).abs().max() < 1e-14
 
 
-@pytest.mark.parametrize(("dtype", "forward", "backward"), [(torch.float32, 1e-5, 1e-5), (torch.float16, 3e-3, 1e-2),
-                                                            (torch.bfloat16, 2e-2, 4e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "forward", "backward"),
+    [(torch.float32, 1e-5, 1e-5), (torch.float16, 3e-3, 1e-2), (torch.bfloat16, 2e-2, 4e-2)],
+)
 def test_precisions(inputs, rel, dtype, forward, backward):
     """float32 to rounding; half precisions accumulate in float32 (bf16 products are emulated in the interpreter)."""
     want, got = both(inputs.linear(1, 1, 40, 16, 16), {"chunk": 16, "read": "before"}, dtype=dtype)
@@ -118,9 +126,9 @@ def test_non_contiguous_inputs(inputs, rel):
     want = linear_memory(q, k, v, alpha[:, :1].expand_as(alpha), erase, write, M0, impl="reference")
     far = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
     wide = torch.stack([erase, write], -1)
-    got = linear_memory(*far, alpha[:, :1].expand_as(alpha), wide[..., 0], wide[..., 1], M0.mT.contiguous().mT,
-                        impl="triton",
-                        chunk=16)
+    got = linear_memory(
+        *far, alpha[:, :1].expand_as(alpha), wide[..., 0], wide[..., 1], M0.mT.contiguous().mT, impl="triton", chunk=16
+    )
     assert not far[0].is_contiguous()
     assert max(map(rel, got, want)) < 1e-12
 
@@ -129,8 +137,9 @@ def test_non_contiguous_inputs(inputs, rel):
 def test_gradcheck_of_the_kernels(inputs, read):
     """Finite differences of the Triton forward against the Triton backward: no other implementation takes part."""
     x = [a.requires_grad_() for a in inputs.linear(1, 1, 5, 2, 2)]
-    assert torch.autograd.gradcheck(lambda *a: linear_memory(*a, chunk=3, objective="l2", read=read, impl="triton"),
-                                    x, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda *a: linear_memory(*a, chunk=3, objective="l2", read=read, impl="triton"), x, fast_mode=True
+    )
 
 
 def test_only_one_of_the_two_outputs_is_used(inputs, rel):
@@ -199,8 +208,10 @@ def test_the_checker_passes_a_right_kernel_and_records_it():
     with checked(record=True) as check:
         interpret(halve_to)[(4,)](x, y, 100, 32)
     assert torch.equal(y, x / 2)
-    assert [(a.program[0], a.kind, a.argument, len(a.elements)) for a in check.accesses[-2:]] == [(3, "load", "x", 4),
-                                                                                                  (3, "store", "y", 4)]
+    assert [(a.program[0], a.kind, a.argument, len(a.elements)) for a in check.accesses[-2:]] == [
+        (3, "load", "x", 4),
+        (3, "store", "y", 4),
+    ]
 
 
 def test_interpreting_does_not_disturb_triton():
@@ -217,6 +228,7 @@ def test_the_first_interpreted_launch_warns_once(inputs, monkeypatch):
     import warnings
 
     import nlkernels.interpret as room
+
     monkeypatch.setattr(room, "_told", False)
     q, k, v, *_ = inputs.linear(1, 1, 2, 2, 2)
     with pytest.warns(InterpreterWarning, match="for learning and testing only"):
@@ -228,9 +240,16 @@ def test_the_first_interpreted_launch_warns_once(inputs, monkeypatch):
 
 # -------------------------------------------------------------------------------------------- newton_schulz
 @pytest.mark.eq(44)
-@pytest.mark.parametrize(("shape", "coefficients", "steps"), [((3, 24, 40), "quintic", 5), ((2, 40, 24), "quintic", 5),
-                                                              ((5, 9), "cubic", 12), ((2, 1, 3), "cubic", 3),
-                                                              ((1, 7, 7), "quintic", 0)])
+@pytest.mark.parametrize(
+    ("shape", "coefficients", "steps"),
+    [
+        ((3, 24, 40), "quintic", 5),
+        ((2, 40, 24), "quintic", 5),
+        ((5, 9), "cubic", 12),
+        ((2, 1, 3), "cubic", 3),
+        ((1, 7, 7), "quintic", 0),
+    ],
+)
 def test_fused_newton_schulz_is_the_loop(rel, shape, coefficients, steps):
     G = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     want = newton_schulz(G, steps, coefficients, impl="reference")

@@ -1,4 +1,5 @@
 """The residual two-layer memory."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,7 +21,7 @@ def draw(length: int = 21, d: int = 6, hidden: int = 10) -> list[Tensor]:
 
     q, k, v = (normalize(normal(1, 2, length, d), dim=-1) for _ in range(3))
     alpha, eta = torch.sigmoid(normal(1, 2, length) + 3), 0.5 * torch.sigmoid(normal(1, 2, length))
-    return [q, k, v, alpha, eta, normal(1, 2, d, hidden) / hidden ** 0.5, normal(1, 2, hidden, d) / d ** 0.5]
+    return [q, k, v, alpha, eta, normal(1, 2, d, hidden) / hidden**0.5, normal(1, 2, hidden, d) / d**0.5]
 
 
 def gradients(inputs: list[Tensor], **options) -> list[Tensor]:
@@ -31,11 +32,16 @@ def gradients(inputs: list[Tensor], **options) -> list[Tensor]:
 
 @pytest.mark.eq(89, 90, 91)
 @pytest.mark.parametrize("impl", ["chunked", pytest.param("triton", marks=triton)])
-@pytest.mark.parametrize(("read", "objective", "erase", "chunk"), [("start", "l2", True, 8), ("before", "dot", True,
-                         5),
-                                                                   ("after", "l2", True, 8), ("after", "l2", False,
-                                                                                              16),
-                                                                   ("start", "l2", True, 1)])
+@pytest.mark.parametrize(
+    ("read", "objective", "erase", "chunk"),
+    [
+        ("start", "l2", True, 8),
+        ("before", "dot", True, 5),
+        ("after", "l2", True, 8),
+        ("after", "l2", False, 16),
+        ("start", "l2", True, 1),
+    ],
+)
 def test_values_and_gradients_are_those_of_the_token_loop(rel, impl, read, objective, erase, chunk):
     x = draw(5 if chunk == 1 else 21)
     options = {"read": read, "objective": objective, "erase": erase, "chunk": chunk}
@@ -58,6 +64,7 @@ def test_the_step_is_dgd_a_layer_with_autograd_s_gradient():
 @triton
 def test_bounds_races_and_unwritten_elements(rel):
     from nlkernels.checker import checked, poisoned
+
     x = draw(11, 5, 9)
     with checked(), poisoned():
         got = mlp_memory(*x, chunk=4, impl="triton", read="after")
@@ -76,13 +83,15 @@ def test_precisions(rel, dtype, limit):
 @triton
 def test_opcheck():
     from nlkernels.mlp_memory.triton import mlp_memory_op
+
     torch.library.opcheck(mlp_memory_op, (*(a.requires_grad_() for a in draw(2, 2, 3)), 2, True, "start", True))
 
 
 def test_errors():
     q, k, v, alpha, eta, W1, W2 = draw()
-    with pytest.raises(KernelError,
-                       match=r"W1 has shape \(1, 2, 10, 6\), needed: \(1, 2, 6, 10\) = \(batch, head, d, h\)"):
+    with pytest.raises(
+        KernelError, match=r"W1 has shape \(1, 2, 10, 6\), needed: \(1, 2, 6, 10\) = \(batch, head, d, h\)"
+    ):
         mlp_memory(q, k, v, alpha, eta, W1.mT, W2)
     if dispatch.have_triton():
         with pytest.raises(KernelError, match="d, chunk and h / 2 up to 64, got 100"):

@@ -1,4 +1,5 @@
 """What every operator promises: one graph, autocast, gradients, precisions, clean memory, and a reason."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,14 +11,16 @@ from nlkernels import SelfRefState, dispatch, linear_memory, mlp_memory, newton_
 from torch import Tensor
 from torch.nn.functional import normalize
 
-pytestmark = [pytest.mark.skipif(not dispatch.have_triton(), reason="Triton exists for Linux only"),
-              pytest.mark.filterwarnings("ignore::nlkernels.interpret.InterpreterWarning")]
+pytestmark = [
+    pytest.mark.skipif(not dispatch.have_triton(), reason="Triton exists for Linux only"),
+    pytest.mark.filterwarnings("ignore::nlkernels.interpret.InterpreterWarning"),
+]
 
 
 class Operator(NamedTuple):
-    call: Callable[..., Any]            # call(*inputs, impl=..., explain=...) -> tensors
-    draw: Callable[..., list[Tensor]]   # draw(length, d) -> float64 inputs
-    tokens: int                         # how many of the first inputs are tokens, which are cast
+    call: Callable[..., Any]  # call(*inputs, impl=..., explain=...) -> tensors
+    draw: Callable[..., list[Tensor]]  # draw(length, d) -> float64 inputs
+    tokens: int  # how many of the first inputs are tokens, which are cast
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -33,7 +36,7 @@ def _gates(length: int) -> list[Tensor]:
 
 
 def _matrix(d: int, seed: int) -> Tensor:
-    return 0.5 * torch.eye(d, dtype=torch.float64)[None, None] + _normal(1, 1, d, d, seed=seed) / (2 * d ** 0.5)
+    return 0.5 * torch.eye(d, dtype=torch.float64)[None, None] + _normal(1, 1, d, d, seed=seed) / (2 * d**0.5)
 
 
 def _selfref(x: Tensor, q: Tensor, *memories: Tensor, **options: Any) -> list[Tensor]:
@@ -45,6 +48,7 @@ def _linear(form: str) -> Callable[..., Any]:
     def call(*a: Tensor, impl: str, **options: Any) -> Any:
         impl = form if impl == "triton" else impl
         return linear_memory(*a, chunk=4, objective="l2", read="after", impl=impl, **options)
+
     return call
 
 
@@ -57,14 +61,24 @@ OPERATORS = {
     "linear_memory": Operator(_linear("triton_fused"), _draw_linear, 3),
     "linear_memory split": Operator(_linear("triton_wy"), _draw_linear, 3),
     "selfref_memory": Operator(
-        _selfref, lambda n, d: [*_tokens(n, d)[:2], *(_matrix(d, s) for s in range(3)),
-                                *(_normal(1, 1, d, seed=s) / d for s in (3, 4))], 2),
+        _selfref,
+        lambda n, d: [
+            *_tokens(n, d)[:2],
+            *(_matrix(d, s) for s in range(3)),
+            *(_normal(1, 1, d, seed=s) / d for s in (3, 4)),
+        ],
+        2,
+    ),
     "titans_memory": Operator(
         lambda *a, **o: titans_memory(*a, chunk=4, **o),
-        lambda n, d: [*_tokens(n, d), *_gates(n), _matrix(d, 1), _matrix(d, 2)], 3),
+        lambda n, d: [*_tokens(n, d), *_gates(n), _matrix(d, 1), _matrix(d, 2)],
+        3,
+    ),
     "mlp_memory": Operator(
         lambda *a, **o: mlp_memory(*a, chunk=4, read="before", **o),
-        lambda n, d: [*_tokens(n, d), _gates(n)[0], 0.5 * _gates(n)[2], _matrix(d, 1), _matrix(d, 2)], 3),
+        lambda n, d: [*_tokens(n, d), _gates(n)[0], 0.5 * _gates(n)[2], _matrix(d, 1), _matrix(d, 2)],
+        3,
+    ),
     "newton_schulz": Operator(lambda G, **o: [newton_schulz(G, 3, **o)], lambda n, d: [_normal(2, n, d)], 1),
 }
 every = pytest.mark.parametrize("name", list(OPERATORS))
@@ -74,8 +88,7 @@ def run(op: Operator, inputs: list[Tensor], impl: str) -> list[Tensor]:
     """Outputs and gradients."""
     leaves = [x.clone().requires_grad_() for x in inputs]
     out = [*op.call(*leaves, impl=impl)]
-    loss = sum((o.double() * torch.linspace(-1, 1, o.numel(), dtype=torch.float64).reshape(o.shape)).sum()
-               for o in out)
+    loss = sum((o.double() * torch.linspace(-1, 1, o.numel(), dtype=torch.float64).reshape(o.shape)).sum() for o in out)
     return [*out, *torch.autograd.grad(loss, leaves)]
 
 
@@ -108,6 +121,7 @@ def test_finite_differences_of_the_kernel_are_its_backward(name):
 def test_forward_and_backward_touch_what_is_theirs_and_write_all_of_it(rel, name):
     """Fresh buffers hold NaN; no access out of bounds; no two programs touch one element. Ragged in every way."""
     from nlkernels.checker import checked, poisoned
+
     op = OPERATORS[name]
     x = op.draw(7, 5)
     with checked() as check, poisoned():
@@ -152,11 +166,13 @@ def test_explain(capsys, name):
     x = op.draw(2, 2)
     op.call(*x, impl="triton", explain=True)
     said = capsys.readouterr().out
-    assert said.startswith(f"nlkernels.{name.split()[0]}: triton (asked for; in Triton's interpreter, since the "
-                           "tensors lie on the CPU")
+    assert said.startswith(
+        f"nlkernels.{name.split()[0]}: triton (asked for; in Triton's interpreter, since the tensors lie on the CPU"
+    )
     op.call(*x, impl="auto", explain=True)
-    assert capsys.readouterr().out == (f"nlkernels.{name.split()[0]}: chunked (the tensors lie on the CPU, where "
-                                       "Triton could only interpret)\n")
+    assert capsys.readouterr().out == (
+        f"nlkernels.{name.split()[0]}: chunked (the tensors lie on the CPU, where Triton could only interpret)\n"
+    )
 
 
 @pytest.mark.parametrize("d", [16, 24, 64, 100, 128])
@@ -179,6 +195,7 @@ def test_the_warning_comes_once_and_names_the_cost(monkeypatch):
     import warnings
 
     import nlkernels.interpret as room
+
     for op in OPERATORS.values():
         monkeypatch.setattr(room, "_told", False)
         x = op.draw(2, 2)

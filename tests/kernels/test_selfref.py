@@ -1,4 +1,5 @@
 """The self-referential memory: five memories that make their own keys, values and gates."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,10 +18,16 @@ def draw(batch: int = 1, head: int = 2, length: int = 23, d: int = 6, seed: int 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    matrices = [normal(batch, head, d, d) / d ** 0.5 + 0.5 * torch.eye(d, dtype=torch.float64) for _ in range(3)]
-    gates = [normal(batch, head, d) / d ** 0.5 for _ in range(2)]
-    return [normal(batch, head, length, d), normal(batch, head, length, d), *matrices, *gates,
-            0.3 * normal(batch, head), 0.3 * normal(batch, head) + 2]
+    matrices = [normal(batch, head, d, d) / d**0.5 + 0.5 * torch.eye(d, dtype=torch.float64) for _ in range(3)]
+    gates = [normal(batch, head, d) / d**0.5 for _ in range(2)]
+    return [
+        normal(batch, head, length, d),
+        normal(batch, head, length, d),
+        *matrices,
+        *gates,
+        0.3 * normal(batch, head),
+        0.3 * normal(batch, head) + 2,
+    ]
 
 
 def run(inputs: list[Tensor], **options) -> list[Tensor]:
@@ -38,8 +45,11 @@ def gradients(inputs: list[Tensor], **options) -> list[Tensor]:
 def test_the_reference_is_the_printed_rule():
     """eq. 86-88 written out for one sequence, chunk 1, with the gradient of 1/2 |M k - v^|^2 taken by autograd."""
     x, q, Mk, Mv, Mm, me, ma, b_eta, b_alpha = (a[0, 0] for a in draw(1, 1, 5, 4))
-    got = run([a[None, None] for a in (x, q, Mk, Mv, Mm, me, ma)] + [b_eta[None, None], b_alpha[None, None]], chunk=1,
-              impl="reference")
+    got = run(
+        [a[None, None] for a in (x, q, Mk, Mv, Mm, me, ma)] + [b_eta[None, None], b_alpha[None, None]],
+        chunk=1,
+        impl="reference",
+    )
     memories = [Mk, Mv, Mm, me[None], ma[None]]
     for t in range(5):
         k, v = memories[0] @ x[t], memories[1] @ x[t]
@@ -60,8 +70,10 @@ def test_the_reference_is_the_printed_rule():
 
 @pytest.mark.eq(86, 87, 88, 90)
 @pytest.mark.parametrize("impl", ["chunked", pytest.param("triton", marks=triton)])
-@pytest.mark.parametrize(("length", "d", "chunk", "objective", "unit_values"), [
-    (23, 6, 8, "l2", True), (17, 12, 5, "dot", False), (5, 4, 1, "l2", True), (3, 5, 16, "dot", True)])
+@pytest.mark.parametrize(
+    ("length", "d", "chunk", "objective", "unit_values"),
+    [(23, 6, 8, "l2", True), (17, 12, 5, "dot", False), (5, 4, 1, "l2", True), (3, 5, 16, "dot", True)],
+)
 def test_values_and_gradients_are_those_of_the_token_loop(rel, impl, length, d, chunk, objective, unit_values):
     x = draw(1, 2, length, d)
     options = {"chunk": chunk, "objective": objective, "unit_values": unit_values}
@@ -91,6 +103,7 @@ def test_precisions(rel, dtype, forward, backward):
 @triton
 def test_every_element_is_written_and_no_program_meets_another(rel):
     from nlkernels.checker import checked, poisoned
+
     x = draw(1, 2, 13, 5)
     with checked() as check, poisoned():
         got = gradients(x, chunk=4, impl="triton")
@@ -101,6 +114,7 @@ def test_every_element_is_written_and_no_program_meets_another(rel):
 @triton
 def test_opcheck_and_one_graph(rel):
     from nlkernels.selfref_memory.triton import selfref_memory_op
+
     x = [a.requires_grad_() for a in draw(1, 1, 4, 2)]
     torch.library.opcheck(selfref_memory_op, (*x, 3, True, 0.5, True))
 
@@ -134,11 +148,11 @@ def test_errors():
     x, q, *memories, _, _ = draw()
     state = SelfRefState(*memories)
     for call, message in (
-            (lambda: selfref_memory(x, q[..., :3], state), r"q has shape \(1, 2, 23, 3\), needed: \(1, 2, 23, 6\)"),
-            (lambda: selfref_memory(x, q, state._replace(eta=state.key)),
-             r"state.eta has shape .*= \(batch, head, d\)"),
-            (lambda: selfref_memory(x, q, state[:3]), r"state is tuple, needed: a SelfRefState"),
-            (lambda: selfref_memory(x, q, state, b_eta=torch.zeros(2)), r"b_eta has shape \(2,\), needed: \(1, 2\)"),
-            (lambda: selfref_memory(x, q, state, chunk=0), r"chunk is 0")):
+        (lambda: selfref_memory(x, q[..., :3], state), r"q has shape \(1, 2, 23, 3\), needed: \(1, 2, 23, 6\)"),
+        (lambda: selfref_memory(x, q, state._replace(eta=state.key)), r"state.eta has shape .*= \(batch, head, d\)"),
+        (lambda: selfref_memory(x, q, state[:3]), r"state is tuple, needed: a SelfRefState"),
+        (lambda: selfref_memory(x, q, state, b_eta=torch.zeros(2)), r"b_eta has shape \(2,\), needed: \(1, 2\)"),
+        (lambda: selfref_memory(x, q, state, chunk=0), r"chunk is 0"),
+    ):
         with pytest.raises(KernelError, match=message):
             call()

@@ -1,4 +1,5 @@
 """Titans' linear memory with momentum."""
+
 from __future__ import annotations
 
 import pytest
@@ -74,6 +75,7 @@ def test_streaming_at_chunk_boundaries_is_one_call(rel):
 @triton
 def test_bounds_races_and_unwritten_elements(rel):
     from nlkernels.checker import checked, poisoned
+
     x = draw(13, 5, 70)
     with checked(), poisoned():
         got = titans_memory(*x, chunk=4, impl="triton", read="before")
@@ -92,13 +94,16 @@ def test_precisions(rel, dtype, limit):
 @triton
 def test_opcheck():
     from nlkernels.titans_memory.triton import titans_memory_op
+
     torch.library.opcheck(titans_memory_op, (*(a.requires_grad_() for a in draw(3, 2, 2)), 2, "after"))
 
 
 def test_errors():
     q, k, v, alpha, mu, eta, M0, S0 = draw()
-    for call, message in ((lambda: titans_memory(q, k, v, alpha, mu[..., 0], eta), "mu has shape"),
-                          (lambda: titans_memory(q, k, v, alpha, mu - 1, eta), "mu has the value .* needed: positive"),
-                          (lambda: titans_memory(q, k, v, alpha, mu, eta, M0, S0[0]), "S0 has shape")):
+    for call, message in (
+        (lambda: titans_memory(q, k, v, alpha, mu[..., 0], eta), "mu has shape"),
+        (lambda: titans_memory(q, k, v, alpha, mu - 1, eta), "mu has the value .* needed: positive"),
+        (lambda: titans_memory(q, k, v, alpha, mu, eta, M0, S0[0]), "S0 has shape"),
+    ):
         with pytest.raises(KernelError, match=message):
             call()

@@ -1,4 +1,5 @@
 """The linear memory split over chunks (linear_memory/wy.py), in the interpreter, against the float64 token loop."""
+
 from __future__ import annotations
 
 import itertools
@@ -21,16 +22,18 @@ def both(inputs, *, dtype=torch.float64, form="triton_wy", **options):
     for impl, to in (("reference", torch.float64), (form, dtype)):
         leaves = [x if x is None else x.to(dtype).to(to).requires_grad_() for x in inputs]
         y, M = linear_memory(*leaves, impl=impl, **options)
-        loss = sum((o.double() * torch.linspace(-1, 1, o.numel(), dtype=torch.float64).reshape(o.shape)).sum()
-                   for o in (y, M))
+        loss = sum(
+            (o.double() * torch.linspace(-1, 1, o.numel(), dtype=torch.float64).reshape(o.shape)).sum() for o in (y, M)
+        )
         found.append([y, M, *torch.autograd.grad(loss, [x for x in leaves if x is not None])])
     return found
 
 
 @pytest.mark.eq(90, 92, 93)
-@pytest.mark.parametrize(("objective", "read", "erases", "self_values"),
-                         list(itertools.product(("dot", "l2"), ("start", "before", "after"), (True, False),
-                                                (False, True))))
+@pytest.mark.parametrize(
+    ("objective", "read", "erases", "self_values"),
+    list(itertools.product(("dot", "l2"), ("start", "before", "after"), (True, False), (False, True))),
+)
 def test_forward_and_backward_are_the_token_loop(inputs, rel, objective, read, erases, self_values):
     """Ragged length and head sizes, several chunks; every output and every gradient; with and without decay."""
     x = inputs.linear(1, 1, 21, 12, 20, self_values=self_values)
@@ -40,8 +43,10 @@ def test_forward_and_backward_are_the_token_loop(inputs, rel, objective, read, e
     assert max(map(rel, got, want)) < 1e-12
 
 
-@pytest.mark.parametrize(("length", "chunk", "dk", "dv"), [
-    (1, 16, 5, 3), (3, 1, 4, 4), (17, 16, 5, 3), (20, 16, 16, 72), (20, 16, 72, 5), (70, 64, 40, 64)])
+@pytest.mark.parametrize(
+    ("length", "chunk", "dk", "dv"),
+    [(1, 16, 5, 3), (3, 1, 4, 4), (17, 16, 5, 3), (20, 16, 16, 72), (20, 16, 72, 5), (70, 64, 40, 64)],
+)
 def test_any_length_chunk_and_head_size(inputs, rel, length, chunk, dk, dv):
     """More than 64 values or keys make several blocks of columns, whose sums must meet."""
     want, got = both(inputs.linear(1, 2, length, dk, dv), chunk=chunk, objective="l2", read="after")
@@ -58,8 +63,10 @@ def test_repeated_keys_in_float32(inputs, rel):
     assert max(map(rel, got[2:], want[2:])) < 1e-4
 
 
-@pytest.mark.parametrize(("dtype", "forward", "backward"), [(torch.float32, 1e-5, 1e-5), (torch.float16, 3e-3, 1e-2),
-                                                            (torch.bfloat16, 2e-2, 4e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "forward", "backward"),
+    [(torch.float32, 1e-5, 1e-5), (torch.float16, 3e-3, 1e-2), (torch.bfloat16, 2e-2, 4e-2)],
+)
 def test_precisions(inputs, rel, dtype, forward, backward):
     want, got = both(inputs.linear(1, 1, 40, 16, 16), dtype=dtype, chunk=16, read="before")
     assert got[0].dtype == dtype and got[1].dtype == torch.float32
@@ -67,11 +74,12 @@ def test_precisions(inputs, rel, dtype, forward, backward):
     assert max(map(rel, got[2:], want[2:])) < backward
 
 
-@pytest.mark.parametrize("read", ["start", "before"])                      # "after": test_operators.py
+@pytest.mark.parametrize("read", ["start", "before"])  # "after": test_operators.py
 def test_gradcheck_of_the_kernels(inputs, read):
     x = [a.requires_grad_() for a in inputs.linear(1, 1, 5, 2, 2)]
-    assert torch.autograd.gradcheck(lambda *a: linear_memory(*a, chunk=3, objective="l2", read=read, impl="triton_wy"),
-                                    x, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda *a: linear_memory(*a, chunk=3, objective="l2", read=read, impl="triton_wy"), x, fast_mode=True
+    )
 
 
 def test_bounds_races_and_unwritten_elements(inputs, rel):
@@ -79,7 +87,7 @@ def test_bounds_races_and_unwritten_elements(inputs, rel):
         x = inputs.linear(1, 2, 21, 12, 72, self_values=self_values)
         with checked() as check, poisoned():
             want, got = both(x, chunk=8, objective=objective, read=read, self_values=self_values)
-        assert check.launches == 6                        # three forward, three backward
+        assert check.launches == 6  # three forward, three backward
         assert max(map(rel, got, want)) < 1e-12
 
 
@@ -96,13 +104,13 @@ def test_the_rule_is_a_model_of_bytes_and_of_the_longest_chain():
     on = {"erases": True, "half": True, "free": True, "gpu": True}
     assert split_pays(128, 4096, 64, 64, 64, **on)[0] and split_pays(1, 65536, 64, 64, 64, **on)[0]
     assert not split_pays(4096, 128, 64, 64, 64, **on)[0]
-    assert not split_pays(1, 16, 16, 64, 64, **on)[0]                      # one chunk: three launches for nothing
+    assert not split_pays(1, 16, 16, 64, 64, **on)[0]  # one chunk: three launches for nothing
     assert not split_pays(128, 4096, 64, 64, 64, **{**on, "gpu": False})[0]
-    assert split_pays(4096, 128, 64, 128, 128, **{**on, "half": False, "free": False})[0]      # one kernel would spill
+    assert split_pays(4096, 128, 64, 128, 128, **{**on, "half": False, "free": False})[0]  # one kernel would spill
     one, split = times(128, 4096, 64, 64, 64, True, True)
-    assert 1.2 < one / split < 1.5                                         # 779 against 591 us
+    assert 1.2 < one / split < 1.5  # 779 against 591 us
     one, split = times(4, 4096, 64, 64, 64, True, True)
-    assert one / split > 8                                                 # few heads: all chunks at once fill the chip
+    assert one / split > 8  # few heads: all chunks at once fill the chip
 
 
 def test_explain_names_the_form_and_why(inputs, capsys):
@@ -110,7 +118,8 @@ def test_explain_names_the_form_and_why(inputs, capsys):
     linear_memory(*x, impl="triton", explain=True)
     assert capsys.readouterr().out == (
         "nlkernels.linear_memory: triton (asked for; in Triton's interpreter, since the tensors lie on the CPU; one "
-        "kernel a direction: the interpreter runs programs one after another)\n")
+        "kernel a direction: the interpreter runs programs one after another)\n"
+    )
     linear_memory(*x, impl="triton_wy", explain=True)
     assert capsys.readouterr().out.endswith("since the tensors lie on the CPU; triton_wy)\n")
     assert "split over chunks: " in split_pays(8, 4096, 64, 64, 64, erases=True, half=True, free=True, gpu=True)[1]

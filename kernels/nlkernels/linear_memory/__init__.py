@@ -1,4 +1,5 @@
 """The linear memory: linear attention, (gated) delta rule, Hope's linear memory and TTT-linear are settings of it."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -9,16 +10,27 @@ from nlkernels.linear_memory.chunked import chunked
 from nlkernels.linear_memory.reference import reference
 from nlkernels.linear_memory.split import split_pays
 
-__all__ = ["chunked", "delta_rule", "gated_delta_rule", "hope_memory", "linear_attention", "linear_memory",
-           "reference"]
+__all__ = ["chunked", "delta_rule", "gated_delta_rule", "hope_memory", "linear_attention", "linear_memory", "reference"]
 
 FORMS = ("triton_fused", "triton_wy")
 
 
-def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, erase: Tensor | None = None,
-                  write: Tensor | None = None, M0: Tensor | None = None, *, chunk: int = 64, objective: str = "dot",
-                  read: str = "before", self_values: bool = False, impl: str = "auto", explain: bool = False,
-                  ) -> tuple[Tensor, Tensor]:
+def linear_memory(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor | None = None,
+    erase: Tensor | None = None,
+    write: Tensor | None = None,
+    M0: Tensor | None = None,
+    *,
+    chunk: int = 64,
+    objective: str = "dot",
+    read: str = "before",
+    self_values: bool = False,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor]:
     """M_t = alpha_t M_{t-1} - erase_t (M_{t-1} k_t) k_t^T + write_t w_t k_t^T, read with queries.
 
     eq. 15-16, eq. 64, eq. 65, eq. 92-93 are settings of it.
@@ -55,16 +67,31 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
     [0.0, 1.0, 2.0, 3.0]
     """
     op = "linear_memory"
-    need(op, isinstance(k, Tensor) and k.ndim == 4, "k", getattr(k, "shape", type(k).__name__),
-         "a tensor (batch, head, length, d_k)")
-    need(op, isinstance(v, Tensor) and v.ndim == 4, "v", getattr(v, "shape", type(v).__name__),
-         "a tensor (batch, head, length, d_v)")
+    need(
+        op,
+        isinstance(k, Tensor) and k.ndim == 4,
+        "k",
+        getattr(k, "shape", type(k).__name__),
+        "a tensor (batch, head, length, d_k)",
+    )
+    need(
+        op,
+        isinstance(v, Tensor) and v.ndim == 4,
+        "v",
+        getattr(v, "shape", type(v).__name__),
+        "a tensor (batch, head, length, d_v)",
+    )
     B, H, L, dk = k.shape
     dv = v.shape[-1] if M0 is None or not isinstance(M0, Tensor) or M0.ndim != 4 or not self_values else M0.shape[2]
     need_tensor(op, "k", k, (B, H, L, dk), "(batch, head, length, d_k)")
     need_tensor(op, "q", q, (B, H, L, dk), "(batch, head, length, d_k) as k")
-    need_tensor(op, "v", v, (B, H, L, dk if self_values else dv),
-                f"(batch, head, length, {'d_k): with self_values the memory reads v' if self_values else 'd_v)'}")
+    need_tensor(
+        op,
+        "v",
+        v,
+        (B, H, L, dk if self_values else dv),
+        f"(batch, head, length, {'d_k): with self_values the memory reads v' if self_values else 'd_v)'}",
+    )
     for name, x in (("alpha", alpha), ("erase", erase), ("write", write)):
         if x is not None:
             need_tensor(op, name, x, (B, H, L), "(batch, head, length) like k")
@@ -72,8 +99,9 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
         need_tensor(op, "M0", M0, (B, H, dv, dk), "(batch, head, d_v, d_k)")
     need_device(op, q=q, k=k, v=v, alpha=alpha, erase=erase, write=write, M0=M0)
     need(op, q.dtype == k.dtype == v.dtype, "dtype of q, k, v", f"{q.dtype}, {k.dtype}, {v.dtype}", "one dtype")
-    need(op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk),
-         "a positive int")
+    need(
+        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
+    )
     need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
     need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
     named, impl = (impl, "triton") if impl in FORMS else (None, impl)
@@ -81,8 +109,17 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
     wy, form = named == "triton_wy", named or ""
     if choice.impl == "triton":
         if named is None:
-            wy, form = split_pays(B * H, L, chunk, dk, dv, erases=erase is not None, half=q.dtype in dispatch.HALF,
-                                  free=objective == "dot" and read != "start" and not self_values, gpu=q.is_cuda)
+            wy, form = split_pays(
+                B * H,
+                L,
+                chunk,
+                dk,
+                dv,
+                erases=erase is not None,
+                half=q.dtype in dispatch.HALF,
+                free=objective == "dot" and read != "start" and not self_values,
+                gpu=q.is_cuda,
+            )
         choice = dispatch.Choice("triton", f"{choice.why}; {form}")
     if choice.impl != "reference":
         dispatch.positive(op, "alpha", alpha)
@@ -99,42 +136,120 @@ def linear_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, 
             return q.new_zeros(B, H, 0, dv), M0.clone()
         if choice.impl == "triton":
             from nlkernels.linear_memory.triton import fused
-            return fused(q, k, v, alpha, erase, write, M0, chunk=chunk, objective=objective, read=read,
-                         self_values=self_values, wy=wy)
+
+            return fused(
+                q,
+                k,
+                v,
+                alpha,
+                erase,
+                write,
+                M0,
+                chunk=chunk,
+                objective=objective,
+                read=read,
+                self_values=self_values,
+                wy=wy,
+            )
         run = chunked if choice.impl == "chunked" else reference
-        y, M = run(q.to(work), k.to(work), v.to(work), alpha, erase, write, M0, chunk=chunk, objective=objective,
-                    read=read, self_values=self_values)
+        y, M = run(
+            q.to(work),
+            k.to(work),
+            v.to(work),
+            alpha,
+            erase,
+            write,
+            M0,
+            chunk=chunk,
+            objective=objective,
+            read=read,
+            self_values=self_values,
+        )
         return y.to(out), M
 
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, M0: Tensor | None = None, *,
-                     read: str = "after", chunk: int = 64, impl: str = "auto", explain: bool = False,
-                     ) -> tuple[Tensor, Tensor]:
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor | None = None,
+    M0: Tensor | None = None,
+    *,
+    read: str = "after",
+    chunk: int = 64,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Linear attention without a normaliser, M_t = alpha_t M_{t-1} + v_t k_t^T: eq. 15-16, with decay eq. 64."""
     return linear_memory(q, k, v, alpha, None, None, M0, read=read, chunk=chunk, impl=impl, explain=explain)
 
 
-def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, M0: Tensor | None = None, *, read: str = "after",
-               chunk: int = 64, impl: str = "auto", explain: bool = False) -> tuple[Tensor, Tensor]:
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    M0: Tensor | None = None,
+    *,
+    read: str = "after",
+    chunk: int = 64,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor]:
     """The delta rule, M_t = M_{t-1} + beta_t (v_t - M_{t-1} k_t) k_t^T.  eq. 65. Shapes: `linear_memory`."""
     return linear_memory(q, k, v, None, beta, beta, M0, read=read, chunk=chunk, impl=impl, explain=explain)
 
 
-def gated_delta_rule(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, beta: Tensor, M0: Tensor | None = None, *,
-                     read: str = "after", chunk: int = 64, impl: str = "auto", explain: bool = False,
-                     ) -> tuple[Tensor, Tensor]:
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    M0: Tensor | None = None,
+    *,
+    read: str = "after",
+    chunk: int = 64,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor]:
     """M_t = alpha_t M_{t-1} (I - beta_t k_t k_t^T) + beta_t v_t k_t^T (Yang et al. 2024). Shapes: `linear_memory`."""
     return linear_memory(q, k, v, alpha, alpha * beta, beta, M0, read=read, chunk=chunk, impl=impl, explain=explain)
 
 
-def hope_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, M0: Tensor | None = None, *,
-                objective: str = "l2", read: str = "start", chunk: int = 64, self_values: bool = False,
-                impl: str = "auto", explain: bool = False) -> tuple[Tensor, Tensor]:
+def hope_memory(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    M0: Tensor | None = None,
+    *,
+    objective: str = "l2",
+    read: str = "start",
+    chunk: int = 64,
+    self_values: bool = False,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Hope's linear memory, M_t = M_{t-1} (alpha_t I - eta_t k_t k_t^T) - eta_t (M_c k_t - v_t) k_t^T.
 
     eq. 93 with objective "l2", eq. 92 with "dot" (its printed sign stores -v; this one stores v), read at the chunk's
     start as in eq. 90. With "l2" a pair is erased twice, by the factor and by the gradient, so that alpha = 1 recalls
     v/2. Shapes: `linear_memory`.
     """
-    return linear_memory(q, k, v, alpha, eta, eta, M0, objective=objective, read=read, chunk=chunk,
-                         self_values=self_values, impl=impl, explain=explain)
+    return linear_memory(
+        q,
+        k,
+        v,
+        alpha,
+        eta,
+        eta,
+        M0,
+        objective=objective,
+        read=read,
+        chunk=chunk,
+        self_values=self_values,
+        impl=impl,
+        explain=explain,
+    )

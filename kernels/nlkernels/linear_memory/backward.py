@@ -13,6 +13,7 @@ its gradient is a row sum <dQ, Q> or <dK, K>. Splitting the backward in two took
 none and made all but the chain parallel over chunks. Score matrices are computed transposed where they are needed
 transposed: no `tl.trans` of an accumulator, which Triton 3.4-3.7.0 miscompiles on Hopper.
 """
+
 from __future__ import annotations
 
 import triton
@@ -22,10 +23,35 @@ from nlkernels.blocks import decay, dot, dot_add, gates, gram, product, put, sol
 
 
 @triton.jit
-def linear_memory_backward_chain(q, k, v, la, er, wr, dy, dmT, dstates, dr, dm0, L, N, CHUNK,
-                   DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-                   C: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr, SELF: tl.constexpr,
-                   READ: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def linear_memory_backward_chain(
+    q,
+    k,
+    v,
+    la,
+    er,
+    wr,
+    dy,
+    dmT,
+    dstates,
+    dr,
+    dm0,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ok, ov = tl.arange(0, C), tl.arange(0, BK), pv * BV + tl.arange(0, BV)
     mk, mv = ok < DK, ov < DV
@@ -43,7 +69,7 @@ def linear_memory_backward_chain(q, k, v, la, er, wr, dy, dmT, dstates, dr, dm0,
     dS = tl.load(dmT + m_at, mask=sm, other=0.0).to(ACC)
     for back in tl.range(0, N, disable_licm=True):
         n = N - 1 - back
-        tl.store(dstates + n * DK * DV + ok[:, None] * DV + ov[None, :], dS, mask=sm)    # at this chunk's END
+        tl.store(dstates + n * DK * DV + ok[:, None] * DV + ov[None, :], dS, mask=sm)  # at this chunk's END
         r = n * CHUNK + i
         mr = (i < CHUNK) & (r < L)
         K = tile(k, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
@@ -51,7 +77,7 @@ def linear_memory_backward_chain(q, k, v, la, er, wr, dy, dmT, dstates, dr, dm0,
         dY = tile(dy, r[:, None], ov[None, :], DV, mr[:, None], mv[None, :], ACC)
         h = tl.load(wr + r, mask=mr, other=0.0).to(ACC)
         g, gp, gC = gates(la, r, mr, C, DECAY, ACC)
-        dR = dot(tl.exp(gC - g)[:, None] * K, dS, PREC)                                  # dE, so far
+        dR = dot(tl.exp(gC - g)[:, None] * K, dS, PREC)  # dE, so far
         dS = tl.exp(gC) * dS
         if READ == "start":
             dS += dot(Qt, dY, PREC)
@@ -79,12 +105,45 @@ def linear_memory_backward_chain(q, k, v, la, er, wr, dy, dmT, dstates, dr, dm0,
 
 
 @triton.jit
-def linear_memory_backward_rest(q, k, v, la, er, wr, states, dstates, e, dr, dy, dq, dk, dv, dla, der, dwr, L, N,
-                                CHUNK, BHL,
-                                DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr,
-                                BV: tl.constexpr, BW: tl.constexpr, BC: tl.constexpr, C: tl.constexpr,
-                                R: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr,
-                                SELF: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def linear_memory_backward_rest(
+    q,
+    k,
+    v,
+    la,
+    er,
+    wr,
+    states,
+    dstates,
+    e,
+    dr,
+    dy,
+    dq,
+    dk,
+    dv,
+    dla,
+    der,
+    dwr,
+    L,
+    N,
+    CHUNK,
+    BHL,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    BW: tl.constexpr,
+    BC: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (chunk, BC columns of dQ and dK, batch x head): every gradient of an input. Sums over the DV
     values are taken R at a time from memory; BW is the tile side that holds all DV. The gates' gradients sum over the
     columns: one slab a column block, no atomics."""
@@ -135,7 +194,7 @@ def linear_memory_backward_rest(q, k, v, la, er, wr, states, dstates, e, dr, dy,
     dw = tl.sum(dK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
     dgC += tl.sum(dw, 0)
     dg -= dw
-    tl.debug_barrier()             # here and below: orders nothing, but keeps the compiler from mixing the sections
+    tl.debug_barrier()  # here and below: orders nothing, but keeps the compiler from mixing the sections
     # Y
     dQ = product(tl.zeros([C, BC], ACC), dy, DV, 1, i, mr, st, 1, DV, ok, mk, DV, R, PREC, ACC)
     if READ != "start":
@@ -162,7 +221,7 @@ def linear_memory_backward_rest(q, k, v, la, er, wr, states, dstates, e, dr, dy,
     tl.debug_barrier()
     # (I + L) E = write V - s K S
     if ERASE or L2 or SELF:
-        G = product(tl.zeros([C, BC], ACC), dr, DV, 1, i, mr, st, 1, DV, ok, mk, DV, R, PREC, ACC)      # dR S^T
+        G = product(tl.zeros([C, BC], ACC), dr, DV, 1, i, mr, st, 1, DV, ok, mk, DV, R, PREC, ACC)  # dR S^T
         if SELF:
             dh += tl.sum(G * tl.load(v + at, mask=here, other=0.0).to(ACC), 1)
             put(dv + at, h[:, None] * G, here)
@@ -189,5 +248,5 @@ def linear_memory_backward_rest(q, k, v, la, er, wr, states, dstates, e, dr, dy,
         dgp += ep * (ds * tl.exp(gp) + dL)
     tl.store(dwr + slab + r, dh, mask=mr)
     if DECAY:
-        total = dg + dgp + tl.where(i == C - 1, dgC, 0.0)               # tokens that are not there repeat g_C
+        total = dg + dgp + tl.where(i == C - 1, dgC, 0.0)  # tokens that are not there repeat g_C
         tl.store(dla + slab + r, suffix_sum(total, C) - dgp, mask=mr)

@@ -21,13 +21,14 @@ chunks side by side, and what remains sequential is two products a chunk (the WY
 "many" means as many as stay in the cache: all chunks of a small input, one chunk of all heads of a large one. There
 exp(-inf) and masked_fill cost ten times an exp of numbers, which is why the masks are triangles.
 """
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-CACHED = 1 << 17        # elements of one (head, chunk, C, d) tensor: a dozen such stay in a core's cache
+CACHED = 1 << 17  # elements of one (head, chunk, C, d) tensor: a dozen such stay in a core's cache
 
 
 def decay(to: Tensor, frm: Tensor, diagonal: int = 0) -> Tensor:
@@ -38,8 +39,14 @@ def decay(to: Tensor, frm: Tensor, diagonal: int = 0) -> Tensor:
     return torch.exp((to[..., :, None] - frm[..., None, :]).tril_(diagonal))
 
 
-def cutting(sequences: int, length: int, chunk: int, width: int, free: bool, device: torch.device,
-            ) -> tuple[int, int, int]:
+def cutting(
+    sequences: int,
+    length: int,
+    chunk: int,
+    width: int,
+    free: bool,
+    device: torch.device,
+) -> tuple[int, int, int]:
     """(tokens a chunk, chunks, chunks that are worked on side by side).
 
     All side by side where there is no cache to stay in (a GPU, a compiler that fuses) or where they fit it, else one;
@@ -53,8 +60,20 @@ def cutting(sequences: int, length: int, chunk: int, width: int, free: bool, dev
     return C, -(-length // C), 1
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor | None, write: Tensor, M0: Tensor, *,
-            chunk: int, objective: str, read: str, self_values: bool) -> tuple[Tensor, Tensor]:
+def chunked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor | None,
+    erase: Tensor | None,
+    write: Tensor,
+    M0: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    read: str,
+    self_values: bool,
+) -> tuple[Tensor, Tensor]:
     """Shapes as in `linear_memory`; everything already in one floating-point dtype. Returns (y, last state).
 
     eq. 90, eq. 92-93
@@ -64,7 +83,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
     rows, free = batch * head, objective == "dot" and read != "start" and not self_values
     C, N, m = cutting(rows, length, chunk, max(dk, dv), free, q.device)
 
-    def cut(x: Tensor) -> Tensor:          # (rows, N, C, ...); tokens that pad neither write nor erase
+    def cut(x: Tensor) -> Tensor:  # (rows, N, C, ...); tokens that pad neither write nor erase
         if fill := N * C - length:
             x = pad(x, (0, fill)) if x.ndim == 3 else pad(x, (0, 0, 0, fill))
         return x.reshape(rows, N, C, *x.shape[3:])
@@ -87,21 +106,25 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor
     if objective == "l2":
         s = h if s is None else s + h
     reads, diagonal = (g, 0) if read == "after" else (before, -1)
-    columns = (None if x is None else x[..., None] for x in (
-        h, er, None if s is None else -s, (end - g).exp(), reads.exp(), end.exp()))
+    columns = (
+        None if x is None else x[..., None]
+        for x in (h, er, None if s is None else -s, (end - g).exp(), reads.exp(), end.exp())
+    )
     S = M0.mT.reshape(rows, dk, dv)
     ys = []
-    for Q, K, V, to_end, to_before, to_read, hn, ern, minus_s, w, lam, shrink in zip(*map(slabs, (
-            cut(q), cut(k), cut(v), g, before, reads, *columns)), strict=True):
+    for Q, K, V, to_end, to_before, to_read, hn, ern, minus_s, w, lam, shrink in zip(
+        *map(slabs, (cut(q), cut(k), cut(v), g, before, reads, *columns)), strict=True
+    ):
         # E = U + R S: the rows that are written, as a function of the chunk-start state S; a self-made value is one too
         value, recall = hn * V, None if minus_s is None else minus_s * K
         U, R = (value, recall) if not self_values else (None, value if recall is None else value + recall)
-        if R is not None and m == 1:                     # one chunk: S is known, and the solve is for E alone
+        if R is not None and m == 1:  # one chunk: S is known, and the solve is for E alone
             U, R = torch.bmm(R, S) if U is None else U.baddbmm_(R, S), None
         if ern is not None:
-            L = decay(to_before, to_end, -1) * torch.bmm(ern * K, K.mT)     # its lower triangle; the solve adds I
-            U, R = (x if x is None else torch.linalg.solve_triangular(L, x, upper=False, unitriangular=True)
-                    for x in (U, R))
+            L = decay(to_before, to_end, -1) * torch.bmm(ern * K, K.mT)  # its lower triangle; the solve adds I
+            U, R = (
+                x if x is None else torch.linalg.solve_triangular(L, x, upper=False, unitriangular=True) for x in (U, R)
+            )
         # the chain: two products a chunk
         states, written = [], []
         for Un, Rn, Kw, rate in zip(*map(single, (U, R, (w * K).mT, shrink)), strict=True):

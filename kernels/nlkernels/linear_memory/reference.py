@@ -13,22 +13,34 @@ Settings of it: linear attention (eq. 15-16) erase = 0; with decay (eq. 64) alph
 = beta, alpha = 1; gated delta rule erase = alpha beta, write = beta; Hope (eq. 92-93) erase = write = eta; TTT-linear
 erase = 0, "l2".
 """
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor | None, write: Tensor, M0: Tensor,
-              *,
-              chunk: int, objective: str, read: str, self_values: bool) -> tuple[Tensor, Tensor]:
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor | None,
+    erase: Tensor | None,
+    write: Tensor,
+    M0: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    read: str,
+    self_values: bool,
+) -> tuple[Tensor, Tensor]:
     """Shapes as in `linear_memory`; everything already in one floating-point dtype. Returns (y, last state)."""
     M = start = M0
     ys = []
     for t in range(k.shape[2]):
         if t % chunk == 0:
             start = M
-        qt, kt, vt = (x[:, :, t, :, None] for x in (q, k, v))                       # columns: (batch, head, dim, 1)
+        qt, kt, vt = (x[:, :, t, :, None] for x in (q, k, v))  # columns: (batch, head, dim, 1)
         h = write[:, :, t, None, None]
         if self_values:
             vt = start @ vt

@@ -1,9 +1,10 @@
 """The linear memory's fused kernels as operators of torch: plan, registration, gradients.
 
-    one kernel a direction   forward.py; backward.py (a chain and a chunk-parallel rest)
-    split over chunks        wy.py: everything but the passing of the state in parallel; then the same rest
-    which of the two         split.py
+one kernel a direction   forward.py; backward.py (a chain and a chunk-parallel rest)
+split over chunks        wy.py: everything but the passing of the state in parallel; then the same rest
+which of the two         split.py
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -29,8 +30,14 @@ from nlkernels.linear_memory.wy import (
 )
 
 
-def plan(dtype: torch.dtype, cc: tuple[int, int], dk: int, dv: int, chunk: int, free: bool,
-         ) -> tuple[int, dict[str, Any], dict[str, int]]:
+def plan(
+    dtype: torch.dtype,
+    cc: tuple[int, int],
+    dk: int,
+    dv: int,
+    chunk: int,
+    free: bool,
+) -> tuple[int, dict[str, Any], dict[str, int]]:
     """Tokens a chunk, tile sizes and launch options for compute capability `cc` ((0, 0): the interpreter).
 
     `free`: the result does not depend on the chunk, so the kernel picks the one that spills nothing: 64 tokens and 8
@@ -54,13 +61,28 @@ def slice_of(meta: dict[str, Any], cc: tuple[int, int]) -> int:
     return max(meta["BK"], block(meta["DV"])) if cc == (0, 0) else 32
 
 
-def _launch_arguments(q: Tensor, v: Tensor, la: Tensor | None, er: Tensor | None, M0: Tensor, chunk: int,
-                      objective: str, read: str, self_values: bool,
-                      ) -> tuple[int, int, int, dict[str, Any], dict[str, int]]:
+def _launch_arguments(
+    q: Tensor,
+    v: Tensor,
+    la: Tensor | None,
+    er: Tensor | None,
+    M0: Tensor,
+    chunk: int,
+    objective: str,
+    read: str,
+    self_values: bool,
+) -> tuple[int, int, int, dict[str, Any], dict[str, int]]:
     free = objective == "dot" and read != "start" and not self_values
     chunk, meta, options = plan(q.dtype, capability(q.device), q.shape[-1], M0.shape[-2], chunk, free)
-    meta |= {"DX": v.shape[-1], "DECAY": la is not None, "ERASE": er is not None, "L2": objective == "l2",
-             "SELF": self_values, "READ": read, **settings(q)}
+    meta |= {
+        "DX": v.shape[-1],
+        "DECAY": la is not None,
+        "ERASE": er is not None,
+        "L2": objective == "l2",
+        "SELF": self_values,
+        "READ": read,
+        **settings(q),
+    }
     return chunk, -(-q.shape[2] // chunk), -(-meta["DV"] // meta["BV"]), meta, options
 
 
@@ -73,25 +95,45 @@ def columns(meta: dict[str, Any]) -> int:
     return min(meta["BK"], 64)
 
 
-@torch.library.custom_op("nlkernels::linear_memory", mutates_args=(),
-                         schema=f"(Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, {OPTIONS}) "
-                                "-> (Tensor, Tensor, Tensor, Tensor)")
+@torch.library.custom_op(
+    "nlkernels::linear_memory",
+    mutates_args=(),
+    schema=f"(Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, {OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def linear_memory_op(q, k, v, la, er, wr, M0, chunk, objective, read, self_values, wy):
     """(y, last memory, chunk-start states, written rows): the last two are for the backward."""
     B, H, L, DK = k.shape
     DV = M0.shape[-2]
     chunk, N, NV, meta, options = _launch_arguments(q, v, la, er, M0, chunk, objective, read, self_values)
     q, k, v, wr, M0 = (x.contiguous() for x in (q, k, v, wr, M0))
-    la, er = (wr if x is None else x.contiguous() for x in (la, er))      # never read when absent
+    la, er = (wr if x is None else x.contiguous() for x in (la, er))  # never read when absent
     y, e = (torch.empty(B, H, L, DV, dtype=q.dtype, device=q.device) for _ in range(2))
     states, mT = torch.empty(B, H, N, DK, DV, dtype=M0.dtype, device=q.device), torch.empty_like(M0)
     if not wy:
-        launch(linear_memory_forward, (NV, B * H), q, k, v, la, er, wr, M0, y, states, e, mT, L, N, chunk, **meta,
-               **options)
+        launch(
+            linear_memory_forward,
+            (NV, B * H),
+            q,
+            k,
+            v,
+            la,
+            er,
+            wr,
+            M0,
+            y,
+            states,
+            e,
+            mT,
+            L,
+            N,
+            chunk,
+            **meta,
+            **options,
+        )
         return y, mT, states, e
     meta["R"], NK = slice_of(meta, capability(q.device)), -(-DK // meta["BV"])
-    us = e if self_values else torch.empty_like(e)                        # with self-made values there is no U
-    recalls = meta["ERASE"] or meta["L2"] or self_values                  # and without these no W
+    us = e if self_values else torch.empty_like(e)  # with self-made values there is no U
+    recalls = meta["ERASE"] or meta["L2"] or self_values  # and without these no W
     ws = torch.empty_like(k) if recalls else k
     blocks = (0 if self_values else NV) + (NK if recalls else 0)
     launch(linear_memory_wy_prepare, (N, blocks, B * H), k, v, la, er, wr, us, ws, L, chunk, **meta, **options)
@@ -105,14 +147,21 @@ def _(q, k, v, la, er, wr, M0, chunk, objective, read, self_values, wy):
     B, H, L, DK = k.shape
     _, N, _, _, _ = _launch_arguments(q, v, la, er, M0, chunk, objective, read, self_values)
     DV = M0.shape[-2]
-    return (q.new_empty(B, H, L, DV), M0.new_empty(B, H, DV, DK), M0.new_empty(B, H, N, DK, DV),
-            q.new_empty(B, H, L, DV))
+    return (
+        q.new_empty(B, H, L, DV),
+        M0.new_empty(B, H, DV, DK),
+        M0.new_empty(B, H, N, DK, DV),
+        q.new_empty(B, H, L, DV),
+    )
 
 
-@torch.library.custom_op("nlkernels::linear_memory_backward", mutates_args=(),
-                         schema=f"(Tensor dy, Tensor dM, Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, "
-                                f"Tensor states, Tensor e, {OPTIONS}) "
-                                "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+@torch.library.custom_op(
+    "nlkernels::linear_memory_backward",
+    mutates_args=(),
+    schema=f"(Tensor dy, Tensor dM, Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, "
+    f"Tensor states, Tensor e, {OPTIONS}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 def linear_memory_backward_op(dy, dM, q, k, v, la, er, wr, M0, states, e, chunk, objective, read, self_values, wy):
     """Gradients of q, k, v, la, er, wr, M0; la's and er's are 0 when they were absent."""
     B, H, L, DK = k.shape
@@ -125,20 +174,98 @@ def linear_memory_backward_op(dy, dM, q, k, v, la, er, wr, M0, states, e, chunk,
     dstates, dr, dm0 = torch.empty_like(states), torch.empty_like(e), torch.empty(B, H, DV, DK, **like)
     split = {**meta, "R": slice_of(meta, capability(q.device))}
     if wy:
-        hs, gs = (dr if read == "start" else torch.empty_like(e)), torch.empty_like(k)      # H is 0 for "start"
+        hs, gs = (dr if read == "start" else torch.empty_like(e)), torch.empty_like(k)  # H is 0 for "start"
         blocks = (0 if read == "start" else NV) - (-DK // meta["BV"])
-        launch(linear_memory_wy_backward_prepare, (N, blocks, B * H), q, k, la, er, dy, hs, gs, L, chunk, **split,
-               **options)
-        launch(linear_memory_wy_backward_chain, (NV, B * H), q, k, v, la, er, wr, hs, gs, dy, dM, dstates, dr, dm0, L,
-               N, chunk, **split, **options)
+        launch(
+            linear_memory_wy_backward_prepare,
+            (N, blocks, B * H),
+            q,
+            k,
+            la,
+            er,
+            dy,
+            hs,
+            gs,
+            L,
+            chunk,
+            **split,
+            **options,
+        )
+        launch(
+            linear_memory_wy_backward_chain,
+            (NV, B * H),
+            q,
+            k,
+            v,
+            la,
+            er,
+            wr,
+            hs,
+            gs,
+            dy,
+            dM,
+            dstates,
+            dr,
+            dm0,
+            L,
+            N,
+            chunk,
+            **split,
+            **options,
+        )
     else:
-        launch(linear_memory_backward_chain, (NV, B * H), q, k, v, la, er, wr, dy, dM, dstates, dr, dm0, L, N, chunk,
-               **meta, **options)
+        launch(
+            linear_memory_backward_chain,
+            (NV, B * H),
+            q,
+            k,
+            v,
+            la,
+            er,
+            wr,
+            dy,
+            dM,
+            dstates,
+            dr,
+            dm0,
+            L,
+            N,
+            chunk,
+            **meta,
+            **options,
+        )
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     parts = -(-DK // columns(meta))
     dla, der, dwr = (torch.empty(parts if there else 0, B, H, L, **like) for there in (decays, erases, True))
-    launch(linear_memory_backward_rest, (N, parts, B * H), q, k, v, la, er, wr, states, dstates, e, dr, dy, dq, dk, dv,
-           dla, der, dwr, L, N, chunk, B * H * L, BW=block(DV), BC=columns(meta), **split, **options)
+    launch(
+        linear_memory_backward_rest,
+        (N, parts, B * H),
+        q,
+        k,
+        v,
+        la,
+        er,
+        wr,
+        states,
+        dstates,
+        e,
+        dr,
+        dy,
+        dq,
+        dk,
+        dv,
+        dla,
+        der,
+        dwr,
+        L,
+        N,
+        chunk,
+        B * H * L,
+        BW=block(DV),
+        BC=columns(meta),
+        **split,
+        **options,
+    )
     return dq, dk, dv, *(x.sum(0) for x in (dla, der, dwr)), dm0
 
 
@@ -160,31 +287,67 @@ def _backward(ctx: Any, dy: Tensor | None, dM: Tensor | None, *_: Any) -> tuple:
     dy = torch.zeros_like(e) if dy is None else dy
     dM = torch.zeros_like(M0) if dM is None else dM
     dq, dk, dv, dla, der, dwr, dm0 = torch.ops.nlkernels.linear_memory_backward(
-        dy, dM, q, k, v, la, er, wr, M0, states, e, *ctx.options)
-    return (dq, dk, dv, None if la is None else dla, None if er is None else der, dwr, dm0,
-            None, None, None, None, None)
+        dy, dM, q, k, v, la, er, wr, M0, states, e, *ctx.options
+    )
+    return (
+        dq,
+        dk,
+        dv,
+        None if la is None else dla,
+        None if er is None else der,
+        dwr,
+        dm0,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 linear_memory_op.register_autograd(_backward, setup_context=_save)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None, erase: Tensor | None, write: Tensor, M0: Tensor, *,
-          chunk: int, objective: str, read: str, self_values: bool, wy: bool = False) -> tuple[Tensor, Tensor]:
+def fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor | None,
+    erase: Tensor | None,
+    write: Tensor,
+    M0: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    read: str,
+    self_values: bool,
+    wy: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Shapes as in `linear_memory`; gates and M0 in float32 (float64 for float64). `wy`: split over chunks.
 
     Returns (y, last memory).  eq. 90, eq. 92-93
     """
-    need("linear_memory", chunk <= 128 or (objective == "dot" and read != "start" and not self_values), "chunk", chunk,
-         "at most 128 for impl='triton', where the chunk is part of the rule", "impl='chunked' takes any")
+    need(
+        "linear_memory",
+        chunk <= 128 or (objective == "dot" and read != "start" and not self_values),
+        "chunk",
+        chunk,
+        "at most 128 for impl='triton', where the chunk is part of the rule",
+        "impl='chunked' takes any",
+    )
     log_alpha = None if alpha is None else alpha.log()
-    y, M, _, _ = linear_memory_op(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values,
-                                 wy)
+    y, M, _, _ = linear_memory_op(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values, wy)
     return y, M
 
 
 ONE = (linear_memory_forward, linear_memory_backward_chain)
-WY = (linear_memory_wy_prepare, linear_memory_wy_chain, linear_memory_wy_read, linear_memory_wy_backward_prepare,
-      linear_memory_wy_backward_chain)
+WY = (
+    linear_memory_wy_prepare,
+    linear_memory_wy_chain,
+    linear_memory_wy_read,
+    linear_memory_wy_backward_prepare,
+    linear_memory_wy_backward_chain,
+)
 
 
 def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
@@ -193,14 +356,25 @@ def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
     found, on = [], (cc // 10, cc % 10)
     for objective, read in (("dot", "before"), ("l2", "start")):
         _, meta, options = plan(TORCH[dtype], on, d, d, 64, objective == "dot")
-        meta |= {"DX": d, "DECAY": True, "ERASE": True, "L2": objective == "l2", "SELF": False, "READ": read,
-                 "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
+        meta |= {
+            "DX": d,
+            "DECAY": True,
+            "ERASE": True,
+            "L2": objective == "l2",
+            "SELF": False,
+            "READ": read,
+            "PREC": "tf32" if dtype == "fp32" else dtype,
+            "ACC": tl.float32,
+        }
         tokens = {"q", "k", "v", "y", "e", "dy", "dr", "dq", "dk", "dv", "us", "ws", "hs", "gs"}
         one = () if one_spills(64, d, dtype != "fp32", objective == "dot") else ONE
         for kernel in (*one, linear_memory_backward_rest, *WY):
             own = {**meta, "R": slice_of(meta, on), "BW": block(d), "BC": columns(meta)}
             own = {n: x for n, x in own.items() if n in kernel.arg_names}
-            signature = {n: "i32" if n in ("L", "N", "CHUNK", "BHL") else f"*{dtype}" if n in tokens else "*fp32"
-                         for n in kernel.arg_names if n not in own}
+            signature = {
+                n: "i32" if n in ("L", "N", "CHUNK", "BHL") else f"*{dtype}" if n in tokens else "*fp32"
+                for n in kernel.arg_names
+                if n not in own
+            }
             found.append(Case(kernel, signature, own, **options, label=f"{dtype} d{d} C{meta['C']} {objective} {read}"))
     return found

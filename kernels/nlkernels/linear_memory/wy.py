@@ -14,6 +14,7 @@ and so are their gradients, dR = H + G dS':
 after which `linear_memory_backward_rest` goes on as in the fused form. Both solves work on any columns of their right
 sides, so a program takes BV of them. Names and masks are those of forward.py and backward.py.
 """
+
 from __future__ import annotations
 
 import triton
@@ -33,11 +34,31 @@ def write_rate(er, h, r, mr, gp, ERASE: tl.constexpr, L2: tl.constexpr, ACC: tl.
 
 
 @triton.jit
-def linear_memory_wy_prepare(k, v, la, er, wr, us, ws, L, CHUNK,
-                             DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-                             C: tl.constexpr, R: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr,
-                             L2: tl.constexpr, SELF: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                             ACC: tl.constexpr):
+def linear_memory_wy_prepare(
+    k,
+    v,
+    la,
+    er,
+    wr,
+    us,
+    ws,
+    L,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (chunk, BV columns, batch x head): the columns of U first (none with SELF), then those of W."""
     n, block, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     i, o = tl.arange(0, C), tl.arange(0, BV)
@@ -48,7 +69,7 @@ def linear_memory_wy_prepare(k, v, la, er, wr, us, ws, L, CHUNK,
     h = tl.load(wr + bh * L + r, mask=mr, other=0.0).to(ACC)
     g, gp, _gC = gates(la + bh * L, r, mr, C, DECAY, ACC)
     ep, s = write_rate(er + bh * L, h, r, mr, gp, ERASE, L2, ACC)
-    first = (DV + BV - 1) // BV * (not SELF)                            # columns of U
+    first = (DV + BV - 1) // BV * (not SELF)  # columns of U
     if block < first:
         col = block * BV + o
         right = h[:, None] * tile(v, r[:, None], col[None, :], DX, mr[:, None], (col < DV)[None, :], ACC)
@@ -59,8 +80,11 @@ def linear_memory_wy_prepare(k, v, la, er, wr, us, ws, L, CHUNK,
             right -= h[:, None] * tile(v, r[:, None], col[None, :], DK, mr[:, None], (col < DK)[None, :], ACC)
     if ERASE:
         start = k + n * CHUNK * DK
-        Lm = ep[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * gram(
-            start, start, i, mr, DK, C, R, PREC, ACC)
+        Lm = (
+            ep[:, None]
+            * decay(gp[:, None], g[None, :], i[:, None] > i[None, :])
+            * gram(start, start, i, mr, DK, C, R, PREC, ACC)
+        )
         right = solve_rows(Lm, right, C)
     if block < first:
         put(us + bh * L * DV + r[:, None] * DV + col[None, :], right, mr[:, None] & (col < DV)[None, :])
@@ -69,11 +93,33 @@ def linear_memory_wy_prepare(k, v, la, er, wr, us, ws, L, CHUNK,
 
 
 @triton.jit
-def linear_memory_wy_chain(k, la, us, ws, m0, states, e, mT, L, N, CHUNK,
-                           DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-                           C: tl.constexpr, R: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr,
-                           L2: tl.constexpr, SELF: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                           ACC: tl.constexpr):
+def linear_memory_wy_chain(
+    k,
+    la,
+    us,
+    ws,
+    m0,
+    states,
+    e,
+    mT,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (value block, batch x head): the states, and the rows E."""
     pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ok, ov = tl.arange(0, C), tl.arange(0, BK), pv * BV + tl.arange(0, BV)
@@ -106,11 +152,31 @@ def linear_memory_wy_chain(k, la, us, ws, m0, states, e, mT, L, N, CHUNK,
 
 
 @triton.jit
-def linear_memory_wy_read(q, k, la, states, e, y, L, N, CHUNK,
-                          DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-                          C: tl.constexpr, R: tl.constexpr, DECAY: tl.constexpr, ERASE: tl.constexpr,
-                          L2: tl.constexpr, SELF: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                          ACC: tl.constexpr):
+def linear_memory_wy_read(
+    q,
+    k,
+    la,
+    states,
+    e,
+    y,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (chunk, value block, batch x head): what is read."""
     n, pv, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     i, ov = tl.arange(0, C), pv * BV + tl.arange(0, BV)
@@ -118,8 +184,9 @@ def linear_memory_wy_read(q, k, la, states, e, y, L, N, CHUNK,
     mr, mv = (i < CHUNK) & (r < L), ov < DV
     q += (bh * L + n * CHUNK) * DK
     k += (bh * L + n * CHUNK) * DK
-    Y = product(tl.zeros([C, BV], ACC), q, DK, 1, i, mr, states + (bh * N + n) * DK * DV, DV, 1, ov, mv, DK, R, PREC,
-                ACC)
+    Y = product(
+        tl.zeros([C, BV], ACC), q, DK, 1, i, mr, states + (bh * N + n) * DK * DV, DV, 1, ov, mv, DK, R, PREC, ACC
+    )
     if READ != "start":
         g, gp, _gC = gates(la + bh * L, r, mr, C, DECAY, ACC)
         if READ == "before":
@@ -133,11 +200,31 @@ def linear_memory_wy_read(q, k, la, states, e, y, L, N, CHUNK,
 
 
 @triton.jit
-def linear_memory_wy_backward_prepare(q, k, la, er, dy, hs, gs, L, CHUNK,
-                                      DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr,
-                                      BV: tl.constexpr, C: tl.constexpr, R: tl.constexpr, DECAY: tl.constexpr,
-                                      ERASE: tl.constexpr, L2: tl.constexpr, SELF: tl.constexpr, READ: tl.constexpr,
-                                      PREC: tl.constexpr, ACC: tl.constexpr):
+def linear_memory_wy_backward_prepare(
+    q,
+    k,
+    la,
+    er,
+    dy,
+    hs,
+    gs,
+    L,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (chunk, BV columns, batch x head): the columns of H first (none for "start"), then those of G."""
     n, block, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     i, o = tl.arange(0, C), tl.arange(0, BV)
@@ -146,7 +233,7 @@ def linear_memory_wy_backward_prepare(q, k, la, er, dy, hs, gs, L, CHUNK,
     q += (bh * L + n * CHUNK) * DK
     k += (bh * L + n * CHUNK) * DK
     g, gp, gC = gates(la + bh * L, r, mr, C, DECAY, ACC)
-    first = (DV + BV - 1) // BV * (READ != "start")                     # columns of H
+    first = (DV + BV - 1) // BV * (READ != "start")  # columns of H
     if block < first:
         col = block * BV + o
         dY = tile(dy + bh * L * DV, r[:, None], col[None, :], DV, mr[:, None], (col < DV)[None, :], ACC)
@@ -161,8 +248,11 @@ def linear_memory_wy_backward_prepare(q, k, la, er, dy, hs, gs, L, CHUNK,
         right = tl.exp(gC - g)[:, None] * tile(k, i[:, None], col[None, :], DK, mr[:, None], (col < DK)[None, :], ACC)
     if ERASE:
         ep = tl.load(er + bh * L + r, mask=mr, other=0.0).to(ACC)
-        Lm = ep[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * gram(
-            k, k, i, mr, DK, C, R, PREC, ACC)
+        Lm = (
+            ep[:, None]
+            * decay(gp[:, None], g[None, :], i[:, None] > i[None, :])
+            * gram(k, k, i, mr, DK, C, R, PREC, ACC)
+        )
         right = solve_rows_t(Lm, right, C)
     if block < first:
         put(hs + bh * L * DV + r[:, None] * DV + col[None, :], right, mr[:, None] & (col < DV)[None, :])
@@ -171,11 +261,38 @@ def linear_memory_wy_backward_prepare(q, k, la, er, dy, hs, gs, L, CHUNK,
 
 
 @triton.jit
-def linear_memory_wy_backward_chain(q, k, v, la, er, wr, hs, gs, dy, dmT, dstates, dr, dm0, L, N, CHUNK,
-                                    DK: tl.constexpr, DV: tl.constexpr, DX: tl.constexpr, BK: tl.constexpr,
-                                    BV: tl.constexpr, C: tl.constexpr, R: tl.constexpr, DECAY: tl.constexpr,
-                                    ERASE: tl.constexpr, L2: tl.constexpr, SELF: tl.constexpr, READ: tl.constexpr,
-                                    PREC: tl.constexpr, ACC: tl.constexpr):
+def linear_memory_wy_backward_chain(
+    q,
+    k,
+    v,
+    la,
+    er,
+    wr,
+    hs,
+    gs,
+    dy,
+    dmT,
+    dstates,
+    dr,
+    dm0,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    DX: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    SELF: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (value block, batch x head), last chunk first: dS at every chunk's end, and dR."""
     pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ok, ov = tl.arange(0, C), tl.arange(0, BK), pv * BV + tl.arange(0, BV)

@@ -1,4 +1,5 @@
 """The residual two-layer memory of Hope: M(x) = x + W1 silu(W2 x), learning while it is read."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,9 +14,22 @@ from nlkernels.mlp_memory.reference import reference
 __all__ = ["chunked", "mlp_memory", "reference"]
 
 
-def mlp_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tensor, W2: Tensor, *, chunk: int = 64,
-               objective: str = "l2", read: str = "start", erase: bool = True, impl: str = "auto",
-               explain: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def mlp_memory(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    W1: Tensor,
+    W2: Tensor,
+    *,
+    chunk: int = 64,
+    objective: str = "l2",
+    read: str = "start",
+    erase: bool = True,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """A two-layer residual memory per sequence and head.  eq. 89-91, with the DGD factor of eq. 57 a layer; see
     reference.py.
 
@@ -37,10 +51,20 @@ def mlp_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: 
         KernelError: a shape, dtype, device or option does not fit.
     """
     op = "mlp_memory"
-    need(op, isinstance(k, Tensor) and k.ndim == 4, "k", getattr(k, "shape", type(k).__name__),
-         "a tensor (batch, head, length, d)")
-    need(op, isinstance(W2, Tensor) and W2.ndim == 4, "W2", getattr(W2, "shape", type(W2).__name__),
-         "a tensor (batch, head, h, d)")
+    need(
+        op,
+        isinstance(k, Tensor) and k.ndim == 4,
+        "k",
+        getattr(k, "shape", type(k).__name__),
+        "a tensor (batch, head, length, d)",
+    )
+    need(
+        op,
+        isinstance(W2, Tensor) and W2.ndim == 4,
+        "W2",
+        getattr(W2, "shape", type(W2).__name__),
+        "a tensor (batch, head, h, d)",
+    )
     B, H, L, d = k.shape
     hidden = W2.shape[2]
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -51,8 +75,9 @@ def mlp_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: 
     need_tensor(op, "W1", W1, (B, H, d, hidden), "(batch, head, d, h)")
     need_device(op, q=q, k=k, v=v, alpha=alpha, eta=eta, W1=W1, W2=W2)
     need(op, q.dtype == k.dtype == v.dtype, "dtype of q, k, v", f"{q.dtype}, {k.dtype}, {v.dtype}", "one dtype")
-    need(op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk),
-         "a positive int")
+    need(
+        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
+    )
     need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
     need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
     choice = dispatch.choose(op, impl, q, size=max(d, chunk, -(-hidden // 2)), largest=64, sized="d, chunk and h / 2")
@@ -69,6 +94,7 @@ def mlp_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: 
         options: dict[str, Any] = {"chunk": chunk, "objective": objective, "read": read, "erase": erase}
         if choice.impl == "triton":
             from nlkernels.mlp_memory.triton import fused
+
             return fused(q, k, v, alpha, eta, W1, W2, **options)
         form = chunked if choice.impl == "chunked" else reference
         y, W1, W2 = form(q.to(work), k.to(work), v.to(work), alpha, eta, W1, W2, **options)

@@ -7,6 +7,7 @@ own: W2 with keys k and values -e2, W1 with keys a = silu(W2 k) and values -e1, 
 triangular solves, with Gram matrices K K^T and A A^T. A read inside the chunk goes through both: first the hidden
 layer as W2 stands at the token, then the output as W1 stands there (the dual form of TTT, with DGD's factor).
 """
+
 from __future__ import annotations
 
 import torch
@@ -17,11 +18,22 @@ from nlkernels.linear_memory.chunked import decay
 from nlkernels.mlp_memory.reference import silu_slope
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tensor, W2: Tensor, *, chunk: int,
-            objective: str,
-            read: str, erase: bool) -> tuple[Tensor, Tensor, Tensor]:
+def chunked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    W1: Tensor,
+    W2: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    read: str,
+    erase: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `mlp_memory`; one floating-point dtype. Returns (y, last W1, last W2).  eq. 89-91"""
-    S1, S2 = W1.mT, W2.mT                                                # (h, d), (d, h)
+    S1, S2 = W1.mT, W2.mT  # (h, d), (d, h)
     ys = []
     for Q, K, V, la, h in zip(*(x.split(chunk, 2) for x in (q, k, v, alpha.log(), eta)), strict=True):
         g = la.cumsum(-1)
@@ -34,7 +46,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Ten
         E1, E2 = -h[..., None] * e1, -h[..., None] * e2
         if erase:
             s = (h * before.exp())[..., None]
-            D = h[..., None] * decay(before, g, -1)                      # the solves look below the diagonal only
+            D = h[..., None] * decay(before, g, -1)  # the solves look below the diagonal only
             E1 = torch.linalg.solve_triangular(D * (A @ A.mT), E1 - s * AS, upper=False, unitriangular=True)
             E2 = torch.linalg.solve_triangular(D * (K @ K.mT), E2 - s * z, upper=False, unitriangular=True)
         if read == "start":

@@ -13,6 +13,7 @@ layer):
 The paper prints k k^T for both; that type-checks for W2 only, and the layer's own input is what its derivation gives.
 `erase=False` drops the factor (plain gradient descent, Table 6's ablation).
 """
+
 from __future__ import annotations
 
 import torch
@@ -26,9 +27,20 @@ def silu_slope(z: Tensor) -> Tensor:
     return s * (1 + z * (1 - s))
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tensor, W2: Tensor, *, chunk: int,
-              objective: str,
-              read: str, erase: bool) -> tuple[Tensor, Tensor, Tensor]:
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    W1: Tensor,
+    W2: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    read: str,
+    erase: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `mlp_memory`; one floating-point dtype. Returns (y, last W1, last W2)."""
     c1, c2, ys = W1, W2, []
     for t in range(k.shape[2]):

@@ -8,6 +8,7 @@ weights (float32) go from one buffer to another at each chunk.
 
 The backward is not fused: it recomputes through the chunked form in PyTorch.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -34,8 +35,17 @@ def write_rates(la, wr, r, mr, i):
 
 
 @triton.jit
-def indices(n, L, CHUNK, NTH: tl.constexpr, D: tl.constexpr, HID: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr,
-            C: tl.constexpr):
+def indices(
+    n,
+    L,
+    CHUNK,
+    NTH: tl.constexpr,
+    D: tl.constexpr,
+    HID: tl.constexpr,
+    BD: tl.constexpr,
+    BH: tl.constexpr,
+    C: tl.constexpr,
+):
     """i, r, od, oh and their masks, anew for the NTH phase of chunk n: the zero is one that the compiler cannot know,
     so that it does not keep every address in a register (README.md)."""
     zero = (n >> (30 - NTH)) * 16
@@ -50,10 +60,31 @@ def put(p, x, ok):
 
 
 @triton.jit
-def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
-                       D: tl.constexpr, HID: tl.constexpr, BD: tl.constexpr, BH: tl.constexpr, C: tl.constexpr,
-                       ERASE: tl.constexpr, L2: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                       ACC: tl.constexpr):
+def mlp_memory_forward(
+    q,
+    k,
+    v,
+    la,
+    wr,
+    scratch,
+    copies,
+    y,
+    w1,
+    w2,
+    L,
+    N,
+    CHUNK,
+    D: tl.constexpr,
+    HID: tl.constexpr,
+    BD: tl.constexpr,
+    BH: tl.constexpr,
+    C: tl.constexpr,
+    ERASE: tl.constexpr,
+    L2: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """w1, w2 (2, D HID): the weights, from one half to the other at every chunk; copies (2, 2, D HID): theirs in the
     tokens' dtype, for products.
 
@@ -79,8 +110,8 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
     pR1 = pE1 + CHUNK * D
     m1, m2 = md[:, None] & mh[None, :], mh[:, None] & md[None, :]
     at1, at2 = od[:, None] * HID + oh[None, :], oh[:, None] * D + od[None, :]
-    put(copies + at1, tl.load(w1 + at1, mask=m1, other=0.0), m1)                     # W1 (d, h)
-    put(copies + D * HID + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)           # W2 (h, d)
+    put(copies + at1, tl.load(w1 + at1, mask=m1, other=0.0), m1)  # W1 (d, h)
+    put(copies + D * HID + at2, tl.load(w2 + at2, mask=m2, other=0.0), m2)  # W2 (h, d)
     tl.debug_barrier()
     for n in tl.range(0, N, disable_licm=True):
         now, then = (n % 2) * D * HID, ((n + 1) % 2) * D * HID
@@ -164,7 +195,7 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
         W = dot_add(Et, A, tl.exp(gC) * tl.load(w1 + now + at1, mask=m1, other=0.0).to(ACC), PREC)
         tl.store(w1 + then + at1, W, mask=m1)
         put(copies + 2 * then + at1, W, m1)
-        tl.debug_barrier()                                               # keeps the compiler from mixing the two
+        tl.debug_barrier()  # keeps the compiler from mixing the two
         Et = w * tile(pE2, i[None, :], oh[:, None], HID, mi[None, :], mh[:, None], ACC)
         K = tile(k, r[:, None], od[None, :], D, mr[:, None], md[None, :], ACC)
         W = dot_add(Et, K, tl.exp(gC) * tl.load(w2 + now + at2, mask=m2, other=0.0).to(ACC), PREC)
@@ -175,13 +206,23 @@ def mlp_memory_forward(q, k, v, la, wr, scratch, copies, y, w1, w2, L, N, CHUNK,
 
 def plan(d: int, hidden: int, chunk: int) -> dict[str, Any]:
     """Tile sizes and launch options; one stage, so that no load is moved before the barrier it waits for."""
-    return {"D": d, "HID": hidden, "BD": block(d), "BH": block(hidden), "C": block(chunk),
-            "num_warps": 4, "num_stages": 1}
+    return {
+        "D": d,
+        "HID": hidden,
+        "BD": block(d),
+        "BH": block(hidden),
+        "C": block(chunk),
+        "num_warps": 4,
+        "num_stages": 1,
+    }
 
 
-@torch.library.custom_op("nlkernels::mlp_memory", mutates_args=(),
-                         schema="(Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor eta, Tensor W1, Tensor W2, "
-                                "int chunk, bool l2, str read, bool erase) -> (Tensor, Tensor, Tensor)")
+@torch.library.custom_op(
+    "nlkernels::mlp_memory",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor eta, Tensor W1, Tensor W2, "
+    "int chunk, bool l2, str read, bool erase) -> (Tensor, Tensor, Tensor)",
+)
 def mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, l2, read, erase):
     B, H, L, d = k.shape
     hidden = W2.shape[-2]
@@ -193,8 +234,27 @@ def mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, l2, read, erase):
     scratch = torch.empty(B, H, 3 * chunk * (d + hidden), dtype=q.dtype, device=q.device)
     copies = torch.empty(B, H, 4 * d * hidden, dtype=q.dtype, device=q.device)
     N = -(-L // chunk)
-    launch(mlp_memory_forward, (B * H,), q, k, v, alpha.log().contiguous(), eta, scratch, copies, y, *ends, L, N,
-           chunk, ERASE=erase, L2=l2, READ=read, **plan(d, hidden, chunk), **settings(q))
+    launch(
+        mlp_memory_forward,
+        (B * H,),
+        q,
+        k,
+        v,
+        alpha.log().contiguous(),
+        eta,
+        scratch,
+        copies,
+        y,
+        *ends,
+        L,
+        N,
+        chunk,
+        ERASE=erase,
+        L2=l2,
+        READ=read,
+        **plan(d, hidden, chunk),
+        **settings(q),
+    )
     return y, *(end[:, :, N % 2].clone() for end in ends)
 
 
@@ -221,9 +281,20 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple:
 mlp_memory_op.register_autograd(_backward, setup_context=_save)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, W1: Tensor, W2: Tensor, *, chunk: int,
-          objective: str,
-          read: str, erase: bool) -> tuple[Tensor, Tensor, Tensor]:
+def fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    W1: Tensor,
+    W2: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    read: str,
+    erase: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `mlp_memory`; gates and weights in float32 (float64 for float64).  eq. 89-91"""
     return mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, objective == "l2", read, erase)
 
@@ -235,9 +306,17 @@ def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int | None = None, c
     hidden = hidden or d
     meta = plan(d, hidden, chunk)
     warps, stages = meta.pop("num_warps"), meta.pop("num_stages")
-    meta |= {"ERASE": True, "L2": True, "READ": "start", "PREC": "tf32" if dtype == "fp32" else dtype,
-             "ACC": tl.float32}
+    meta |= {
+        "ERASE": True,
+        "L2": True,
+        "READ": "start",
+        "PREC": "tf32" if dtype == "fp32" else dtype,
+        "ACC": tl.float32,
+    }
     tokens = {"q", "k", "v", "y", "scratch", "copies"}
-    signature = {n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in tokens else "*fp32"
-                 for n in mlp_memory_forward.arg_names if n not in meta}
+    signature = {
+        n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in tokens else "*fp32"
+        for n in mlp_memory_forward.arg_names
+        if n not in meta
+    }
     return [Case(mlp_memory_forward, signature, meta, warps, stages, label=f"{dtype} d{d} h{hidden} C{chunk}")]

@@ -1,4 +1,5 @@
 """Newton-Schulz orthogonalisation for Muon and M3: many matrices in one call."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,15 +19,30 @@ COEFFICIENTS = {"quintic": (3.4445, -4.7750, 2.0315), "cubic": (1.5, -0.5, 0.0)}
 
 
 @overload
-def newton_schulz(G: Tensor, steps: int = ..., coefficients: str = ..., *, eps: float = ..., impl: str = ...,
-                  explain: bool = ...) -> Tensor: ...
+def newton_schulz(
+    G: Tensor, steps: int = ..., coefficients: str = ..., *, eps: float = ..., impl: str = ..., explain: bool = ...
+) -> Tensor: ...
 @overload
-def newton_schulz(G: Sequence[Tensor], steps: int = ..., coefficients: str = ..., *, eps: float = ..., impl: str = ...,
-                  explain: bool = ...) -> list[Tensor]: ...
+def newton_schulz(
+    G: Sequence[Tensor],
+    steps: int = ...,
+    coefficients: str = ...,
+    *,
+    eps: float = ...,
+    impl: str = ...,
+    explain: bool = ...,
+) -> list[Tensor]: ...
 
 
-def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: str = "quintic", *, eps: float = 1e-7,
-                  impl: str = "auto", explain: bool = False) -> Tensor | list[Tensor]:
+def newton_schulz(
+    G: Tensor | Sequence[Tensor],
+    steps: int = 5,
+    coefficients: str = "quintic",
+    *,
+    eps: float = 1e-7,
+    impl: str = "auto",
+    explain: bool = False,
+) -> Tensor | list[Tensor]:
     """Approximate U V^T of G = U S V^T by a polynomial in G: `steps` times X <- a X + (b A + c A^2) X, A = X X^T.
 
     eq. 44 is its "cubic" form.
@@ -56,11 +72,16 @@ def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: st
     op = "newton_schulz"
     if not isinstance(G, Tensor):
         return _grouped(G, steps, coefficients, eps, impl, explain)
-    need(op, G.ndim >= 2, "G", f"a tensor of shape {tuple(G.shape)}", "(..., m, n): at least two dimensions",
-         "Vectors (biases, norms) have no orthogonal factor: give them to another optimizer")
+    need(
+        op,
+        G.ndim >= 2,
+        "G",
+        f"a tensor of shape {tuple(G.shape)}",
+        "(..., m, n): at least two dimensions",
+        "Vectors (biases, norms) have no orthogonal factor: give them to another optimizer",
+    )
     need(op, G.is_floating_point(), "dtype of G", G.dtype, "a floating-point dtype")
-    need(op, isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0, "steps", repr(steps),
-         "an int >= 0")
+    need(op, isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0, "steps", repr(steps), "an int >= 0")
     need(op, coefficients in COEFFICIENTS, "coefficients", repr(coefficients), f"one of {sorted(COEFFICIENTS)}")
     need(op, eps >= 0, "eps", eps, "a number >= 0")
     abc = COEFFICIENTS[coefficients]
@@ -74,6 +95,7 @@ def newton_schulz(G: Tensor | Sequence[Tensor], steps: int = 5, coefficients: st
     with dispatch.no_autocast(G):
         if choice.impl == "triton":
             from nlkernels.newton_schulz.triton import fused
+
             return fused(G, steps, abc, eps)
         return (chunked if choice.impl == "chunked" else reference)(G, steps, abc, eps)
 
@@ -83,8 +105,9 @@ def fits_registers(G: Tensor) -> bool:
     return G.dtype != torch.float32 or min(G.shape[-2:]) <= 64 or dispatch.capability(G.device) < (9, 0)
 
 
-def _grouped(matrices: Sequence[Tensor], steps: int, coefficients: str, eps: float, impl: str,
-             explain: bool) -> list[Tensor]:
+def _grouped(
+    matrices: Sequence[Tensor], steps: int, coefficients: str, eps: float, impl: str, explain: bool
+) -> list[Tensor]:
     groups: dict[tuple, list[int]] = {}
     for i, X in enumerate(matrices):
         if not isinstance(X, Tensor):
@@ -92,8 +115,9 @@ def _grouped(matrices: Sequence[Tensor], steps: int, coefficients: str, eps: flo
         groups.setdefault((X.shape, X.dtype, X.device), []).append(i)
     out: list[Tensor] = [*matrices]
     for where in groups.values():
-        batch = newton_schulz(torch.stack([matrices[i] for i in where]), steps, coefficients, eps=eps, impl=impl,
-                              explain=explain)
+        batch = newton_schulz(
+            torch.stack([matrices[i] for i in where]), steps, coefficients, eps=eps, impl=impl, explain=explain
+        )
         for i, X in zip(where, batch.unbind(0), strict=True):
             out[i] = X
     return out

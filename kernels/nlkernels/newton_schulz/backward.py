@@ -9,6 +9,7 @@ and of X_0 = G / (t + eps), t = |G|:  dG = dX_0 / (t + eps) - G <dX_0, G> / (t (
 Everything lies in scratch memory, in the accumulators' dtype; products take R rows at a time (`blocks.product`). A
 barrier between a write and the read of it orders the program's threads; nothing is updated in place.
 """
+
 from __future__ import annotations
 
 import triton
@@ -18,8 +19,18 @@ from nlkernels.blocks import product, put
 
 
 @triton.jit
-def polynomial(x, sq, b, c, M: tl.constexpr, N: tl.constexpr, BM: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr,
-               ACC: tl.constexpr):
+def polynomial(
+    x,
+    sq,
+    b,
+    c,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    BM: tl.constexpr,
+    R: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """A = X X^T to sq[0], B = b A + c A^2 to sq[1]; ends behind a barrier."""
     j = tl.arange(0, BM)
     for r in tl.range(0, M, R, disable_licm=True):
@@ -36,9 +47,27 @@ def polynomial(x, sq, b, c, M: tl.constexpr, N: tl.constexpr, BM: tl.constexpr, 
 
 
 @triton.jit
-def newton_schulz_backward(g, dout, dg, xs, ds, sq, a, b, c, eps, M: tl.constexpr, N: tl.constexpr,
-                           TALL: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, R: tl.constexpr,
-                           STEPS: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def newton_schulz_backward(
+    g,
+    dout,
+    dg,
+    xs,
+    ds,
+    sq,
+    a,
+    b,
+    c,
+    eps,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    TALL: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    R: tl.constexpr,
+    STEPS: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """g, dout, dg: one (M, N) matrix a program, M <= N; TALL ones lie as (N, M). xs (STEPS + 1, M, N), ds (2, M, N),
     sq (4, M, M): scratch."""
     program = tl.program_id(0).to(tl.int64)

@@ -6,6 +6,7 @@ iteration, (X X^T) X = X (X^T X), with smaller products. The norm is summed in f
 dtype of G, as Muon runs them in bf16. The sums b A + c A^2 and a X + B X ride along in the products (baddbmm): as
 passes of their own they cost a third of the time on wide matrices.
 """
+
 from __future__ import annotations
 
 import torch

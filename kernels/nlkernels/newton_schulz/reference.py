@@ -7,6 +7,7 @@ vectors alone: a few steps push every value towards 1, so that X comes near U V^
 (3/2, -1/2, 0) is eq. 44 and converges; "quintic" (Jordan et al. 2024, Muon) rises faster from small values and then
 wanders in about [0.7, 1.2].
 """
+
 from __future__ import annotations
 
 import torch

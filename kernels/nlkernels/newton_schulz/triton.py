@@ -8,6 +8,7 @@ Rows are the shorter side: a tall matrix is loaded transposed, (X X^T) X = X (X^
 
 The backward (backward.py) runs the steps again; an optimizer does not need it, learning through an optimizer does.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -25,9 +26,22 @@ from nlkernels.newton_schulz.backward import newton_schulz_backward
 
 
 @triton.jit
-def newton_schulz_kernel(g, out, a, b, c, eps, M: tl.constexpr, N: tl.constexpr, TALL: tl.constexpr,
-                         BM: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PREC: tl.constexpr,
-                         ACC: tl.constexpr):
+def newton_schulz_kernel(
+    g,
+    out,
+    a,
+    b,
+    c,
+    eps,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    TALL: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    STEPS: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One (M, N) matrix a program, M <= N; a TALL one lies in memory as (N, M). Strides are constants, or the addresses
     alone would fill half of the registers."""
     at = tl.program_id(0).to(tl.int64) * M * N
@@ -56,15 +70,32 @@ def backward_plan(M: int, N: int, cc: tuple[int, int]) -> dict[str, int]:
     return {**plan(M, N), **({"num_warps": 4} if cc >= (9, 0) else {})}
 
 
-@torch.library.custom_op("nlkernels::newton_schulz", mutates_args=(),
-                         schema="(Tensor G, int steps, float a, float b, float c, float eps) -> Tensor")
+@torch.library.custom_op(
+    "nlkernels::newton_schulz",
+    mutates_args=(),
+    schema="(Tensor G, int steps, float a, float b, float c, float eps) -> Tensor",
+)
 def newton_schulz_op(G, steps, a, b, c, eps):
     G = G.contiguous()
     rows, cols = G.shape[-2:]
     out = torch.empty_like(G)
     M, N = min(rows, cols), max(rows, cols)
-    launch(newton_schulz_kernel, (G.numel() // (rows * cols),), G, out, a, b, c, eps, M=M, N=N, TALL=rows > cols,
-           STEPS=steps, **plan(M, N), **settings(G))
+    launch(
+        newton_schulz_kernel,
+        (G.numel() // (rows * cols),),
+        G,
+        out,
+        a,
+        b,
+        c,
+        eps,
+        M=M,
+        N=N,
+        TALL=rows > cols,
+        STEPS=steps,
+        **plan(M, N),
+        **settings(G),
+    )
     return out
 
 
@@ -78,8 +109,11 @@ def _save(ctx: Any, inputs: tuple, output: Any) -> None:
     ctx.save_for_backward(G)
 
 
-@torch.library.custom_op("nlkernels::newton_schulz_backward", mutates_args=(),
-                         schema="(Tensor dout, Tensor G, int steps, float a, float b, float c, float eps) -> Tensor")
+@torch.library.custom_op(
+    "nlkernels::newton_schulz_backward",
+    mutates_args=(),
+    schema="(Tensor dout, Tensor G, int steps, float a, float b, float c, float eps) -> Tensor",
+)
 def newton_schulz_backward_op(dout, G, steps, a, b, c, eps):
     G, dout = G.contiguous(), dout.contiguous()
     rows, cols = G.shape[-2:]
@@ -88,8 +122,28 @@ def newton_schulz_backward_op(dout, G, steps, a, b, c, eps):
     xs, ds, sq = (torch.empty(many, *shape, **like) for shape in ((steps + 1, M, N), (2, M, N), (4, M, M)))
     dG = torch.empty_like(G)
     on = capability(G.device)
-    launch(newton_schulz_backward, (many,), G, dout, dG, xs, ds, sq, a, b, c, eps, M=M, N=N, TALL=rows > cols,
-           STEPS=steps, R=block(N) if on == (0, 0) else 32, num_stages=1, **backward_plan(M, N, on), **settings(G))
+    launch(
+        newton_schulz_backward,
+        (many,),
+        G,
+        dout,
+        dG,
+        xs,
+        ds,
+        sq,
+        a,
+        b,
+        c,
+        eps,
+        M=M,
+        N=N,
+        TALL=rows > cols,
+        STEPS=steps,
+        R=block(N) if on == (0, 0) else 32,
+        num_stages=1,
+        **backward_plan(M, N, on),
+        **settings(G),
+    )
     return dG
 
 
@@ -119,12 +173,30 @@ def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
     for M, N in sorted({(d, d), (d, min(2 * d, 128))}):
         options = plan(M, N)
         warps = options.pop("num_warps")
-        meta = {"M": M, "N": N, "TALL": False, **options, "STEPS": 5, "PREC": "tf32" if dtype == "fp32" else dtype,
-                "ACC": tl.float32}
+        meta = {
+            "M": M,
+            "N": N,
+            "TALL": False,
+            **options,
+            "STEPS": 5,
+            "PREC": "tf32" if dtype == "fp32" else dtype,
+            "ACC": tl.float32,
+        }
         signature = {"g": f"*{dtype}", "out": f"*{dtype}", **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
         found.append(Case(newton_schulz_kernel, signature, meta, warps, label=f"{dtype} {M}x{N}"))
-        signature = {n: "fp32" if n in ("a", "b", "c", "eps") else f"*{dtype}" if n in ("g", "dout", "dg") else "*fp32"
-                     for n in newton_schulz_backward.arg_names if n not in meta and n != "R"}
-        found.append(Case(newton_schulz_backward, signature, {**meta, "R": 32},
-                          backward_plan(M, N, (cc // 10, cc % 10))["num_warps"], 1, label=f"{dtype} {M}x{N}"))
+        signature = {
+            n: "fp32" if n in ("a", "b", "c", "eps") else f"*{dtype}" if n in ("g", "dout", "dg") else "*fp32"
+            for n in newton_schulz_backward.arg_names
+            if n not in meta and n != "R"
+        }
+        found.append(
+            Case(
+                newton_schulz_backward,
+                signature,
+                {**meta, "R": 32},
+                backward_plan(M, N, (cc // 10, cc % 10))["num_warps"],
+                1,
+                label=f"{dtype} {M}x{N}",
+            )
+        )
     return found

@@ -1,4 +1,5 @@
 """The self-referential memory: linear self-modifying Titans, five memories in one operator."""
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -25,9 +26,20 @@ class SelfRefState(NamedTuple):
     alpha: Tensor
 
 
-def selfref_memory(x: Tensor, q: Tensor, state: SelfRefState, *, b_eta: Tensor | float = 0.0,
-                   b_alpha: Tensor | float = 4.0, eta_max: float = 0.5, chunk: int = 64, objective: str = "l2",
-                   unit_values: bool = True, impl: str = "auto", explain: bool = False) -> tuple[Tensor, SelfRefState]:
+def selfref_memory(
+    x: Tensor,
+    q: Tensor,
+    state: SelfRefState,
+    *,
+    b_eta: Tensor | float = 0.0,
+    b_alpha: Tensor | float = 4.0,
+    eta_max: float = 0.5,
+    chunk: int = 64,
+    objective: str = "l2",
+    unit_values: bool = True,
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, SelfRefState]:
     """Linear self-modifying Titans: memories that generate their own keys, values and rates.
 
     eq. 86-88 for chunk = 1, eq. 90 with eq. 92 ("dot") or eq. 93 ("l2") otherwise; see reference.py for the rule.
@@ -58,20 +70,30 @@ def selfref_memory(x: Tensor, q: Tensor, state: SelfRefState, *, b_eta: Tensor |
     (torch.Size([1, 1, 6, 4]), False)
     """
     op = "selfref_memory"
-    need(op, isinstance(x, Tensor) and x.ndim == 4, "x", getattr(x, "shape", type(x).__name__),
-         "a tensor (batch, head, length, d)")
+    need(
+        op,
+        isinstance(x, Tensor) and x.ndim == 4,
+        "x",
+        getattr(x, "shape", type(x).__name__),
+        "a tensor (batch, head, length, d)",
+    )
     B, H, L, d = x.shape
     need_tensor(op, "x", x, (B, H, L, d), "(batch, head, length, d)")
     need_tensor(op, "q", q, (B, H, L, d), "(batch, head, length, d) like x")
     if not isinstance(state, tuple) or len(state) != 5:
         raise KernelError(f"{op}: state is {type(state).__name__}, needed: a SelfRefState of five tensors")
     for name, M in zip(SelfRefState._fields, state, strict=True):
-        need_tensor(op, f"state.{name}", M, (B, H, d) if name in ("eta", "alpha") else (B, H, d, d),
-                    "(batch, head, d" + (
-            ")" if name in ("eta", "alpha") else ", d)"))
+        need_tensor(
+            op,
+            f"state.{name}",
+            M,
+            (B, H, d) if name in ("eta", "alpha") else (B, H, d, d),
+            "(batch, head, d" + (")" if name in ("eta", "alpha") else ", d)"),
+        )
     need(op, x.dtype == q.dtype, "dtype of x, q", f"{x.dtype}, {q.dtype}", "one dtype")
-    need(op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk),
-         "a positive int")
+    need(
+        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
+    )
     need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
     need(op, eta_max > 0, "eta_max", eta_max, "a positive number")
     choice = dispatch.choose(op, impl, x, size=max(d, chunk), sized="head dimension and chunk")
@@ -87,14 +109,20 @@ def selfref_memory(x: Tensor, q: Tensor, state: SelfRefState, *, b_eta: Tensor |
             if isinstance(b, Tensor):
                 need_tensor(op, name, b, (B, H), "(batch, head)")
             biases.append(b.to(work) if isinstance(b, Tensor) else x.new_full((B, H), b, dtype=work))
-        need_device(op, x=x, q=q, b_eta=biases[0], b_alpha=biases[1], **dict(zip(SelfRefState._fields, state,
-                    strict=True)))
+        need_device(
+            op, x=x, q=q, b_eta=biases[0], b_alpha=biases[1], **dict(zip(SelfRefState._fields, state, strict=True))
+        )
         if L == 0:
             return torch.zeros_like(q), SelfRefState(*(M.clone() for M in memories))
-        options: dict[str, Any] = {"chunk": chunk, "objective": objective, "eta_max": float(eta_max),
-                                   "unit_values": unit_values}
+        options: dict[str, Any] = {
+            "chunk": chunk,
+            "objective": objective,
+            "eta_max": float(eta_max),
+            "unit_values": unit_values,
+        }
         if choice.impl == "triton":
             from nlkernels.selfref_memory.triton import fused
+
             y, last = fused(x, q, memories, *biases, **options)
         else:
             form = chunked if choice.impl == "chunked" else reference

@@ -8,6 +8,7 @@ Of a chunk, given dM' of every memory (primes: at the chunk's end; P = (w K)^T Z
     K = unit(X S_k), ...:        dK~ = (dK - K <dK, K>) / |K~|,   dM_k += dK~^T X,   dX = dK~ M_k + dV~ M_v + ...
     Y = Q S_mem:                 dM_mem += dY^T Q,   dQ = dY M_mem
 """
+
 from __future__ import annotations
 
 import triton
@@ -17,10 +18,41 @@ from nlkernels.blocks import decay, dot_add, product, put, suffix_sum, tile
 
 
 @triton.jit
-def selfref_memory_backward_chain(x, q, states, vectors, keys, values, zs, phis, gs, gates, dy, dms, dvectors, dks,
-                                  dvs, dzs, dphis, drs, dk1, sums, L, N, CHUNK, D: tl.constexpr, BD: tl.constexpr,
-                                  C: tl.constexpr, T: tl.constexpr, R: tl.constexpr, L2: tl.constexpr,
-                                  ETA_MAX: tl.constexpr, UNIT: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def selfref_memory_backward_chain(
+    x,
+    q,
+    states,
+    vectors,
+    keys,
+    values,
+    zs,
+    phis,
+    gs,
+    gates,
+    dy,
+    dms,
+    dvectors,
+    dks,
+    dvs,
+    dzs,
+    dphis,
+    drs,
+    dk1,
+    sums,
+    L,
+    N,
+    CHUNK,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    ETA_MAX: tl.constexpr,
+    UNIT: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (batch, head), last chunk first.
 
     dms (2, 3, D, D) and dvectors (2, 2, D): the memories' gradients, from one half to the other at every chunk; those
@@ -57,11 +89,32 @@ def selfref_memory_backward_chain(x, q, states, vectors, keys, values, zs, phis,
         vold, vnew = dvectors + (back % 2) * 2 * D, dvectors + ((back + 1) % 2) * 2 * D
         trace = change_of_transition(old, vold, st, vec, dphis, D, BD, R, PREC, ACC)
         tl.debug_barrier()
-        change_of_solution(keys + first, values + first, zs + first, gs + first, gate, dphis, drs, dk1, dvs + first,
-                           sums, tokens, D, BD, C, T, R, L2, UNIT, PREC, ACC)
+        change_of_solution(
+            keys + first,
+            values + first,
+            zs + first,
+            gs + first,
+            gate,
+            dphis,
+            drs,
+            dk1,
+            dvs + first,
+            sums,
+            tokens,
+            D,
+            BD,
+            C,
+            T,
+            R,
+            L2,
+            UNIT,
+            PREC,
+            ACC,
+        )
         tl.debug_barrier()
-        change_of_keys(keys + first, zs + first, gate, drs, dk1, dks + first, sums, tokens, D, BD, C, T, R, L2, PREC,
-                       ACC)
+        change_of_keys(
+            keys + first, zs + first, gate, drs, dk1, dks + first, sums, tokens, D, BD, C, T, R, L2, PREC, ACC
+        )
         tl.debug_barrier()
         keep = change_of_gates(gate, sums, dzs + n * CHUNK, trace, tokens, L, C, ACC)
         tl.debug_barrier()
@@ -97,8 +150,9 @@ def selfref_memory_backward_chain(x, q, states, vectors, keys, values, zs, phis,
 
 
 @triton.jit
-def change_of_transition(dm, dvec, st, vec, dphis, D: tl.constexpr, BD: tl.constexpr, R: tl.constexpr,
-                         PREC: tl.constexpr, ACC: tl.constexpr):
+def change_of_transition(
+    dm, dvec, st, vec, dphis, D: tl.constexpr, BD: tl.constexpr, R: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr
+):
     """dPhi = sum dM'^T M over the five memories; returns its trace."""
     o = tl.arange(0, BD)
     ok = o < D
@@ -118,9 +172,28 @@ def change_of_transition(dm, dvec, st, vec, dphis, D: tl.constexpr, BD: tl.const
 
 
 @triton.jit
-def change_of_solution(keys, values, zs, gs, gate, dphis, drs, dk1, dvs, sums, tokens, D: tl.constexpr,
-                       BD: tl.constexpr, C: tl.constexpr, T: tl.constexpr, R: tl.constexpr, L2: tl.constexpr,
-                       UNIT: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def change_of_solution(
+    keys,
+    values,
+    zs,
+    gs,
+    gate,
+    dphis,
+    drs,
+    dk1,
+    dvs,
+    sums,
+    tokens,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    UNIT: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """dR = G dPhi, dV of it, and dK's part through w K; row sums for the gates: dw, d eta, d g'."""
     o = tl.arange(0, BD)
     ok = o < D
@@ -142,7 +215,8 @@ def change_of_solution(keys, values, zs, gs, gate, dphis, drs, dk1, dvs, sums, t
         dV = eta[:, None] * dR
         if UNIT:
             dV = tl.load(gate + 5 * C + i, mask=live, other=0.0).to(ACC)[:, None] * (
-                dV - V * tl.sum(dV * V, 1)[:, None])
+                dV - V * tl.sum(dV * V, 1)[:, None]
+            )
         tl.store(dvs + at, dV, mask=here)
         dK = product(tl.zeros([T, BD], ACC), zs, D, 1, i, live, dphis, 1, D, o, ok, D, R, PREC, ACC)
         dK = dK * tl.load(gate + 6 * C + i, mask=live, other=0.0).to(ACC)[:, None]
@@ -151,8 +225,24 @@ def change_of_solution(keys, values, zs, gs, gate, dphis, drs, dk1, dvs, sums, t
 
 
 @triton.jit
-def change_of_keys(keys, zs, gate, drs, dk1, dks, sums, tokens, D: tl.constexpr, BD: tl.constexpr, C: tl.constexpr,
-                   T: tl.constexpr, R: tl.constexpr, L2: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def change_of_keys(
+    keys,
+    zs,
+    gate,
+    drs,
+    dk1,
+    dks,
+    sums,
+    tokens,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """dK~ of all: through the right side, through L_ti = eta_t e^{g'_t - g_i} k_t . k_i, and through unit()."""
     o = tl.arange(0, BD)
     ok = o < D
@@ -162,11 +252,12 @@ def change_of_keys(keys, zs, gate, drs, dk1, dks, sums, tokens, D: tl.constexpr,
         here, at = live[:, None] & ok[None, :], i[:, None] * D + o[None, :]
         gp = tl.load(gate + 7 * C + i, mask=live, other=0.0).to(ACC)
         XK = tl.zeros([T, BD], ACC)
-        for u in tl.range(0, t + T, T, disable_licm=True):                      # tokens up to this block
+        for u in tl.range(0, t + T, T, disable_licm=True):  # tokens up to this block
             j = u + tl.arange(0, T)
             there = j < tokens
-            g = tl.load(gate + C + j, mask=there, other=0.0).to(ACC) + tl.load(gate + 7 * C + j, mask=there,
-                                                                              other=0.0).to(ACC)
+            g = tl.load(gate + C + j, mask=there, other=0.0).to(ACC) + tl.load(
+                gate + 7 * C + j, mask=there, other=0.0
+            ).to(ACC)
             scores = product(tl.zeros([T, T], ACC), drs, D, 1, i, live, zs, 1, D, j, there, D, R, PREC, ACC)
             scores = -scores * decay(gp[:, None], g[None, :], (i[:, None] > j[None, :]) & live[:, None])
             XK = dot_add(scores, tile(keys, j[:, None], o[None, :], D, there[:, None], ok[None, :], ACC), XK, PREC)
@@ -180,11 +271,14 @@ def change_of_keys(keys, zs, gate, drs, dk1, dks, sums, tokens, D: tl.constexpr,
         dK -= s[:, None] * tl.load(drs + at, mask=here, other=0.0).to(ACC)
         g = gp + tl.load(gate + C + i, mask=live, other=0.0).to(ACC)
         XtK = tl.zeros([T, BD], ACC)
-        for u in tl.range(t, tokens, T, disable_licm=True):                     # and from it on
+        for u in tl.range(t, tokens, T, disable_licm=True):  # and from it on
             j = u + tl.arange(0, T)
             there = j < tokens
-            later = decay(tl.load(gate + 7 * C + j, mask=there, other=0.0).to(ACC)[None, :], g[:, None],
-                          (i[:, None] < j[None, :]) & there[None, :])
+            later = decay(
+                tl.load(gate + 7 * C + j, mask=there, other=0.0).to(ACC)[None, :],
+                g[:, None],
+                (i[:, None] < j[None, :]) & there[None, :],
+            )
             scores = product(tl.zeros([T, T], ACC), zs, D, 1, i, live, drs, 1, D, j, there, D, R, PREC, ACC)
             scores = -scores * later * tl.load(gate + j, mask=there, other=0.0).to(ACC)[None, :]
             XtK = dot_add(scores, tile(keys, j[:, None], o[None, :], D, there[:, None], ok[None, :], ACC), XtK, PREC)
@@ -215,10 +309,29 @@ def change_of_gates(gate, sums, dzs, trace, tokens, L, C: tl.constexpr, ACC: tl.
 
 
 @triton.jit
-def selfref_memory_backward_rest(states, vectors, dy, dks, dvs, dzs, dx, dq, L, N, CHUNK, D: tl.constexpr,
-                                 BD: tl.constexpr, C: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
-                                 L2: tl.constexpr, ETA_MAX: tl.constexpr, UNIT: tl.constexpr, PREC: tl.constexpr,
-                                 ACC: tl.constexpr):
+def selfref_memory_backward_rest(
+    states,
+    vectors,
+    dy,
+    dks,
+    dvs,
+    dzs,
+    dx,
+    dq,
+    L,
+    N,
+    CHUNK,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    ETA_MAX: tl.constexpr,
+    UNIT: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """dX and dQ of every chunk, all at once."""
     n, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     o = tl.arange(0, BD)

@@ -8,6 +8,7 @@ A barrier orders what one thread stored before what another loads; nothing is up
 The rows of `gates`, C numbers each: eta, log alpha, the slopes of both, 1 / |k~|, 1 / |v~|, w = e^{g_C - g}
 and g'.
 """
+
 from __future__ import annotations
 
 import triton
@@ -22,9 +23,26 @@ def log_sigmoid(z):
 
 
 @triton.jit
-def make(x, st, vectors, b_eta, b_alpha, keys, values, gates, tokens, D: tl.constexpr, BD: tl.constexpr,
-         C: tl.constexpr, T: tl.constexpr, R: tl.constexpr, ETA_MAX: tl.constexpr, UNIT: tl.constexpr,
-         PREC: tl.constexpr, ACC: tl.constexpr):
+def make(
+    x,
+    st,
+    vectors,
+    b_eta,
+    b_alpha,
+    keys,
+    values,
+    gates,
+    tokens,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    ETA_MAX: tl.constexpr,
+    UNIT: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """K = unit(X S_k), V = [unit] X S_v and six rows of gates, from the chunk-start memories."""
     o = tl.arange(0, BD)
     ok = o < D
@@ -53,8 +71,20 @@ def make(x, st, vectors, b_eta, b_alpha, keys, values, gates, tokens, D: tl.cons
 
 
 @triton.jit
-def solve(keys, values, gates, zs, tokens, D: tl.constexpr, BD: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-          L2: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def solve(
+    keys,
+    values,
+    gates,
+    zs,
+    tokens,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """(I + L) Z = eta V - s K. Stores Z, w and g'; returns L and w."""
     i, o = tl.arange(0, C), tl.arange(0, BD)
     live, ok = i < tokens, o < D
@@ -85,8 +115,22 @@ def shrinks(gates, tokens, C: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def transition(keys, zs, gates, phi, vectors, tokens, D: tl.constexpr, BD: tl.constexpr, C: tl.constexpr,
-               T: tl.constexpr, R: tl.constexpr, STEP_VECTORS: tl.constexpr, PREC: tl.constexpr, ACC: tl.constexpr):
+def transition(
+    keys,
+    zs,
+    gates,
+    phi,
+    vectors,
+    tokens,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    STEP_VECTORS: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """P = (w K)^T Z, so that S' = e^{g_C} S + P S: kept apart, what stays is not rounded with what is learned. With
     STEP_VECTORS the gates' memories take the step too, from vectors (2, D) to the next two rows."""
     o = tl.arange(0, BD)
@@ -95,8 +139,7 @@ def transition(keys, zs, gates, phi, vectors, tokens, D: tl.constexpr, BD: tl.co
     for b in tl.range(0, D, R, disable_licm=True):
         p = b + tl.arange(0, R)
         there = p < D
-        P = product(tl.zeros([R, BD], ACC), keys, 1, D, p, there, zs, D, 1, o, ok, tokens, T, PREC, ACC,
-                    gates + 6 * C)
+        P = product(tl.zeros([R, BD], ACC), keys, 1, D, p, there, zs, D, 1, o, ok, tokens, T, PREC, ACC, gates + 6 * C)
         put(phi + p[:, None] * D + o[None, :], P, there[:, None] & ok[None, :])
         if STEP_VECTORS:
             for v in tl.static_range(2):
@@ -106,10 +149,34 @@ def transition(keys, zs, gates, phi, vectors, tokens, D: tl.constexpr, BD: tl.co
 
 
 @triton.jit
-def selfref_memory_forward(x, q, be, ba, ms, y, states, vectors, keys, values, zs, phis, gates, L, N, CHUNK,
-                           D: tl.constexpr, BD: tl.constexpr, C: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
-                           L2: tl.constexpr, ETA_MAX: tl.constexpr, UNIT: tl.constexpr, PREC: tl.constexpr,
-                           ACC: tl.constexpr):
+def selfref_memory_forward(
+    x,
+    q,
+    be,
+    ba,
+    ms,
+    y,
+    states,
+    vectors,
+    keys,
+    values,
+    zs,
+    phis,
+    gates,
+    L,
+    N,
+    CHUNK,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    ETA_MAX: tl.constexpr,
+    UNIT: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (batch, head) walks the chunks.
 
     ms (2, 3, D, D): the matrices, from one half to the other at every chunk; states (N, 3, D, D): their copies at
@@ -141,8 +208,26 @@ def selfref_memory_forward(x, q, be, ba, ms, y, states, vectors, keys, values, z
             live = i < tokens
             Y = product(tl.zeros([T, BD], ACC), q + first, D, 1, i, live, st + 2 * D * D, 1, D, o, ok, D, R, PREC, ACC)
             put(y + first + i[:, None] * D + o[None, :], Y, live[:, None] & ok[None, :])
-        make(x + first, st, vectors + n * 2 * D, b_eta, b_alpha, keys, values, gates, tokens, D, BD, C, T, R, ETA_MAX,
-             UNIT, PREC, ACC)
+        make(
+            x + first,
+            st,
+            vectors + n * 2 * D,
+            b_eta,
+            b_alpha,
+            keys,
+            values,
+            gates,
+            tokens,
+            D,
+            BD,
+            C,
+            T,
+            R,
+            ETA_MAX,
+            UNIT,
+            PREC,
+            ACC,
+        )
         tl.debug_barrier()
         solve(keys, values, gates, zs, tokens, D, BD, C, R, L2, PREC, ACC)
         tl.debug_barrier()
@@ -150,7 +235,7 @@ def selfref_memory_forward(x, q, be, ba, ms, y, states, vectors, keys, values, z
         tl.debug_barrier()
         keep = shrinks(gates, tokens, C, ACC)
         old, new = ms + (n % 2) * 3 * D * D, ms + ((n + 1) % 2) * 3 * D * D
-        for b in tl.range(0, 3 * D, R, disable_licm=True):              # M <- e^{g_C} M + M P^T, all three
+        for b in tl.range(0, 3 * D, R, disable_licm=True):  # M <- e^{g_C} M + M P^T, all three
             p = b + tl.arange(0, R)
             there = p < 3 * D
             at, here = p[:, None] * D + o[None, :], there[:, None] & ok[None, :]
@@ -163,10 +248,32 @@ def selfref_memory_forward(x, q, be, ba, ms, y, states, vectors, keys, values, z
 
 
 @triton.jit
-def selfref_memory_backward_prepare(x, be, ba, states, vectors, keys, values, zs, phis, gs, gates, L, N, CHUNK,
-                                    D: tl.constexpr, BD: tl.constexpr, C: tl.constexpr, T: tl.constexpr,
-                                    R: tl.constexpr, L2: tl.constexpr, ETA_MAX: tl.constexpr, UNIT: tl.constexpr,
-                                    PREC: tl.constexpr, ACC: tl.constexpr):
+def selfref_memory_backward_prepare(
+    x,
+    be,
+    ba,
+    states,
+    vectors,
+    keys,
+    values,
+    zs,
+    phis,
+    gs,
+    gates,
+    L,
+    N,
+    CHUNK,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    L2: tl.constexpr,
+    ETA_MAX: tl.constexpr,
+    UNIT: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """The forward of every chunk again, all chunks at once: K, V, Z, P, the gates, and G = (I + L)^-T (w K), so that
     the chain, where it would be waited for, has no solve: dR = G dPhi."""
     n, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -174,8 +281,26 @@ def selfref_memory_backward_prepare(x, be, ba, states, vectors, keys, values, zs
     first = bh * L * D + n * CHUNK * D
     gates += (bh * N + n) * 8 * C
     vectors += (bh * (N + 1) + n) * 2 * D
-    make(x + first, states + (bh * N + n) * 3 * D * D, vectors, tl.load(be + bh).to(ACC), tl.load(ba + bh).to(ACC),
-         keys + first, values + first, gates, tokens, D, BD, C, T, R, ETA_MAX, UNIT, PREC, ACC)
+    make(
+        x + first,
+        states + (bh * N + n) * 3 * D * D,
+        vectors,
+        tl.load(be + bh).to(ACC),
+        tl.load(ba + bh).to(ACC),
+        keys + first,
+        values + first,
+        gates,
+        tokens,
+        D,
+        BD,
+        C,
+        T,
+        R,
+        ETA_MAX,
+        UNIT,
+        PREC,
+        ACC,
+    )
     tl.debug_barrier()
     Lm, w = solve(keys + first, values + first, gates, zs + first, tokens, D, BD, C, R, L2, PREC, ACC)
     i, o = tl.arange(0, C), tl.arange(0, BD)
@@ -183,5 +308,6 @@ def selfref_memory_backward_prepare(x, be, ba, states, vectors, keys, values, zs
     K = tile(keys + first, i[:, None], o[None, :], D, live[:, None], ok[None, :], ACC)
     put(gs + first + i[:, None] * D + o[None, :], solve_rows_t(Lm, w[:, None] * K, C), live[:, None] & ok[None, :])
     tl.debug_barrier()
-    transition(keys + first, zs + first, gates, phis + (bh * N + n) * D * D, vectors, tokens, D, BD, C, T, R, False,
-               PREC, ACC)
+    transition(
+        keys + first, zs + first, gates, phis + (bh * N + n) * D * D, vectors, tokens, D, BD, C, T, R, False, PREC, ACC
+    )

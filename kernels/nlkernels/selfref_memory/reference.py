@@ -14,6 +14,7 @@ v_t (eq. 87):
 
 M_c is the memory at the chunk's start. unit(z) = z / sqrt(|z|^2 + 1e-12).
 """
+
 from __future__ import annotations
 
 import torch
@@ -27,13 +28,22 @@ def unit(z: Tensor, dim: int = -1) -> Tensor:
     return z * torch.rsqrt((z * z).sum(dim, keepdim=True) + TINY)
 
 
-def reference(x: Tensor, q: Tensor, memories: tuple[Tensor, ...], b_eta: Tensor, b_alpha: Tensor, *, chunk: int,
-              objective: str,
-              eta_max: float, unit_values: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+def reference(
+    x: Tensor,
+    q: Tensor,
+    memories: tuple[Tensor, ...],
+    b_eta: Tensor,
+    b_alpha: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    eta_max: float,
+    unit_values: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """x, q: (batch, head, length, d); memories: three (batch, head, d, d), two (batch, head, d); biases (batch,
     head)."""
     *matrices, m_eta, m_alpha = memories
-    now = [*matrices, m_eta[..., None, :], m_alpha[..., None, :]]             # the gates' memories have one row
+    now = [*matrices, m_eta[..., None, :], m_alpha[..., None, :]]  # the gates' memories have one row
     start, ys = now, []
     for t in range(x.shape[2]):
         if t % chunk == 0:

@@ -15,6 +15,7 @@ dimensions; only the triangular solve has a whole chunk in registers. States and
 another at each chunk and are never updated in place: of two neighbouring phases one writes what the other reads, and
 one barrier between them is all the order there is.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -41,8 +42,14 @@ def plan(d: int, chunk: int, cc: tuple[int, int]) -> tuple[dict[str, Any], dict[
 
 def _meta(x: Tensor, chunk: int, l2: bool, eta_max: float, unit_values: bool) -> tuple[int, dict[str, Any]]:
     meta, options = plan(x.shape[-1], chunk, capability(x.device))
-    return -(-x.shape[2] // chunk), {**meta, "L2": l2, "ETA_MAX": eta_max, "UNIT": unit_values, **settings(x),
-                                     **options}
+    return -(-x.shape[2] // chunk), {
+        **meta,
+        "L2": l2,
+        "ETA_MAX": eta_max,
+        "UNIT": unit_values,
+        **settings(x),
+        **options,
+    }
 
 
 STATE = "Tensor mk, Tensor mv, Tensor mm, Tensor me, Tensor ma"
@@ -53,8 +60,11 @@ def _tuple(n: int) -> str:
     return f"({', '.join(['Tensor'] * n)})"
 
 
-@torch.library.custom_op("nlkernels::selfref_memory", mutates_args=(),
-                         schema=f"(Tensor x, Tensor q, {STATE}, Tensor be, Tensor ba, {OPTIONS}) -> {_tuple(8)}")
+@torch.library.custom_op(
+    "nlkernels::selfref_memory",
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor q, {STATE}, Tensor be, Tensor ba, {OPTIONS}) -> {_tuple(8)}",
+)
 def selfref_memory_op(x, q, mk, mv, mm, me, ma, be, ba, chunk, l2, eta_max, unit_values):
     """(y, the five last memories, chunk-start matrices, chunk-start vectors): the last two are for the backward."""
     B, H, L, d = x.shape
@@ -69,28 +79,60 @@ def selfref_memory_op(x, q, mk, mv, mm, me, ma, be, ba, chunk, l2, eta_max, unit
     vectors[:, :, 0, 0], vectors[:, :, 0, 1] = me, ma
     keys, values, zs = (x.new_empty(B, H, chunk, d) for _ in range(3))
     phis, gates = x.new_empty(B, H, d, d), mk.new_empty(B, H, 8, meta["C"])
-    launch(selfref_memory_forward, (B * H,), x, q, be, ba, ms, y, states, vectors, keys, values, zs, phis, gates, L, N,
-           chunk, **meta)
-    return y, *(M.clone() for M in ms[:, :, N % 2].unbind(2)), *(v.clone() for v in vectors[:, :, N].unbind(2)), \
-        states, vectors
+    launch(
+        selfref_memory_forward,
+        (B * H,),
+        x,
+        q,
+        be,
+        ba,
+        ms,
+        y,
+        states,
+        vectors,
+        keys,
+        values,
+        zs,
+        phis,
+        gates,
+        L,
+        N,
+        chunk,
+        **meta,
+    )
+    return (
+        y,
+        *(M.clone() for M in ms[:, :, N % 2].unbind(2)),
+        *(v.clone() for v in vectors[:, :, N].unbind(2)),
+        states,
+        vectors,
+    )
 
 
 @selfref_memory_op.register_fake
 def _(x, q, mk, mv, mm, me, ma, be, ba, chunk, l2, eta_max, unit_values):
     B, H, L, d = x.shape
     N = -(-L // chunk)
-    return (x.new_empty(x.shape), *(M.new_empty(M.shape) for M in (mk, mv, mm, me, ma)),
-            x.new_empty(B, H, N, 3, d, d), mk.new_empty(B, H, N + 1, 2, d))
+    return (
+        x.new_empty(x.shape),
+        *(M.new_empty(M.shape) for M in (mk, mv, mm, me, ma)),
+        x.new_empty(B, H, N, 3, d, d),
+        mk.new_empty(B, H, N + 1, 2, d),
+    )
 
 
 GRADS = "Tensor dy, Tensor dmk, Tensor dmv, Tensor dmm, Tensor dme, Tensor dma"
 
 
-@torch.library.custom_op("nlkernels::selfref_memory_backward", mutates_args=(),
-                         schema=f"({GRADS}, Tensor x, Tensor q, Tensor be, Tensor ba, Tensor states, Tensor vectors, "
-                                f"{OPTIONS}) -> {_tuple(9)}")
-def selfref_memory_backward_op(dy, dmk, dmv, dmm, dme, dma, x, q, be, ba, states, vectors, chunk, l2, eta_max,
-                               unit_values):
+@torch.library.custom_op(
+    "nlkernels::selfref_memory_backward",
+    mutates_args=(),
+    schema=f"({GRADS}, Tensor x, Tensor q, Tensor be, Tensor ba, Tensor states, Tensor vectors, "
+    f"{OPTIONS}) -> {_tuple(9)}",
+)
+def selfref_memory_backward_op(
+    dy, dmk, dmv, dmm, dme, dma, x, q, be, ba, states, vectors, chunk, l2, eta_max, unit_values
+):
     """Gradients of x, q, the five memories and the two biases."""
     B, H, L, d = x.shape
     N, meta = _meta(x, chunk, l2, eta_max, unit_values)
@@ -106,13 +148,39 @@ def selfref_memory_backward_op(dy, dmk, dmv, dmm, dme, dma, x, q, be, ba, states
     dvectors[:, :, 0] = torch.stack([dme, dma], 2)
     dzs, dphis, sums = torch.empty(B, H, 2, L, **like), x.new_empty(B, H, d, d), torch.empty(B, H, 6, C, **like)
     drs, dk1 = (torch.empty(B, H, chunk, d, **like) for _ in range(2))
-    launch(selfref_memory_backward_chain, (B * H,), x, q, states, vectors, *again, dy, dms, dvectors, dks, dvs, dzs,
-           dphis, drs, dk1, sums, L, N, chunk, **meta)
+    launch(
+        selfref_memory_backward_chain,
+        (B * H,),
+        x,
+        q,
+        states,
+        vectors,
+        *again,
+        dy,
+        dms,
+        dvectors,
+        dks,
+        dvs,
+        dzs,
+        dphis,
+        drs,
+        dk1,
+        sums,
+        L,
+        N,
+        chunk,
+        **meta,
+    )
     dx, dq = torch.empty_like(x), torch.empty_like(q)
     launch(selfref_memory_backward_rest, (N, B * H), states, vectors, dy, dks, dvs, dzs, dx, dq, L, N, chunk, **meta)
     last = N % 2
-    return (dx, dq, *(M.clone() for M in dms[:, :, last].unbind(2)),
-            *(v.clone() for v in dvectors[:, :, last].unbind(2)), *(z.clone() for z in dzs.sum(-1).unbind(2)))
+    return (
+        dx,
+        dq,
+        *(M.clone() for M in dms[:, :, last].unbind(2)),
+        *(v.clone() for v in dvectors[:, :, last].unbind(2)),
+        *(z.clone() for z in dzs.sum(-1).unbind(2)),
+    )
 
 
 @selfref_memory_backward_op.register_fake
@@ -134,9 +202,18 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple:
 selfref_memory_op.register_autograd(_backward, setup_context=_save)
 
 
-def fused(x: Tensor, q: Tensor, memories: tuple[Tensor, ...], b_eta: Tensor, b_alpha: Tensor, *, chunk: int,
-          objective: str,
-          eta_max: float, unit_values: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+def fused(
+    x: Tensor,
+    q: Tensor,
+    memories: tuple[Tensor, ...],
+    b_eta: Tensor,
+    b_alpha: Tensor,
+    *,
+    chunk: int,
+    objective: str,
+    eta_max: float,
+    unit_values: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Shapes as in `reference`; d and chunk at most 128.  eq. 86-88, eq. 90, eq. 92-93"""
     y, *rest = selfref_memory_op(x, q, *memories, b_eta, b_alpha, chunk, objective == "l2", eta_max, unit_values)
     return y, tuple(rest[:5])
@@ -151,9 +228,16 @@ def compile_cases(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Cas
     meta, options = plan(d, chunk, (cc // 10, cc % 10))
     meta |= {"L2": True, "ETA_MAX": 0.5, "UNIT": True, "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
     assert dtype in TORCH
-    for kernel in (selfref_memory_forward, selfref_memory_backward_prepare, selfref_memory_backward_chain,
-                   selfref_memory_backward_rest):
-        signature = {n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in TOKENS else "*fp32"
-                     for n in kernel.arg_names if n not in meta}
+    for kernel in (
+        selfref_memory_forward,
+        selfref_memory_backward_prepare,
+        selfref_memory_backward_chain,
+        selfref_memory_backward_rest,
+    ):
+        signature = {
+            n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in TOKENS else "*fp32"
+            for n in kernel.arg_names
+            if n not in meta
+        }
         found.append(Case(kernel, signature, meta, **options, label=f"{dtype} d{d} C{chunk}"))
     return found

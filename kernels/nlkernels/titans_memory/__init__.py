@@ -1,4 +1,5 @@
 """Titans' linear memory: surprise with momentum, and forgetting."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -11,9 +12,21 @@ from nlkernels.titans_memory.reference import reference
 __all__ = ["chunked", "reference", "titans_memory"]
 
 
-def titans_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, eta: Tensor, M0: Tensor | None = None,
-                  S0: Tensor | None = None, *, chunk: int = 64, read: str = "after", impl: str = "auto",
-                  explain: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def titans_memory(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    mu: Tensor,
+    eta: Tensor,
+    M0: Tensor | None = None,
+    S0: Tensor | None = None,
+    *,
+    chunk: int = 64,
+    read: str = "after",
+    impl: str = "auto",
+    explain: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """S_t = mu_t S_{t-1} - eta_t (M_c k_t - v_t) k_t^T,  M_t = alpha_t M_{t-1} + S_t, read with queries.
 
     Args:
@@ -37,10 +50,20 @@ def titans_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, et
     True
     """
     op = "titans_memory"
-    need(op, isinstance(k, Tensor) and k.ndim == 4, "k", getattr(k, "shape", type(k).__name__),
-         "a tensor (batch, head, length, d_k)")
-    need(op, isinstance(v, Tensor) and v.ndim == 4, "v", getattr(v, "shape", type(v).__name__),
-         "a tensor (batch, head, length, d_v)")
+    need(
+        op,
+        isinstance(k, Tensor) and k.ndim == 4,
+        "k",
+        getattr(k, "shape", type(k).__name__),
+        "a tensor (batch, head, length, d_k)",
+    )
+    need(
+        op,
+        isinstance(v, Tensor) and v.ndim == 4,
+        "v",
+        getattr(v, "shape", type(v).__name__),
+        "a tensor (batch, head, length, d_v)",
+    )
     B, H, L, dk = k.shape
     dv = v.shape[-1]
     need_tensor(op, "k", k, (B, H, L, dk), "(batch, head, length, d_k)")
@@ -53,8 +76,9 @@ def titans_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, et
             need_tensor(op, name, state, (B, H, dv, dk), "(batch, head, d_v, d_k)")
     need_device(op, q=q, k=k, v=v, alpha=alpha, mu=mu, eta=eta, M0=M0, S0=S0)
     need(op, q.dtype == k.dtype == v.dtype, "dtype of q, k, v", f"{q.dtype}, {k.dtype}, {v.dtype}", "one dtype")
-    need(op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk),
-         "a positive int")
+    need(
+        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
+    )
     need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
     choice = dispatch.choose(op, impl, q, size=max(dk, dv, chunk), sized="head dimension and chunk")
     if choice.impl != "reference":
@@ -71,6 +95,7 @@ def titans_memory(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, et
             return q.new_zeros(B, H, 0, dv), M0.clone(), S0.clone()
         if choice.impl == "triton":
             from nlkernels.titans_memory.triton import fused
+
             return fused(q, k, v, alpha, mu, eta, M0, S0, chunk=chunk, read=read)
         form = chunked if choice.impl == "chunked" else reference
         y, M, S = form(q.to(work), k.to(work), v.to(work), alpha, mu, eta, M0, S0, chunk=chunk, read=read)

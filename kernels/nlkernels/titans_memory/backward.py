@@ -14,6 +14,7 @@ The gates: dG = (dY U^T) * (Q K^T) and df go through G = B W and f = B m, and an
 of a difference, so that its gradient goes to one sum and from another. For "before" the masks of what is read are
 those of the token before: b_{t-1} / b_j, j < t.
 """
+
 from __future__ import annotations
 
 import triton
@@ -46,10 +47,26 @@ def until(rows, cols, READ: tl.constexpr):
 
 
 @triton.jit
-def titans_memory_backward_prepare(q, k, la, lu, dy, hs, L, CHUNK, DK: tl.constexpr, DV: tl.constexpr,
-                                   BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, R: tl.constexpr,
-                                   READ: tl.constexpr, PREC: tl.constexpr, MASK_PREC: tl.constexpr,
-                                   ACC: tl.constexpr):
+def titans_memory_backward_prepare(
+    q,
+    k,
+    la,
+    lu,
+    dy,
+    hs,
+    L,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    MASK_PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (chunk, value block, batch x head)."""
     n, pv, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     i, ov = tl.arange(0, C), pv * BV + tl.arange(0, BV)
@@ -58,7 +75,7 @@ def titans_memory_backward_prepare(q, k, la, lu, dy, hs, L, CHUNK, DK: tl.conste
     first = bh * L + n * CHUNK
     lb, lm, to = sums(la + bh * L, lu + bh * L, r, mr, C, READ, ACC)
     j, t = i[:, None], i[None, :]
-    Bt = decay(to[None, :], lb[:, None], until(t, j, READ) & mr[:, None] & mr[None, :])         # (j, t)
+    Bt = decay(to[None, :], lb[:, None], until(t, j, READ) & mr[:, None] & mr[None, :])  # (j, t)
     Gt = dot(decay(lm[None, :], lm[:, None], j <= t), Bt, MASK_PREC)
     At = Gt * gram(k + first * DK, q + first * DK, i, mr, DK, C, R, PREC, ACC)
     dY = tile(dy + first * DV, i[:, None], ov[None, :], DV, mr[:, None], mv[None, :], ACC)
@@ -66,10 +83,34 @@ def titans_memory_backward_prepare(q, k, la, lu, dy, hs, L, CHUNK, DK: tl.conste
 
 
 @triton.jit
-def titans_memory_backward_chain(q, k, la, lu, wr, hs, dy, dmT, dsT, dstates, du, dm0, ds0, L, N, CHUNK,
-                                 DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-                                 C: tl.constexpr, R: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                                 MASK_PREC: tl.constexpr, ACC: tl.constexpr):
+def titans_memory_backward_chain(
+    q,
+    k,
+    la,
+    lu,
+    wr,
+    hs,
+    dy,
+    dmT,
+    dsT,
+    dstates,
+    du,
+    dm0,
+    ds0,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    MASK_PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One program per (value block, batch x head), last chunk first."""
     pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ok, ov = tl.arange(0, C), tl.arange(0, BK), pv * BV + tl.arange(0, BV)
@@ -94,7 +135,7 @@ def titans_memory_backward_chain(q, k, la, lu, wr, hs, dy, dmT, dsT, dstates, du
         lb, lm, to = sums(la + bh * L, lu + bh * L, r, mr, C, READ, ACC)
         end = i == C - 1
         lbC, lmC = tl.sum(tl.where(end, lb, 0.0), 0), tl.sum(tl.where(end, lm, 0.0), 0)
-        last = decay(lbC, lb, mr)                                       # b_C / b_j
+        last = decay(lbC, lb, mr)  # b_C / b_j
         fC = tl.sum(last * tl.exp(lm), 0)
         W = decay(lm[:, None], lm[None, :], i[:, None] >= i[None, :])
         GC = tl.sum(last[:, None] * W, 0)
@@ -107,7 +148,7 @@ def titans_memory_backward_chain(q, k, la, lu, wr, hs, dy, dmT, dsT, dstates, du
         Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
         h = tl.load(wr + bh * L + r, mask=mr, other=0.0).to(ACC)
         dM = dot_add(-Kt, h[:, None] * dU, tl.exp(lbC) * dM, PREC)
-        tl.debug_barrier()                 # orders nothing, but keeps the compiler from mixing the sections
+        tl.debug_barrier()  # orders nothing, but keeps the compiler from mixing the sections
         dY = tl.load(dy + at, mask=here, other=0.0).to(ACC)
         Qt = tile(q, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
         if READ == "start":
@@ -122,10 +163,35 @@ def titans_memory_backward_chain(q, k, la, lu, wr, hs, dy, dmT, dsT, dstates, du
 
 
 @triton.jit
-def titans_memory_backward_rest(q, k, la, lu, wr, states, dstates, us, du, dy, dq, dk, rows, L, N, CHUNK, BHN,
-                                DK: tl.constexpr, DV: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
-                                C: tl.constexpr, R: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                                MASK_PREC: tl.constexpr, ACC: tl.constexpr):
+def titans_memory_backward_rest(
+    q,
+    k,
+    la,
+    lu,
+    wr,
+    states,
+    dstates,
+    us,
+    du,
+    dy,
+    dq,
+    dk,
+    rows,
+    L,
+    N,
+    CHUNK,
+    BHN,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BC: tl.constexpr,
+    BW: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    MASK_PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """dQ and dK: one program per (chunk, BC columns, batch x head); BW holds all DV values.
 
     rows (5, C) a column block and chunk: what `gates` needs of these columns: the gradients of the reading's row
@@ -170,7 +236,7 @@ def titans_memory_backward_rest(q, k, la, lu, wr, states, dstates, us, du, dy, d
     UdS = product(tl.zeros([C, BC], ACC), us, DV, 1, i, mr, dS, 1, DV, ok, mk, DV, R, PREC, ACC)
     tl.store(rows + 3 * C + i, tl.sum(UdS * tl.load(k + at, mask=here, other=0.0).to(ACC), 1))
     dK += WC[:, None] * UdS
-    tl.debug_barrier()                     # here and below: orders nothing, but keeps the compiler from mixing sections
+    tl.debug_barrier()  # here and below: orders nothing, but keeps the compiler from mixing sections
     h = tl.load(wr + bh * L + r, mask=mr, other=0.0).to(ACC)
     dK -= h[:, None] * product(tl.zeros([C, BC], ACC), du, DV, 1, i, mr, M, 1, DV, ok, mk, DV, R, PREC, ACC)
     tl.debug_barrier()
@@ -208,10 +274,35 @@ def at_the_end(lb, lm, mr, i, C: tl.constexpr):
 
 
 @triton.jit
-def titans_memory_backward_gates(q, k, v, la, lu, wr, states, us, du, dy, rows, dv, dla, dlu, dwr, L, N, CHUNK,
-                                 DK: tl.constexpr, DV: tl.constexpr, BW: tl.constexpr,
-                                 C: tl.constexpr, R: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr,
-                                 MASK_PREC: tl.constexpr, ACC: tl.constexpr):
+def titans_memory_backward_gates(
+    q,
+    k,
+    v,
+    la,
+    lu,
+    wr,
+    states,
+    us,
+    du,
+    dy,
+    rows,
+    dv,
+    dla,
+    dlu,
+    dwr,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BW: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    MASK_PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """dV and the gates: one program per (chunk, batch x head). rows: from `rest`, summed over
     its column blocks."""
     n, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -221,13 +312,28 @@ def titans_memory_backward_gates(q, k, v, la, lu, wr, states, us, du, dy, rows, 
     first = bh * L + n * CHUNK
     h = tl.load(wr + bh * L + r, mask=mr, other=0.0).to(ACC)
     at, here = first * DV + i[:, None] * DV + ov[None, :], mr[:, None] & mv[None, :]
-    error = product(tl.zeros([C, BW], ACC), k + first * DK, DK, 1, i, mr, states + (bh * N + n) * 2 * DK * DV, DV, 1,
-                    ov, mv, DK, R, PREC, ACC)
+    error = product(
+        tl.zeros([C, BW], ACC),
+        k + first * DK,
+        DK,
+        1,
+        i,
+        mr,
+        states + (bh * N + n) * 2 * DK * DV,
+        DV,
+        1,
+        ov,
+        mv,
+        DK,
+        R,
+        PREC,
+        ACC,
+    )
     error = tl.load(v + at, mask=here, other=0.0).to(ACC) - error
     dU = tl.load(du + at, mask=here, other=0.0).to(ACC)
     tl.store(dwr + bh * L + r, tl.sum(dU * error, 1), mask=mr)
     put(dv + at, h[:, None] * dU, here)
-    tl.debug_barrier()                     # here and below: orders nothing, but keeps the compiler from mixing sections
+    tl.debug_barrier()  # here and below: orders nothing, but keeps the compiler from mixing sections
     lb, lm, to = sums(la + bh * L, lu + bh * L, r, mr, C, READ, ACC)
     end, j, t = i == C - 1, i[:, None], i[None, :]
     dto = tl.zeros([C], ACC)
@@ -252,7 +358,7 @@ def titans_memory_backward_gates(q, k, v, la, lu, wr, states, us, du, dy, rows, 
     dlb = tl.where(end, tl.sum(dlast, 0) + dbC * tl.exp(tl.sum(tl.where(end, lb, 0.0), 0)), 0.0) - dlast
     dlm = tl.where(end, tl.sum(dWC, 0) + dmC * tl.exp(tl.sum(tl.where(end, lm, 0.0), 0)), 0.0) - dWC
     dlm += tl.sum(through, 1) - tl.sum(through, 0) + dfC * last * m
-    if READ != "start":                    # G = B W,  f = B m
+    if READ != "start":  # G = B W,  f = B m
         tl.debug_barrier()
         dG = gram(dy + first * DV, us + first * DV, i, mr, DV, C, R, PREC, ACC)
         dG = dG * gram(q + first * DK, k + first * DK, i, mr, DK, C, R, PREC, ACC)

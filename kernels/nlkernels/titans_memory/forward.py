@@ -2,6 +2,7 @@
 
 One program per (value block, batch x head) walks the chunks; the algebra is that of chunked.py.
 """
+
 from __future__ import annotations
 
 import triton
@@ -16,10 +17,34 @@ def last_row(G, i, C: tl.constexpr):
 
 
 @triton.jit
-def titans_memory_forward(q, k, v, la, lu, wr, m0, s0, y, us, states, mT, sT, L, N, CHUNK,
-                          DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
-                          R: tl.constexpr, READ: tl.constexpr, PREC: tl.constexpr, MASK_PREC: tl.constexpr,
-                          ACC: tl.constexpr):
+def titans_memory_forward(
+    q,
+    k,
+    v,
+    la,
+    lu,
+    wr,
+    m0,
+    s0,
+    y,
+    us,
+    states,
+    mT,
+    sT,
+    L,
+    N,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    MASK_PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """la, lu: log alpha, log mu. MASK_PREC: how the two decay masks are multiplied (never in half precision).
 
     states (N, 2, DK, DV): memory and momentum at every chunk's start, transposed; us: the rows that are written."""
@@ -35,7 +60,7 @@ def titans_memory_forward(q, k, v, la, lu, wr, m0, s0, y, us, states, mT, sT, L,
     wr += bh * L
     at = bh * DK * DV + ov[None, :] * DK + ok[:, None]
     sm = mk[:, None] & mv[None, :]
-    M = tl.load(m0 + at, mask=sm, other=0.0).to(ACC)                    # transposed: (d_k, d_v)
+    M = tl.load(m0 + at, mask=sm, other=0.0).to(ACC)  # transposed: (d_k, d_v)
     S = tl.load(s0 + at, mask=sm, other=0.0).to(ACC)
     for n in tl.range(0, N, disable_licm=True):
         st = states + (bh * N + n) * 2 * DK * DV + ok[:, None] * DV + ov[None, :]
@@ -47,15 +72,16 @@ def titans_memory_forward(q, k, v, la, lu, wr, m0, s0, y, us, states, mT, sT, L,
         lm = tl.cumsum(tl.load(lu + r, mask=mr, other=0.0).to(ACC), 0)
         h = tl.load(wr + r, mask=mr, other=0.0).to(ACC)
         upto = i[:, None] >= i[None, :]
-        B = decay(lb[:, None], lb[None, :], upto & mr[None, :])         # a token that is not there adds no momentum
+        B = decay(lb[:, None], lb[None, :], upto & mr[None, :])  # a token that is not there adds no momentum
         W = decay(lm[:, None], lm[None, :], upto)
         G = dot(B, W, MASK_PREC)
         f = tl.sum(B * tl.exp(lm)[None, :], 1)
-        tl.debug_barrier()             # here and below: orders nothing, but keeps the compiler from mixing sections
+        tl.debug_barrier()  # here and below: orders nothing, but keeps the compiler from mixing sections
         K = tile(k, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
         U = h[:, None] * (tile(v, r[:, None], ov[None, :], DV, mr[:, None], mv[None, :], ACC) - dot(K, M, PREC))
-        tl.store(us + bh * L * DV + r[:, None] * DV + ov[None, :], U.to(us.dtype.element_ty),
-                 mask=mr[:, None] & mv[None, :])
+        tl.store(
+            us + bh * L * DV + r[:, None] * DV + ov[None, :], U.to(us.dtype.element_ty), mask=mr[:, None] & mv[None, :]
+        )
         tl.debug_barrier()
         Q = tile(q, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
         Y = dot(Q, M, PREC)
@@ -75,8 +101,11 @@ def titans_memory_forward(q, k, v, la, lu, wr, m0, s0, y, us, states, mT, sT, L,
         tl.debug_barrier()
         end = i == C - 1
         Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
-        M = tl.exp(tl.sum(tl.where(end, lb, 0.0), 0)) * M + tl.sum(tl.where(end, f, 0.0), 0) * S + dot(
-            Kt * last_row(G, i, C)[None, :], U, PREC)
+        M = (
+            tl.exp(tl.sum(tl.where(end, lb, 0.0), 0)) * M
+            + tl.sum(tl.where(end, f, 0.0), 0) * S
+            + dot(Kt * last_row(G, i, C)[None, :], U, PREC)
+        )
         S = tl.exp(tl.sum(tl.where(end, lm, 0.0), 0)) * S + dot(Kt * last_row(W, i, C)[None, :], U, PREC)
     tl.store(mT + at, M, mask=sm)
     tl.store(sT + at, S, mask=sm)

@@ -7,15 +7,26 @@
 
 Names: Titans writes 1 - alpha for this alpha, theta for this eta and eta for this mu.
 """
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, eta: Tensor, M0: Tensor, S0: Tensor, *,
-              chunk: int,
-              read: str) -> tuple[Tensor, Tensor, Tensor]:
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    mu: Tensor,
+    eta: Tensor,
+    M0: Tensor,
+    S0: Tensor,
+    *,
+    chunk: int,
+    read: str,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `titans_memory`; one floating-point dtype. Returns (y, last memory, last momentum)."""
     M, S = M0, S0
     start, ys = M0, []

@@ -1,4 +1,5 @@
 """Titans' linear memory as an operator of torch: one forward kernel, four backward (forward.py, backward.py)."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -44,16 +45,23 @@ def _meta(q: Tensor, dv: int, chunk: int, read: str) -> tuple[int, int, dict[str
     tiles, options = plan(q.dtype, on, q.shape[-1], dv, chunk)
     chosen = settings(q)
     exact = mask_precision(chosen["PREC"]) if q.device.type == "cuda" else "ieee"
-    return (-(-q.shape[2] // chunk), -(-dv // tiles["BV"]), {**tiles, "READ": read, "MASK_PREC": exact, **chosen},
-            options)
+    return (
+        -(-q.shape[2] // chunk),
+        -(-dv // tiles["BV"]),
+        {**tiles, "READ": read, "MASK_PREC": exact, **chosen},
+        options,
+    )
 
 
 GATES = "Tensor la, Tensor lu, Tensor eta"
 
 
-@torch.library.custom_op("nlkernels::titans_memory", mutates_args=(),
-                         schema=f"(Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, Tensor S0, int chunk, str read) "
-                                "-> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+@torch.library.custom_op(
+    "nlkernels::titans_memory",
+    mutates_args=(),
+    schema=f"(Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, Tensor S0, int chunk, str read) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 def titans_memory_op(q, k, v, la, lu, eta, M0, S0, chunk, read):
     """(y, last memory, last momentum, chunk-start states, written rows): the last two are for the backward."""
     B, H, L, DK = k.shape
@@ -63,22 +71,50 @@ def titans_memory_op(q, k, v, la, lu, eta, M0, S0, chunk, read):
     meta["R"] = slices(q.dtype, DK, DV, capability(q.device))["R"]
     y, us, M, S = (torch.empty_like(x) for x in (v, v, M0, S0))
     states = M0.new_empty(B, H, N, 2, DK, DV)
-    launch(titans_memory_forward, (NV, B * H), q, k, v, la, lu, eta, M0, S0, y, us, states, M, S, L, N, chunk, **meta,
-           **options)
+    launch(
+        titans_memory_forward,
+        (NV, B * H),
+        q,
+        k,
+        v,
+        la,
+        lu,
+        eta,
+        M0,
+        S0,
+        y,
+        us,
+        states,
+        M,
+        S,
+        L,
+        N,
+        chunk,
+        **meta,
+        **options,
+    )
     return y, M, S, states, us
 
 
 @titans_memory_op.register_fake
 def _(q, k, v, la, lu, eta, M0, S0, chunk, read):
     B, H, L, DK = k.shape
-    return (v.new_empty(v.shape), M0.new_empty(M0.shape), S0.new_empty(S0.shape),
-            M0.new_empty(B, H, -(-L // chunk), 2, DK, v.shape[-1]), v.new_empty(v.shape))
+    return (
+        v.new_empty(v.shape),
+        M0.new_empty(M0.shape),
+        S0.new_empty(S0.shape),
+        M0.new_empty(B, H, -(-L // chunk), 2, DK, v.shape[-1]),
+        v.new_empty(v.shape),
+    )
 
 
-@torch.library.custom_op("nlkernels::titans_memory_backward", mutates_args=(),
-                         schema=f"(Tensor dy, Tensor dM, Tensor dS, Tensor q, Tensor k, Tensor v, {GATES}, "
-                                "Tensor states, Tensor us, int chunk, str read) -> (Tensor, Tensor, Tensor, Tensor, "
-                                "Tensor, Tensor, Tensor, Tensor)")
+@torch.library.custom_op(
+    "nlkernels::titans_memory_backward",
+    mutates_args=(),
+    schema=f"(Tensor dy, Tensor dM, Tensor dS, Tensor q, Tensor k, Tensor v, {GATES}, "
+    "Tensor states, Tensor us, int chunk, str read) -> (Tensor, Tensor, Tensor, Tensor, "
+    "Tensor, Tensor, Tensor, Tensor)",
+)
 def titans_memory_backward_op(dy, dM, dS, q, k, v, la, lu, eta, states, us, chunk, read):
     """Gradients of q, k, v, log alpha, log mu, eta, M0, S0."""
     B, H, L, DK = k.shape
@@ -90,18 +126,79 @@ def titans_memory_backward_op(dy, dM, dS, q, k, v, la, lu, eta, states, us, chun
     meta["R"] = cut["R"]
     if read != "start":
         launch(titans_memory_backward_prepare, (N, NV, B * H), q, k, la, lu, dy, hs, L, chunk, **meta, **options)
-    launch(titans_memory_backward_chain, (NV, B * H), q, k, la, lu, eta, hs, dy, dM, dS, dstates, du, dm0, ds0, L, N,
-           chunk, **meta, **options)
+    launch(
+        titans_memory_backward_chain,
+        (NV, B * H),
+        q,
+        k,
+        la,
+        lu,
+        eta,
+        hs,
+        dy,
+        dM,
+        dS,
+        dstates,
+        du,
+        dm0,
+        ds0,
+        L,
+        N,
+        chunk,
+        **meta,
+        **options,
+    )
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     parts = -(-DK // cut["BC"])
     rows = eta.new_empty(parts, B, H, N, 5, meta["C"])
     gates = [torch.empty_like(eta) for _ in range(3)]
     meta = {n: x for n, x in {**meta, **cut}.items() if n not in ("BK", "BV")}
     of = {n: {m: x for m, x in meta.items() if m in n.arg_names} for n in KERNELS[3:]}
-    launch(titans_memory_backward_rest, (N, parts, B * H), q, k, la, lu, eta, states, dstates, us, du, dy, dq,
-           dk, rows, L, N, chunk, B * H * N, **of[titans_memory_backward_rest], **options)
-    launch(titans_memory_backward_gates, (N, B * H), q, k, v, la, lu, eta, states, us, du, dy, rows.sum(0), dv, *gates,
-           L, N, chunk, **of[titans_memory_backward_gates], **options)
+    launch(
+        titans_memory_backward_rest,
+        (N, parts, B * H),
+        q,
+        k,
+        la,
+        lu,
+        eta,
+        states,
+        dstates,
+        us,
+        du,
+        dy,
+        dq,
+        dk,
+        rows,
+        L,
+        N,
+        chunk,
+        B * H * N,
+        **of[titans_memory_backward_rest],
+        **options,
+    )
+    launch(
+        titans_memory_backward_gates,
+        (N, B * H),
+        q,
+        k,
+        v,
+        la,
+        lu,
+        eta,
+        states,
+        us,
+        du,
+        dy,
+        rows.sum(0),
+        dv,
+        *gates,
+        L,
+        N,
+        chunk,
+        **of[titans_memory_backward_gates],
+        **options,
+    )
     return dq, dk, dv, *gates, dm0, ds0
 
 
@@ -123,14 +220,30 @@ def _backward(ctx: Any, dy: Tensor, dM: Tensor, dS: Tensor, *_: Any) -> tuple:
 titans_memory_op.register_autograd(_backward, setup_context=_save)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, mu: Tensor, eta: Tensor, M0: Tensor, S0: Tensor, *,
-          chunk: int, read: str) -> tuple[Tensor, Tensor, Tensor]:
+def fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    mu: Tensor,
+    eta: Tensor,
+    M0: Tensor,
+    S0: Tensor,
+    *,
+    chunk: int,
+    read: str,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `titans_memory`; gates and states in float32 (float64 for float64).  eq. 90"""
     return titans_memory_op(q, k, v, alpha.log(), mu.log(), eta, M0, S0, chunk, read)[:3]
 
 
-KERNELS = (titans_memory_forward, titans_memory_backward_prepare, titans_memory_backward_chain,
-           titans_memory_backward_rest, titans_memory_backward_gates)
+KERNELS = (
+    titans_memory_forward,
+    titans_memory_backward_prepare,
+    titans_memory_backward_chain,
+    titans_memory_backward_rest,
+    titans_memory_backward_gates,
+)
 
 
 def compile_cases(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Case]:
@@ -139,12 +252,14 @@ def compile_cases(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Cas
     tiles, options = plan(TORCH[dtype], on, d, d, chunk)
     prec = "tf32" if dtype == "fp32" else dtype
     cut = slices(TORCH[dtype], d, d, on)
-    every = {**tiles, **cut, "READ": "after", "PREC": prec, "MASK_PREC": "tf32",
-             "ACC": tl.float32}
+    every = {**tiles, **cut, "READ": "after", "PREC": prec, "MASK_PREC": "tf32", "ACC": tl.float32}
     tokens = ("q", "k", "v", "y", "us", "hs", "du", "dy", "dq", "dk", "dv")
     for kernel in KERNELS:
         meta = {n: x for n, x in every.items() if n in kernel.arg_names}
-        signature = {n: "i32" if n in ("L", "N", "CHUNK", "BHN") else f"*{dtype}" if n in tokens else "*fp32"
-                     for n in kernel.arg_names if n not in meta}
+        signature = {
+            n: "i32" if n in ("L", "N", "CHUNK", "BHN") else f"*{dtype}" if n in tokens else "*fp32"
+            for n in kernel.arg_names
+            if n not in meta
+        }
         found.append(Case(kernel, signature, meta, **options, label=f"{dtype} d{d} C{chunk}"))
     return found
