@@ -3,7 +3,7 @@
     python data/make_hope.py reader       hope_reader.safetensors: the small Hope that the chapter looks into
     python data/make_hope.py ablation     hope_ablation.json: every contestant on three seeds (some ten CPU minutes)
 
-Both are what nlbook.tasks.capstone.run returns; nothing else goes in. A run that was stopped goes on where it was.
+Both are what nlbook.book.chapters.hope.capstone.run returns; nothing else goes in. A stopped run goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def listed(target: Path) -> None:
 def reader() -> None:
     from safetensors.torch import save_file
 
-    from nlbook.tasks import capstone
+    from nlbook.book.chapters.hope import capstone
 
     run = capstone.run("Hope", seed=capstone.READER_SEED, steps=capstone.READER_STEPS)
     print({k: round(v, 4) for k, v in run.excess.items()})
@@ -39,7 +39,7 @@ def reader() -> None:
 
 
 def ablation() -> None:
-    from nlbook.tasks import capstone
+    from nlbook.book.chapters.hope import capstone
 
     names = [n for n in capstone.NAMES if n != capstone.HYBRID]
     part = HERE / "hope_ablation.part"

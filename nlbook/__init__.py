@@ -10,7 +10,7 @@ One room holds one idea, and a chapter maps to a room:
     titans      neural memories and self-modifying Titans
     hope        Hope, Hope-Attention and their baselines; train: one training loop
     paper       the index of the paper's 121 equations, with errata                all chapters
-    viz, check  pictures; predictions and exercises                                all chapters
+    book        what only the chapters import: pictures, exercises, data, the ledger
 
 Rooms are imported on first use, so that `import nlbook` is fast.
 """
@@ -21,22 +21,7 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = [
-    "attention",
-    "bench",
-    "check",
-    "cms",
-    "errors",
-    "hope",
-    "levels",
-    "memory",
-    "optim",
-    "paper",
-    "tasks",
-    "titans",
-    "train",
-    "viz",
-]
+__all__ = ["attention", "cms", "errors", "hope", "levels", "memory", "optim", "paper", "titans", "train"]
 
 
 def __getattr__(name: str) -> Any:

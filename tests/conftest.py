@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def chromium() -> None:
     """Who asks for it is skipped where no browser is, and fails where one is required."""
-    from nlbook.viz import browser
+    from nlbook_tools import browser
 
     if not browser.chromium():
         if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
@@ -52,11 +52,12 @@ def views_page(
 ) -> Iterator[Any]:
     """JupyterLab in a real browser with the pictures of the module's VIEWS run, in a page HEIGHT pixels high."""
     import nbformat
-
-    from nlbook.viz import browser
+    from nlbook_tools import browser
 
     root = tmp_path_factory.mktemp("lab")
-    cells = [nbformat.v4.new_code_cell(f'from nlbook import viz\nviz.load("{key}")') for key in request.module.VIEWS]
+    cells = [
+        nbformat.v4.new_code_cell(f'from nlbook.book import viz\nviz.load("{key}")') for key in request.module.VIEWS
+    ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, root / "views.ipynb")

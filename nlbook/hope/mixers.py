@@ -108,7 +108,7 @@ class LinearMixer(nn.Module):
 
 @dataclass
 class AttentionState:
-    """Keys and values (batch, head, seen, width), which grow; the convolution's tail; where each row's document began."""
+    """Keys and values (batch, head, seen, width), growing; the convolution's tail; where each row's document began."""
 
     k: Tensor
     v: Tensor

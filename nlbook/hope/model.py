@@ -245,7 +245,7 @@ class Hope(nn.Module):
 
 
 class HopeAttention(Hope):
-    """Hope with softmax attention in the place of self-modifying Titans: attention, then the continuum memory system."""
+    """Hope with softmax attention in place of self-modifying Titans: attention, then the continuum memory system."""
 
     def __init__(self, config: HopeConfig) -> None:
         options = config.options if config.mixer == "attention" else {}

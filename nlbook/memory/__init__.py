@@ -7,12 +7,11 @@
 
 One idea a file: `objectives`, `rules` (and retention), `core` (the protocol, the linear memory), `nonparametric`
 (softmax attention), `mlp`, `presets`, `dual` (training is writing), `proximal` (a step as a small problem and its
-minimiser), `experiments` (recall, rewriting, crosstalk, the dual form).
+minimiser),
 """
 
-from nlbook.memory import dual, experiments, proximal
+from nlbook.memory import dual, proximal
 from nlbook.memory.core import FEATURES, MatrixMemory, Memory, State
-from nlbook.memory.experiments import crosstalk, interference, recall_accuracy, rewrite_accuracy, rewrite_key
 from nlbook.memory.mlp import MLPMemory
 from nlbook.memory.nonparametric import SoftmaxMemory
 from nlbook.memory.objectives import L2, OBJECTIVES, Dot, Lp, Objective, Oja, get_objective, outer, recall
@@ -39,15 +38,12 @@ __all__ = [
     "Retention",
     "SoftmaxMemory",
     "State",
-    "crosstalk",
     "delta",
     "dgd",
     "dgd_rate",
     "dual",
-    "experiments",
     "get_objective",
     "hebbian",
-    "interference",
     "make",
     "names",
     "oja",
@@ -55,8 +51,5 @@ __all__ = [
     "outer",
     "proximal",
     "recall",
-    "recall_accuracy",
-    "rewrite_accuracy",
-    "rewrite_key",
     "table",
 ]

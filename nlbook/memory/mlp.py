@@ -1,4 +1,4 @@
-"""A deep memory: two layers with a residual, M(x) = x + W1 silu(W2 x) (eq. 89), trained token by token in closed form."""
+"""A deep memory: two layers, a residual, M(x) = x + W1 silu(W2 x) (eq. 89), trained by the token in closed form."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@
 Zhong and Mirrokni, "Nested Learning", arXiv 2512.24695. Formulas are the paper's; every sentence here is this book's.
 """
 
+from nlbook_tools.coverage import coverage
+
 from nlbook.paper.equations import Equation, Errata, Erratum, equation, equations, errata
-from nlbook.paper.scan import coverage
 from nlbook.paper.verdicts import Judged, Verdicts, verdicts
 from nlbook.paper.words import Definition, Table, definition, definitions, glossary, notation, table, tables
 

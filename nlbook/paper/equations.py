@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlbook.paper import scan
+from nlbook_tools import coverage as scan
+
 from nlbook.paper.show import Shown, bad, table
 
 STATUS = {

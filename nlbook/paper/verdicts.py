@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlbook.paper import scan
+from nlbook_tools import coverage as scan
+
 from nlbook.paper.show import Shown, bad, table
 
 WORDS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")

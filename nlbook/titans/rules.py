@@ -73,7 +73,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def read(S: Weights, x: Tensor, residual: bool) -> Tensor:
-    """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual: it would broadcast silently."""
+    """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual (it would broadcast)."""
     if "W" in S:
         return x @ S["W"].mT
     o = F.silu(x @ S["W2"].mT) @ S["W1"].mT

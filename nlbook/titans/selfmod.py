@@ -55,7 +55,7 @@ class SelfModifyingTitans(FastLayer):
             unit keys and W2 of std dim^-1/2 that square is small (0.3 at 32 units), and 2 to 3 makes one write count.
         query: how W_q starts. "random": std dim^-1/2, in a basis unrelated to the keys'. "identity": M_k is residual:
             keys start as x plus something, and queries that start as x share their features: to find a key takes
-            one number a feature in the convolutions (measured in nlbook.tasks.hope_race).
+            one number a feature in the convolutions (measured in nlbook.book.chapters.hope.hope_race).
         block: tokens in one parallel piece: speed only. checkpoint, first_order: see FastLayer.
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.

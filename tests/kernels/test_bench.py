@@ -6,9 +6,8 @@ import json
 
 import pytest
 import torch
-
-from nlbook.bench.core import Report, Row
-from nlbook.bench.kernels import Machine, linear_memory_work, measured
+from nlbook_tools.bench.core import Report, Row
+from nlbook_tools.bench.kernels import Machine, linear_memory_work, measured
 
 
 def test_the_work_and_every_ratio_are_in_the_json():

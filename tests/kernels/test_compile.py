@@ -10,8 +10,8 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 import triton
 import triton.language as tl
-from nlkernels import compile_check
-from nlkernels.compile_check import Case, Compiled, cases, compile_case
+from nlbook_tools import compile_check
+from nlbook_tools.compile_check import Case, Compiled, cases, compile_case
 
 SPILL = 64  # bytes a thread
 SIZES = (16, 32, 64, 128)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import triton.language as tl
+from nlbook_tools.compile_check import TORCH, Case
 from torch import Tensor
 
 from nlkernels.blocks import block, settings
-from nlkernels.compile_check import TORCH, Case
 from nlkernels.dispatch import capability
 from nlkernels.errors import need
 from nlkernels.interpret import launch

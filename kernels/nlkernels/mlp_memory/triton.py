@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from nlbook_tools.compile_check import Case
 from torch import Tensor
 
 from nlkernels.blocks import block, decay, dot, dot_add, settings, solve_rows, tile
-from nlkernels.compile_check import Case
 from nlkernels.dispatch import compute_dtype
 from nlkernels.interpret import launch
 from nlkernels.mlp_memory.chunked import chunked

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from nlbook_tools.compile_check import Case
 from torch import Tensor
 
 from nlkernels.blocks import block, dot_add, dot_t, settings
-from nlkernels.compile_check import Case
 from nlkernels.dispatch import capability, compute_dtype
 from nlkernels.interpret import launch
 from nlkernels.newton_schulz.backward import newton_schulz_backward

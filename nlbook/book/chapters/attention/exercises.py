@@ -1,0 +1,458 @@
+"""Chapter 04, Attention is a memory without parameters: the local fit, masks, linear attention, what a cache costs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nlbook.book.check.define import (
+    Case,
+    Draw,
+    Estimate,
+    FixTheBug,
+    Implement,
+    NearMiss,
+    Order,
+    Prediction,
+    Property,
+    Question,
+    right,
+    wrong,
+)
+
+
+def local_fit(q: Tensor, K: Tensor, V: Tensor, temperature: float) -> Tensor:
+    """The m (d_v,) that minimises sum_i s_i |v_i - m|^2, s_i = exp(k_i . q / temperature): q (d,), K (n, d), V (n, d_v)."""
+    # BEGIN SOLUTION
+    s = torch.exp(K @ q / temperature)
+    return (s @ V) / s.sum()
+    # END SOLUTION
+
+
+def draw_fit(d: Draw):
+    n, d_k, d_v = d.int(1, 5), d.int(1, 4), d.int(1, 3)
+    return d.tensor(d_k), d.tensor(n, d_k), d.tensor(n, d_v), d.float(0.5, 3.0)
+
+
+def nothing_pulls(answer, d: Draw) -> str | None:
+    """At the minimum the weighted pulls of all values cancel: sum_i s_i (v_i - m) = 0."""
+    q, K, V = d.tensor(3), d.tensor(4, 3), d.tensor(4, 2)
+    s = torch.exp(K @ q / 1.5)
+    pull = float((s @ (V - answer(q, K, V, 1.5))).norm() / s.sum())
+    return None if pull < 1e-9 else f"your m is not the minimum: the gradient there has the length {2 * pull:.3g}."
+
+
+def by_hand() -> Case:
+    K = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    V = torch.tensor([[7.0], [0.0], [14.0]], dtype=torch.float64)
+    return Case(
+        (torch.ones(1, dtype=torch.float64), K, V, 1 / 0.6931471805599453), "the example by hand, whose answer is 9"
+    )
+
+
+def peeking_attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+    """Should be causal softmax attention: token t of Q, K (n, d), V (n, d_v) is answered from the tokens up to t."""
+    n, d = K.shape
+    scores = Q @ K.T / d**0.5
+    future = torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=2)
+    return torch.softmax(scores.masked_fill(future, -torch.inf), -1) @ V
+
+
+def causal_attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+    """Should be causal softmax attention: token t of Q, K (n, d), V (n, d_v) is answered from the tokens up to t."""
+    # BEGIN SOLUTION
+    n, d = K.shape
+    scores = Q @ K.T / d**0.5
+    future = torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=1)
+    return torch.softmax(scores.masked_fill(future, -torch.inf), -1) @ V
+    # END SOLUTION
+
+
+def draw_qkv(d: Draw):
+    n, d_k, d_v = d.int(3, 7), d.int(1, 4), d.int(1, 3)
+    return d.tensor(n, d_k), d.tensor(n, d_k), d.tensor(n, d_v)
+
+
+def the_future_is_hidden(answer, d: Draw) -> str | None:
+    """Another last token changes no earlier answer."""
+    Q, K, V = d.tensor(5, 3), d.tensor(5, 3), d.tensor(5, 2)
+    later = torch.cat([V[:-1], V[-1:] + 1])
+    gap = (answer(Q, K, later) - answer(Q, K, V))[:-1].abs().amax(-1)
+    leaks = [t + 1 for t, x in enumerate(gap.tolist()) if not x < 1e-12]
+    return (
+        f"token {leaks[0]} of 5 changes its answer when the value of token 5 changes: it sees the future."
+        if leaks
+        else None
+    )
+
+
+def mask_after(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+    return torch.tril(torch.softmax(Q @ K.T / K.shape[1] ** 0.5, -1)) @ V
+
+
+def strict(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+    future = torch.triu(torch.ones(len(K), len(K), dtype=torch.bool), diagonal=0)
+    return torch.nan_to_num(torch.softmax((Q @ K.T / K.shape[1] ** 0.5).masked_fill(future, -torch.inf), -1)) @ V
+
+
+def linear_attention(Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+    """Causal linear attention, all tokens at once: features Q, K (n, D) > 0 and V (n, d_v) -> weighted means (n, d_v)."""
+    # BEGIN SOLUTION
+    weights = torch.tril(Q @ K.T)
+    return (weights @ V) / weights.sum(1, keepdim=True)
+    # END SOLUTION
+
+
+def draw_features(d: Draw):
+    n, D, d_v = d.int(2, 6), d.int(1, 4), d.int(1, 3)
+    return d.tensor(n, D).exp(), d.tensor(n, D).exp(), d.tensor(n, d_v)
+
+
+def two_running_sums(answer, d: Draw) -> str | None:
+    """The same answers from a state of fixed size: S = sum of v phi(k)^T, z = sum of phi(k), written token by token."""
+    Q, K, V = d.tensor(6, 3).exp(), d.tensor(6, 3).exp(), d.tensor(6, 2)
+    S, z, y = torch.zeros(2, 3, dtype=V.dtype), torch.zeros(3, dtype=V.dtype), []
+    for q, k, v in zip(Q, K, V):
+        S, z = S + torch.outer(v, k), z + k
+        y.append(S @ q / (z @ q))
+    gap = float((answer(Q, K, V) - torch.stack(y)).abs().max())
+    return (
+        None if gap < 1e-9 else f"writing token by token into a matrix gives other answers: they differ by {gap:.3g}."
+    )
+
+
+def cache_floats() -> float:
+    """Keys and values of 32,768 tokens, in 8 heads of width 128, in 32 layers."""
+    # BEGIN SOLUTION
+    per_token = 2 * 128 * 8 * 32
+    return per_token * 32_768
+    # END SOLUTION
+
+
+SCORES, DIVIDE, MASK, SOFTMAX, MIX = (
+    "multiply every query with every key",
+    "divide by the temperature",
+    "set the scores of future tokens to minus infinity",
+    "take the softmax of each row",
+    "multiply with the values",
+)
+
+ITEMS = [
+    Prediction(
+        id="04-p1",
+        question="All forty pairs are there, and the answers are wrong. Which single change repairs them?",
+        objective="04.2",
+        options=(
+            "train the attention on a few lists first",
+            "multiply every question by 60",
+            "make the values longer",
+            "nothing: forty pairs are too many for width 32",
+        ),
+    ),
+    Prediction(
+        id="04-p2",
+        question="Temperature 0, and temperature infinity: what does attention answer?",
+        objective="04.2",
+        options=(
+            "the value of the nearest key, and the mean of all values",
+            "the mean of all values, and the value of the nearest key",
+            "zero, and infinity",
+            "the newest value, and the oldest",
+        ),
+    ),
+    Prediction(
+        id="04-p3",
+        question="Eight keys, each written sixteen times with a new value. Who returns the latest values?",
+        objective="04.5",
+        options=(
+            "everybody: the latest value is in every memory",
+            "softmax attention alone: it has kept all of them",
+            "delta, and softmax attention only if it prefers the recent",
+            "the best linear memory alone: it solves for the optimum",
+        ),
+    ),
+    Prediction(
+        id="04-p4",
+        question="256 pairs of width 32. The cache keeps 16,640 floats and identifies all. How few floats does a Hebbian "
+        "matrix need for 95 %?",
+        unit="floats",
+        low=200,
+        high=40_000,
+        objective="04.4",
+    ),
+    Implement(
+        id="04-fit",
+        title="Attention from least squares",
+        objective="04.1",
+        minutes=7,
+        difficulty=2,
+        points=2,
+        prompt="Set the gradient of the weighted squared error to zero, solve for m, and return it.",
+        hints=(
+            "The gradient with respect to m is -2 sum_i s_i (v_i - m). When is it zero?",
+            "When sum s_i v_i = m sum s_i: the answer is a mean in which pair i counts s_i times.",
+            "`s = torch.exp(K @ q / temperature)`, then `s @ V` divided by `s.sum()`.",
+        ),
+        solution=local_fit,
+        draw=draw_fit,
+        cases=[by_hand()],
+        differentiable=True,
+        properties=[Property("nothing pulls at the minimum", nothing_pulls)],
+        near_misses=[
+            NearMiss(
+                "never divides",
+                lambda q, K, V, temperature: torch.exp(K @ q / temperature) @ V,
+                "This is the weighted sum. The minimum is the weighted mean: divide by the sum of the weights.",
+            ),
+            NearMiss(
+                "divides by n",
+                lambda q, K, V, temperature: torch.exp(K @ q / temperature) @ V / len(K),
+                "Divided by the number of pairs. The weights do not sum to n: divide by their sum.",
+            ),
+            NearMiss(
+                "no temperature",
+                lambda q, K, V, temperature: torch.softmax(K @ q, 0) @ V,
+                "The temperature has not entered: it divides the overlaps inside the exponential.",
+            ),
+            NearMiss(
+                "multiplied",
+                lambda q, K, V, temperature: torch.softmax(K @ q * temperature, 0) @ V,
+                "Here a hot dial would be sharp. The temperature divides.",
+            ),
+            NearMiss(
+                "plain mean",
+                lambda q, K, V, temperature: V.mean(0).expand(V.shape[1]),
+                "This minimises the error with all weights alike. Pair i counts s_i times.",
+            ),
+        ],
+    ),
+    FixTheBug(
+        id="04-mask",
+        title="The model that is too good",
+        objective="04.3",
+        minutes=5,
+        difficulty=2,
+        prompt="In training this layer scores suspiciously well, in use it is poor. One number is wrong.",
+        hints=(
+            "Which tokens does token 1 see? Write the mask out for n = 3.",
+            "`triu(diagonal=2)` hides the tokens from t + 2 on. Is token t + 1 the future?",
+            "The first hidden token is t + 1: diagonal=1.",
+        ),
+        solution=causal_attention,
+        broken=peeking_attention,
+        draw=draw_qkv,
+        time_dim=0,
+        properties=[Property("the future is hidden", the_future_is_hidden)],
+        near_misses=[
+            NearMiss(
+                "still peeks",
+                peeking_attention,
+                "Some answers know too much. Write the mask out for three tokens: which columns does the first one see?",
+            ),
+            NearMiss(
+                "strict",
+                strict,
+                "Now a token does not see itself either. That is read before write: here token t may use its own pair.",
+            ),
+            NearMiss(
+                "masked after the softmax",
+                mask_after,
+                "The future is hidden, but it still takes its share: the weights of a row no longer sum to 1. Mask before the softmax.",
+            ),
+            NearMiss(
+                "hides the past",
+                lambda Q, K, V: (
+                    torch.softmax(
+                        (Q @ K.T / K.shape[1] ** 0.5).masked_fill(
+                            torch.tril(torch.ones(len(K), len(K), dtype=torch.bool), diagonal=-1), -torch.inf
+                        ),
+                        -1,
+                    )
+                    @ V
+                ),
+                "This hides the past and shows the future.",
+            ),
+        ],
+    ),
+    Implement(
+        id="04-linear",
+        title="Linear attention, all tokens at once",
+        objective="04.3",
+        minutes=8,
+        difficulty=2,
+        points=2,
+        prompt="The kernel is now a plain product of features, phi(k) . phi(q). Return the weighted mean of the values up to each token.",
+        hints=(
+            "Recall exercise 5 of chapter 01: recall from overlaps. What must be hidden, and what must be divided by?",
+            "The weights of token t are Q[t] . K[i] for i <= t. Their sum is the divisor of row t.",
+            "`weights = torch.tril(Q @ K.T)`, then divide `weights @ V` by the row sums.",
+        ),
+        solution=linear_attention,
+        draw=draw_features,
+        time_dim=0,
+        cases=[
+            Case(
+                (
+                    torch.ones(2, 1, dtype=torch.float64),
+                    torch.ones(2, 1, dtype=torch.float64),
+                    torch.tensor([[2.0], [4.0]], dtype=torch.float64),
+                ),
+                "one feature, always 1: the running mean, 2 and then 3",
+            )
+        ],
+        properties=[Property("a state of fixed size gives the same", two_running_sums)],
+        near_misses=[
+            NearMiss(
+                "never divides",
+                lambda Q, K, V: torch.tril(Q @ K.T) @ V,
+                "This is the Hebbian sum of chapter 01. A fit divides by the sum of the weights.",
+            ),
+            NearMiss(
+                "sees the future",
+                lambda Q, K, V: (Q @ K.T) @ V / (Q @ K.T).sum(1, keepdim=True),
+                "Every token sees the whole sequence: the mask is missing.",
+            ),
+            NearMiss(
+                "future in the divisor",
+                lambda Q, K, V: torch.tril(Q @ K.T) @ V / (Q @ K.T).sum(1, keepdim=True),
+                "The future is masked in the sum, but not in the divisor.",
+            ),
+            NearMiss(
+                "softmax",
+                lambda Q, K, V: (
+                    torch.softmax(
+                        (Q @ K.T).masked_fill(torch.triu(torch.ones(len(K), len(K), dtype=torch.bool), 1), -torch.inf),
+                        -1,
+                    )
+                    @ V
+                ),
+                "This is softmax attention. Here the features themselves make the weights: no exponential.",
+            ),
+        ],
+    ),
+    Order(
+        id="04-steps",
+        title="Five steps of causal attention",
+        objective="04.3",
+        minutes=2,
+        difficulty=1,
+        prompt="Put the steps in an order that gives causal softmax attention. Some may swap.",
+        steps=(SOFTMAX, MIX, MASK, SCORES, DIVIDE),
+        before=(
+            (SCORES, DIVIDE, "there is nothing to divide before the scores are there"),
+            (SCORES, MASK, "there is nothing to mask before the scores are there"),
+            (DIVIDE, SOFTMAX, "a temperature after the softmax only scales the weights; it makes them no sharper"),
+            (MASK, SOFTMAX, "masked after the softmax, the future keeps its share and the rows no longer sum to 1"),
+            (SOFTMAX, MIX, "the values are mixed with finished weights"),
+        ),
+        hints=(
+            "What must be known before a row can be normalised?",
+            "Temperature and mask both change the scores, so both come before the softmax.",
+            "Scores, then temperature and mask in either order, then softmax, then values.",
+        ),
+    ),
+    Estimate(
+        id="04-cache",
+        title="What a long context costs",
+        objective="04.4",
+        minutes=4,
+        difficulty=2,
+        prompt="A model has 32 layers with 8 key-value heads of width 128. How many floats does it keep after 32,768 tokens of one sequence?",
+        hints=(
+            "Begin with one token in one head: how many numbers are a key and a value?",
+            "256 in a head, times 8 heads, times 32 layers: 65,536 floats a token.",
+            "65,536 times 32,768 is about 2.1 billion.",
+        ),
+        solution=cache_floats,
+        unit="floats",
+        within=0.05,
+        units={"billion": 1e9},
+        wrong={
+            2**30: "Keys alone. The values are kept as well.",
+            2**26: "That is one layer. All 32 keep their own.",
+            2**28: "That is one head in each layer. There are 8.",
+            2**16: "That is one token. There are 32,768 of them.",
+        },
+    ),
+    Question(
+        id="04-q1",
+        objective="04.2",
+        text="You double the temperature *and* the length of every query. What happens to the answers of softmax attention?",
+        options=(
+            wrong("They become sharper.", "Longer queries alone would do that: the scores double."),
+            wrong("They become flatter.", "The doubled temperature alone would do that."),
+            right("Nothing.", "Only the ratio of the two enters: the score is <k, q> / temperature."),
+            wrong("They double.", "The answer is a weighted mean of values; no scale of the query can lengthen it."),
+        ),
+    ),
+    Question(
+        id="04-r1",
+        objective="04.1",
+        text="Which objective does softmax attention solve, and how?",
+        options=(
+            wrong("½ |Mk − v|² over a matrix, by one gradient step", "That is the delta rule."),
+            right(
+                "Σ s(kᵢ, q) |vᵢ − m|² over one vector, exactly, anew for every query",
+                "The minimum is known in closed form: the weighted mean of the values. No rate, no state but the pairs.",
+            ),
+            wrong("−⟨Mk, v⟩ over a matrix, by one gradient step", "That is the Hebbian rule, linear attention."),
+            wrong(
+                "the cross-entropy of the softmax, by training",
+                "The softmax here weighs pairs; nothing is trained while reading.",
+            ),
+        ),
+    ),
+    Question(
+        id="04-r2",
+        objective="04.4",
+        text="A head of width d. After how many tokens does a cache of keys and values hold more numbers than one d × d matrix?",
+        options=(
+            wrong("d tokens", "A token brings a key *and* a value: 2d numbers."),
+            right("d / 2 tokens", "2 d T > d² when T > d / 2: for width 128, from token 65 on."),
+            wrong("d² tokens", "After d² tokens the cache holds 2d times as much."),
+            wrong("never: attention has no parameters", "No parameters, but a state, and one that grows."),
+        ),
+    ),
+    Question(
+        id="04-r3",
+        objective="04.5",
+        text="A key was written sixteen times. Softmax attention without positions answers ...",
+        options=(
+            wrong("the latest value", "All sixteen keys are the same: nothing tells it which came last."),
+            wrong("the first value", "Order does not enter a sum."),
+            right(
+                "about the mean of all sixteen values",
+                "Equal keys get equal weights. Only recency, or positions in the keys, can break the tie.",
+            ),
+            wrong("zero", "The weights are positive and sum to 1."),
+        ),
+    ),
+    Question(
+        id="04-r4",
+        recalls="01",
+        text="From chapter 01: a key is written a second time at rate 1. What does the delta rule return, and why?",
+        options=(
+            right(
+                "the new value: it erases what the key returned before it writes",
+                "M − (Mk − v) kᵀ returns exactly v for a key of length 1.",
+            ),
+            wrong("the sum: it adds outer products", "That is the Hebbian rule."),
+            wrong("the mean: it minimises the squared error", "Of the last pair alone, not of both together."),
+            wrong("the old value: its error was already zero", "It was zero for the old value, not for the new one."),
+        ),
+    ),
+    Question(
+        id="04-r5",
+        recalls="02",
+        text="From chapter 02: a linear layer trained by SGD answers like linear attention over its training inputs. What keeps it from being linear attention?",
+        options=(
+            wrong("It has no keys.", "The keys are the training inputs."),
+            wrong("It has no state.", "Its weight is the state."),
+            wrong("The overlaps are divided by their sum.", "They are not: training writes plain sums."),
+            right(
+                "Its values, the errors, depend on what was written before.",
+                "Attention is given its values. Training generates them, step by step.",
+            ),
+        ),
+    ),
+]

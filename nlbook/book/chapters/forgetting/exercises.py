@@ -1,0 +1,382 @@
+"""Chapter 08, Rate, step or forgetting?: fair controls, the stability border, the second-order effect, the metrics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nlbook.book.check.define import (
+    Case,
+    Draw,
+    FixTheBug,
+    Implement,
+    NearMiss,
+    Prediction,
+    Property,
+    Question,
+    ReadPicture,
+    right,
+    wrong,
+)
+
+
+def period_gap(a: float, lr: float, period: int) -> float:
+    """How far apart are two weights that start at 1 and descend a w^2 / 2: one moves `period` times by the gradient of the moment, the
+    other once, by `period` times the gradient at the start? Return the first minus the second."""
+    # BEGIN SOLUTION
+    each_step = (1 - lr * a) ** period
+    one_sum = 1 - lr * a * period
+    return each_step - one_sum
+    # END SOLUTION
+
+
+def border(keys: Tensor) -> float:
+    """The largest stable step of a linear level that sums the squared-error gradients of keys (C, d): 2 / lambda_max(sum k k^T)."""
+    # BEGIN SOLUTION
+    return float(2 / torch.linalg.eigvalsh(keys.T @ keys)[-1])
+    # END SOLUTION
+
+
+def border_grows_unstable(answer, d: Draw) -> str | None:
+    keys, gap = d.unit(5, 3), d.tensor(2, 3)
+    for share, grows in ((0.9, False), (1.1, True)):
+        w = gap
+        for _ in range(400):
+            w = w - share * answer(keys) * (w @ keys.T) @ keys
+        if (float(w.norm()) > 10 * float(gap.norm())) != grows:
+            return f"at {share} of your border a run of 400 updates {'does not explode' if grows else 'explodes'}."
+    return None
+
+
+def divided_twice(lr: float, periods: list[int], reduce: str) -> list[float]:
+    """The step per token of each level, for the control that moves at every token. reduce: an update takes the "mean" or the "sum" of
+    its chunk's gradients."""
+    return [lr / c if reduce == "sum" else lr / c**2 for c in periods]
+
+
+def steps_per_token(lr: float, periods: list[int], reduce: str) -> list[float]:
+    """The step per token of each level, for the control that moves at every token. reduce: an update takes the "mean" or the "sum" of
+    its chunk's gradients."""
+    # BEGIN SOLUTION
+    return [lr if reduce == "sum" else lr / c for c in periods]
+    # END SOLUTION
+
+
+def draw_steps(d: Draw) -> tuple:
+    return d.float(0.01, 0.5), [1, *(d.int(2, 64) for _ in range(d.int(1, 3)))], d.pick("mean", "sum")
+
+
+def forgetting(R: Tensor) -> float:
+    """Mean over the old tasks of: best accuracy before the last task, minus accuracy at the end.
+
+    R (tasks, tasks): R[i, j] is the accuracy on task j after training on tasks 0 ... i.
+    """
+    # BEGIN SOLUTION
+    best = R[:-1, :-1].max(0).values
+    return float((best - R[-1, :-1]).mean())
+    # END SOLUTION
+
+
+def a_after() -> float:
+    """The error on A after the end of the context, when the fast level keeps 0.95 per step."""
+    # BEGIN SOLUTION
+    from nlbook.book import viz
+
+    return viz.load("v7:keep=0.95").facts["a_after"]
+    # END SOLUTION
+
+
+ITEMS = [
+    Prediction(
+        id="08-p1",
+        objective="08.1",
+        options=("clearly worse", "the same", "clearly better"),
+        question="A control: the same three step sizes, but every block moves at every step. Against the CMS it will be ...",
+    ),
+    Prediction(
+        id="08-p2",
+        objective="08.2",
+        unit="",
+        low=0,
+        high=2,
+        question="The border is a step of 2.0 at C = 1. Where is it for a level that sums C = 16 gradients?",
+    ),
+    Prediction(
+        id="08-p3",
+        objective="08.2",
+        options=("three rates", "one fast level that forgets", "three rates, the fast one forgets", "none of them"),
+        question="After a short B and the end of the context, which of these still knows A?",
+    ),
+    Prediction(
+        id="08-p4",
+        objective="08.1",
+        options=("in none", "in the CMS", "in the nested CMS", "in all three"),
+        question="Only B is trained, A is never shown again. In which learner does accuracy on A rise by 0.2 at some moment?",
+    ),
+    Implement(
+        id="08-gap",
+        title="Once or often",
+        objective="08.1",
+        minutes=6,
+        difficulty=1,
+        prompt="One number, one bowl. Return the weight after `period` small steps minus the weight after one step with the summed gradient.",
+        hints=(
+            "One step multiplies the weight by 1 - lr a.",
+            "The sum of `period` gradients at w = 1 is period * a.",
+            "`(1 - lr * a) ** period - (1 - period * lr * a)`.",
+        ),
+        solution=period_gap,
+        draw=lambda d: (d.float(0.2, 2.0), d.float(0.01, 0.3), d.int(2, 6)),
+        cases=[Case((1.0, 0.1, 2), "two steps")],
+        near_misses=[
+            NearMiss(
+                "the other way round",
+                lambda a, lr, period: -period_gap(a, lr, period),
+                "First the weight of the small steps, then minus that of the one big step.",
+            ),
+            NearMiss(
+                "mean",
+                lambda a, lr, period: (1 - lr * a) ** period - (1 - lr * a),
+                "Here the big step takes the mean gradient, so it goes only a share of the way. It takes the sum.",
+            ),
+            NearMiss(
+                "second order only",
+                lambda a, lr, period: (lr * a) ** 2 * period * (period - 1) / 2,
+                "That is the leading term of the gap, a good one for small steps. The exact gap has higher orders too.",
+            ),
+        ],
+    ),
+    Implement(
+        id="08-border",
+        title="The border of the map",
+        objective="08.2",
+        minutes=5,
+        difficulty=2,
+        prompt="Return the step at which the run of a level with these keys changes from learning to diverging.",
+        hints=(
+            "One update multiplies M - M* by 1 - lr * S, with S the sum of k k^T.",
+            "Along the largest eigenvalue of S the factor is 1 - lr * lambda_max; it must stay above -1.",
+            "`2 / torch.linalg.eigvalsh(keys.T @ keys)[-1]`.",
+        ),
+        solution=border,
+        draw=lambda d: (d.tensor(d.int(2, 6), d.int(2, 4)),),
+        properties=[Property("stable below, unstable above", border_grows_unstable)],
+        near_misses=[
+            NearMiss(
+                "one over lambda",
+                lambda keys: border(keys) / 2,
+                "At 1 / lambda_max the steepest direction is learned in one update. It bears twice that.",
+            ),
+            NearMiss(
+                "mean",
+                lambda keys: border(keys) * len(keys),
+                "That is the border for the *mean* of the chunk's gradients.",
+            ),
+            NearMiss(
+                "trace",
+                lambda keys: float(2 / keys.square().sum()),
+                "That divides by the sum of all eigenvalues; the largest one decides.",
+            ),
+            NearMiss(
+                "smallest",
+                lambda keys: float(2 / torch.linalg.eigvalsh(keys.T @ keys)[0].clamp_min(1e-9)),
+                "The smallest eigenvalue is the most patient direction. The largest one explodes first.",
+            ),
+        ],
+    ),
+    FixTheBug(
+        id="08-steps",
+        title="An unfair control",
+        objective="08.1",
+        minutes=5,
+        difficulty=2,
+        prompt="To ask whether the *period* matters, the control must have the same step per token and no period. This one has too small steps.",
+        hints=(
+            "Write down the update of a level of period C with reduce='mean': lr times the mean of C gradients.",
+            "lr * (1/C) * sum = the sum of (lr / C) * each. So each token contributes lr / C times its gradient.",
+            "mean: lr / C. sum: lr. The division by C happens once, not twice.",
+        ),
+        solution=steps_per_token,
+        broken=divided_twice,
+        draw=draw_steps,
+        near_misses=[
+            NearMiss(
+                "still divided twice",
+                divided_twice,
+                "'It takes the mean, *and* it moves only once in C': that counts the same division twice.",
+            ),
+            NearMiss(
+                "always lr",
+                lambda lr, periods, reduce: [lr for _ in periods],
+                "With the mean, a token of a slow level contributes lr / C.",
+            ),
+            NearMiss(
+                "swapped",
+                lambda lr, periods, reduce: [lr if reduce == "mean" else lr / c for c in periods],
+                "Mean and sum are swapped.",
+            ),
+            NearMiss(
+                "always lr / C",
+                lambda lr, periods, reduce: [lr / c for c in periods],
+                "With the sum, each token's gradient is applied in full: late, but in full. That is why the CMS with sums forgets like one MLP.",
+            ),
+        ],
+    ),
+    Implement(
+        id="08-forgetting",
+        title="How the field measures forgetting",
+        objective="08.3",
+        minutes=6,
+        difficulty=2,
+        points=2,
+        prompt="Return the average forgetting from the matrix of accuracies.",
+        hints=(
+            "The last task cannot be forgotten yet: leave its column out.",
+            "For each old task: the best of its column *before* the last row, minus the last row.",
+            "`(R[:-1, :-1].max(0).values - R[-1, :-1]).mean()`.",
+        ),
+        solution=forgetting,
+        draw=lambda d: (torch.sigmoid(d.tensor(n := d.int(2, 5), n)),),
+        near_misses=[
+            NearMiss(
+                "from the diagonal",
+                lambda R: float((R.diagonal()[:-1] - R[-1, :-1]).mean()),
+                "That is minus the backward transfer: it compares with the accuracy right after learning, not with the best one.",
+            ),
+            NearMiss(
+                "all tasks",
+                lambda R: float((R.max(0).values - R[-1]).mean()),
+                "The last task is not old, and the last row is not *before* the end.",
+            ),
+            NearMiss("gain", lambda R: -forgetting(R), "Forgetting counts what was lost: the best minus the end."),
+            NearMiss(
+                "accuracy at the end",
+                lambda R: float(R[-1].mean()),
+                "That is the average accuracy, the other number of the table.",
+            ),
+        ],
+    ),
+    ReadPicture(
+        id="08-picture",
+        title="A more forgetful fast level",
+        objective="08.2",
+        minutes=3,
+        difficulty=1,
+        within=0.05,
+        view="v7:keep=0.95",
+        prompt="In V7 let the fast level keep 0.95 per step. What is the error on A after it was emptied?",
+        hints=(
+            "Move the second slider, or load the state string above.",
+            "Read the dark dot at the right end.",
+            "Its label begins with *on A*.",
+        ),
+        solution=a_after,
+        wrong={
+            0.7: "That is the error on A *before* the fast level was emptied. Read the point after it.",
+            0.99: "That is the error on B after the reset; the question is about A.",
+        },
+    ),
+    Question(
+        id="08-q1",
+        objective="08.1",
+        text="A CMS beats one MLP by six points. Which control tells whether the *period* did it?",
+        options=(
+            wrong("A larger MLP", "That asks about size."),
+            wrong("The same CMS with more seeds", "That asks whether the six points are real, not what made them."),
+            right(
+                "The same step per token in each block, moved at every token",
+                "Everything as in the CMS, except the period.",
+            ),
+            wrong("Replay of old examples", "A strong baseline; it says nothing about periods."),
+        ),
+    ),
+    Question(
+        id="08-q2",
+        objective="08.3",
+        text="'All periods 64' has the lowest forgetting of the table, 0.14. What does that say?",
+        options=(
+            wrong(
+                "Being slow protects what was learned",
+                "Look one column to the left: 0.55 right after learning. There was little to protect.",
+            ),
+            right(
+                "Little by itself: it had learned little",
+                "Forgetting is a difference. Who never rises cannot fall; always read it beside the accuracy after learning.",
+            ),
+            wrong("It is the best method of the table", "It is the last of the table: 0.465 at the end."),
+            wrong(
+                "Its rate was badly tuned",
+                "It had the same search as the others. With a larger rate the sums of 64 gradients overshoot.",
+            ),
+        ),
+    ),
+    Question(
+        id="08-r1",
+        objective="08.2",
+        text="A level sums C gradients of random keys, and C grows. Its largest stable step ...",
+        options=(
+            right("falls, in the end like 1/C", "lambda_max of the sum grows like C/d."),
+            wrong("stays at 2", "Only for C = 1, or keys at right angles."),
+            wrong("grows", "With the mean it does, up to 2d. Here the gradients are summed."),
+            wrong("falls like 1/C²", "lambda_max grows only like C."),
+        ),
+    ),
+    Question(
+        id="08-r2",
+        objective="08.1",
+        text="Why does plain SGD hardly notice the period?",
+        options=(
+            right(
+                "Between two boundaries the gradients change only by the order of the step",
+                "So moving often or once differs at second order: small step times small change.",
+            ),
+            wrong("SGD has no momentum", "Momentum does not decide this."),
+            wrong("The periods were too short", "With a small step also long ones."),
+            wrong("It adapts its step", "It does not. Adam does, and for Adam the period is real."),
+        ),
+    ),
+    Question(
+        id="08-r3",
+        objective="08.2",
+        text="In V7, what made the slow levels hold A?",
+        options=(
+            wrong("their long periods", "With the same steps at every token they hold it as well."),
+            right(
+                "that the fast level forgot",
+                "What the fast level keeps, the slow ones never get to learn: the error is already zero.",
+            ),
+            wrong("that B was short", "That is why they still hold it, not why they had it."),
+            wrong("their number", "Three levels with no forgetting end like one."),
+        ),
+    ),
+    Question(
+        id="08-r4",
+        recalls="07",
+        objective="08.1",
+        text="What does the nested variant add to the chain?",
+        options=(
+            right(
+                "the slow level owns the start to which the fast one returns",
+                "Eq. 72, and the only variant here whose knowledge comes back.",
+            ),
+            wrong("a mixture of outputs", "That is head-wise."),
+            wrong("longer periods", "The periods may be the same."),
+            wrong("replay", "No old example is kept."),
+        ),
+    ),
+    Question(
+        id="08-r5",
+        recalls="01",
+        objective="08.3",
+        text="A delta-rule memory is written with B under the keys that A used. What is left of A?",
+        options=(
+            right(
+                "nothing, if the keys are the same and the rate is one",
+                "The rule erases what stood under the key before it writes.",
+            ),
+            wrong("everything", "Only with keys at right angles."),
+            wrong("the sum of both", "That is what Hebb would leave."),
+            wrong("half", "At a rate of one half."),
+        ),
+    ),
+]

@@ -1,0 +1,149 @@
+"""Chapter 05: wrong answers that its checks must refuse, and right ones that they must accept."""
+
+from __future__ import annotations
+
+from nlbook.book.chapters.levels.exercises import (
+    broken_levels,
+    from_zero,
+    inside_out,
+    is_faster,
+    level_numbers,
+    upside_down,
+)
+from nlbook.levels import Component, NestedSystem
+
+
+def by_library(a, b, f, needs):
+    return NestedSystem([Component(n, f[n], needs=frozenset(needs[n])) for n in f], "step").faster(a, b)
+
+
+def by_recursion(a, b, f, needs):
+    def reaches(x):
+        return a in needs[x] or any(reaches(y) for y in needs[x])
+
+    return f[a] > f[b] or (f[a] == f[b] and reaches(b))
+
+
+def by_closure(a, b, f, needs):
+    reach = {n: set(x) for n, x in needs.items()}
+    for _ in reach:
+        reach = {n: x.union(*(reach[y] for y in x)) for n, x in reach.items()}
+    return (f[a], a in reach[b]) > (f[b], False) if f[a] == f[b] else f[a] > f[b]
+
+
+def levels_by_library(f, needs):
+    s = NestedSystem([Component(n, f[n], needs=frozenset(needs[n])) for n in f], "step")
+    return {n: s.level(n) for n in f}
+
+
+def levels_by_peeling(f, needs):
+    """Take off, again and again, what nobody of its own frequency still needs."""
+    left, out, level = dict(f), {}, 0
+    while left:
+        slow = min(left.values())
+        free = [a for a in left if left[a] == slow and not any(a in needs[b] and left[b] == slow for b in left)]
+        level += 1
+        for a in free:
+            out[a] = level
+        left = {n: x for n, x in left.items() if n not in free}
+    return {n: out[n] for n in f}
+
+
+def levels_by_relaxing(f, needs):
+    depth = dict.fromkeys(f, 0)
+    for _ in f:
+        for b in f:
+            for a in needs[b]:
+                if f[a] == f[b]:
+                    depth[a] = max(depth[a], depth[b] + 1)
+    order = sorted({(f[n], depth[n]) for n in f})
+    return {n: 1 + order.index((f[n], depth[n])) for n in f}
+
+
+MUTANTS = {
+    "05-faster": {
+        "frequency only": lambda a, b, f, needs: f[a] > f[b],
+        "direct only": lambda a, b, f, needs: f[a] > f[b] or (f[a] == f[b] and a in needs[b]),
+        "turned round": lambda a, b, f, needs: is_faster(b, a, f, needs),
+        "needs turned round": lambda a, b, f, needs: f[a] > f[b] or (f[a] == f[b] and is_faster(b, a, f, needs)),
+        "needs beat frequency": lambda a, b, f, needs: f[a] > f[b] or is_faster(a, b, dict.fromkeys(f, 1.0), needs),
+        "at least as fast": lambda a, b, f, needs: f[a] >= f[b],
+        "always": lambda a, b, f, needs: True,
+    },
+    "05-levels": {
+        "unchanged": broken_levels,
+        "fastest first": upside_down,
+        "the needy one deeper": inside_out,
+        "from zero": from_zero,
+        "one level": lambda f, needs: dict.fromkeys(f, 1),
+        "all apart": lambda f, needs: {n: i for i, n in enumerate(sorted(f, key=lambda n: f[n]), 1)},
+        "two deep at most": lambda f, needs: {
+            n: 1
+            + sorted({(f[m], any(m in needs[b] and f[b] == f[m] for b in f)) for m in f}).index(
+                (f[n], any(n in needs[b] and f[b] == f[n] for b in f))
+            )
+            for n in f
+        },
+    },
+    "05-writes": {"every token": 8192, "sum of periods": 5440, "four": 4, "one unit": 85, "without the slowest": 165},
+    "05-arrows": {"all pairs": 21, "the other landmark": 6, "none": 0, "parts": 7, "levels": 4},
+    "05-order": {
+        "layers": [
+            "the projection W_k",
+            "the attention read",
+            "the fast memory M",
+            "the first moment m",
+            "the second moment v",
+        ],
+        "moments slowest": [
+            "the first moment m",
+            "the second moment v",
+            "the projection W_k",
+            "the fast memory M",
+            "the attention read",
+        ],
+        "fastest first": [
+            "the attention read",
+            "the fast memory M",
+            "the second moment v",
+            "the first moment m",
+            "the projection W_k",
+        ],
+        "memory last": [
+            "the projection W_k",
+            "the first moment m",
+            "the second moment v",
+            "the attention read",
+            "the fast memory M",
+        ],
+        "one missing": ["the projection W_k", "the first moment m", "the fast memory M", "the attention read"],
+    },
+}
+
+ACCEPTED = {
+    "05-faster": {"the library": by_library, "recursion": by_recursion, "closure": by_closure},
+    "05-levels": {
+        "the library": levels_by_library,
+        "peeling": levels_by_peeling,
+        "relaxing": levels_by_relaxing,
+        "the solution": level_numbers,
+    },
+    "05-writes": {"sum": 170, "text": "170 writes", "pair": (170.0, "writes")},
+    "05-arrows": {"count": 17, "text": "17 arrows", "float": 17.0},
+    "05-order": {
+        "m first": [
+            "the projection W_k",
+            "the first moment m",
+            "the second moment v",
+            "the fast memory M",
+            "the attention read",
+        ],
+        "v first": [
+            "the projection W_k",
+            "the second moment v",
+            "the first moment m",
+            "the fast memory M",
+            "the attention read",
+        ],
+    },
+}

@@ -1,0 +1,401 @@
+"""Chapter 05, The level lens: who is updated how often, and who needs whom at the same time."""
+
+from __future__ import annotations
+
+from nlbook.book.check.define import (
+    Case,
+    Draw,
+    Estimate,
+    FixTheBug,
+    Implement,
+    NearMiss,
+    Order,
+    Prediction,
+    Property,
+    Question,
+    ReadPicture,
+    right,
+    wrong,
+)
+
+
+def is_faster(a: str, b: str, f: dict[str, float], needs: dict[str, list[str]]) -> bool:
+    """Is a faster than b (Definition 2)? f: updates per unit; needs[x]: what x needs directly at the same time."""
+    # BEGIN SOLUTION
+    reached, todo = set(), list(needs[b])
+    while todo:
+        x = todo.pop()
+        if x not in reached:
+            reached.add(x)
+            todo.extend(needs[x])
+    return f[a] > f[b] or (f[a] == f[b] and a in reached)
+    # END SOLUTION
+
+
+NAMES = ("W", "m", "v", "O", "M", "A")
+
+
+def some_parts(d: Draw, least: int = 2) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Frequencies and needs without a circle; many equal frequencies, so that rule 2 matters."""
+    names = NAMES[: d.int(least, 5)]
+    f = {n: d.pick(1.0, 1.0, 1.0, 8.0, float("inf")) for n in names}
+    return f, {n: [x for x in names[i + 1 :] if d.float(0, 1) < 0.5] for i, n in enumerate(names)}
+
+
+def a_pair(d: Draw) -> tuple[str, str, dict[str, float], dict[str, list[str]]]:
+    f, needs = some_parts(d)
+    a = d.pick(*f)
+    return a, d.pick(*[n for n in f if n != a]), f, needs
+
+
+MUON: tuple[dict[str, float], dict[str, list[str]]] = (
+    {"m": 1.0, "W": 1.0, "O": 1.0},
+    {"m": [], "W": ["O"], "O": ["m"]},
+)
+
+
+def direct_only(a, b, f, needs):
+    return f[a] > f[b] or (f[a] == f[b] and a in needs[b])
+
+
+def never_both_ways(answer, d: Draw) -> str | None:
+    """Faster than is a strict order: not both of a > b and b > a, and nobody is faster than itself."""
+    a, b, f, needs = a_pair(d)
+    if answer(a, b, f, needs) and answer(b, a, f, needs):
+        return f"it says that {a} is faster than {b}, and that {b} is faster than {a}."
+    return f"it says that {a} is faster than itself." if answer(a, a, f, needs) else None
+
+
+def broken_levels(f: dict[str, float], needs: dict[str, list[str]]) -> dict[str, int]:
+    """Level of each part, 1 the slowest. f: updates per unit; needs[x]: all that x needs at the same time, closed."""
+    order = sorted(set(f.values()))
+    return {a: 1 + order.index(f[a]) for a in f}
+
+
+def level_numbers(f: dict[str, float], needs: dict[str, list[str]]) -> dict[str, int]:
+    """Level of each part, 1 the slowest. f: updates per unit; needs[x]: all that x needs at the same time, closed."""
+
+    # BEGIN SOLUTION
+    def deep(a: str) -> int:
+        return max((1 + deep(b) for b in f if f[b] == f[a] and a in needs[b]), default=0)
+
+    order = sorted({(f[a], deep(a)) for a in f})
+    return {a: 1 + order.index((f[a], deep(a))) for a in f}
+    # END SOLUTION
+
+
+def closed(needs: dict[str, list[str]]) -> dict[str, list[str]]:
+    out = {n: set(x) for n, x in needs.items()}
+    for _ in out:
+        out = {n: x.union(*(out[y] for y in x)) for n, x in out.items()}
+    return {n: sorted(x) for n, x in out.items()}
+
+
+def closed_parts(d: Draw) -> tuple[dict[str, float], dict[str, list[str]]]:
+    f, needs = some_parts(d, 1)
+    needs = {n: [x for x in xs if f[x] >= f[n]] for n, xs in needs.items()}
+    return f, closed(needs)
+
+
+def upside_down(f, needs):
+    numbers = level_numbers(f, needs)
+    return {n: max(numbers.values()) + 1 - k for n, k in numbers.items()}
+
+
+def inside_out(f, needs):
+    def deep(a):
+        return max((1 + deep(b) for b in f if f[b] == f[a] and b in needs[a]), default=0)
+
+    order = sorted({(f[a], deep(a)) for a in f})
+    return {a: 1 + order.index((f[a], deep(a))) for a in f}
+
+
+def from_zero(f, needs):
+    return {n: k - 1 for n, k in level_numbers(f, needs).items()}
+
+
+def hope_writes() -> float:
+    """Writes of the levels of periods 64, 256, 1024 and 4096 in one stream of 8192 tokens."""
+    # BEGIN SOLUTION
+    return sum(8192 // period for period in (64, 256, 1024, 4096))
+    # END SOLUTION
+
+
+def broken_arrows() -> float:
+    """Arrows that break when all seven parts of the layer lie in one lane."""
+    # BEGIN SOLUTION
+    from nlbook.book import viz
+
+    return viz.load("v8:lanes=1,1,1,1,1,1,1").facts["broken"]
+    # END SOLUTION
+
+
+ITEMS = [
+    Prediction(
+        id="05-p1",
+        objective="05.2",
+        options=("above them: faster", "below them: slower", "beside them: the same level"),
+        question="Momentum and weights are both updated once per step. Where does momentum stand?",
+    ),
+    Prediction(
+        id="05-p2",
+        objective="05.4",
+        unit="diagrams",
+        low=0,
+        high=4683,
+        question="The six parts of the AdaTransformer can be put into ordered levels in 4 683 ways. How many pass the check?",
+    ),
+    Prediction(
+        id="05-p3",
+        objective="05.1",
+        unit="writes",
+        low=0,
+        high=192,
+        question="Three sequences of 64 tokens. How often does the level of period 32 write in all?",
+    ),
+    Prediction(
+        id="05-p4",
+        objective="05.3",
+        options=("one", "two", "three", "four"),
+        question="How many levels does a Transformer keep once its training is over?",
+    ),
+    Implement(
+        id="05-faster",
+        title="Faster than",
+        objective="05.2",
+        minutes=8,
+        difficulty=2,
+        points=2,
+        prompt="Return whether a is faster than b: higher frequency, or the same and b needs a at the same time, directly or through others.",
+        hints=(
+            "Rule 1 compares two numbers. Rule 2 applies only when they are equal.",
+            "b may need a through a third part: Muon's W needs O, and O needs m. Follow the needs until nothing new comes.",
+            "Collect everything reachable from needs[b] in a set with a list of names still to visit; then ask whether a is in it.",
+        ),
+        solution=is_faster,
+        draw=a_pair,
+        cases=[
+            Case(("m", "W", *MUON), "Muon: m against W"),
+            Case(("W", "m", *MUON), "Muon: W against m"),
+            Case(("M", "W", {"W": 1.0, "M": 512.0}, {"W": [], "M": []}), "512 updates against one"),
+        ],
+        properties=[Property("never both ways", never_both_ways)],
+        near_misses=[
+            NearMiss(
+                "direct needs only",
+                direct_only,
+                "You look at direct needs only. Muon's weights need O, and O needs m: m is faster than the weights, through O.",
+            ),
+            NearMiss(
+                "needs the wrong way round",
+                lambda a, b, f, needs: f[a] > f[b] or (f[a] == f[b] and is_faster(b, a, f, needs)),
+                "Rule 2 is turned round: the part that is *needed* is the faster one, for it must be ready first.",
+            ),
+            NearMiss(
+                "frequency only",
+                lambda a, b, f, needs: f[a] > f[b],
+                "Rule 2 is missing: with equal frequencies, the one that the other needs at the same time is faster.",
+            ),
+            NearMiss(
+                "needs beat frequency",
+                lambda a, b, f, needs: f[a] > f[b] or is_faster(a, b, dict.fromkeys(f, 1.0), needs),
+                "Rule 2 applies only when the two frequencies are equal; here it overrules rule 1.",
+            ),
+        ],
+    ),
+    FixTheBug(
+        id="05-levels",
+        title="One frequency, one level?",
+        objective="05.2",
+        minutes=8,
+        difficulty=2,
+        points=2,
+        prompt="This function gives each part its level, but it gives one level to each frequency. Momentum lands beside the weights. Mend it.",
+        hints=(
+            "Which two parts does it put together that Definition 2 ranks?",
+            "Inside one frequency, a part stands one level deeper than everything there that needs it. Nobody needs W: depth 0. W needs m: depth 1.",
+            "`max((1 + deep(b) for b in f if f[b] == f[a] and a in needs[b]), default=0)`, then sort the pairs (f[a], deep(a)).",
+        ),
+        solution=level_numbers,
+        broken=broken_levels,
+        draw=closed_parts,
+        cases=[
+            Case(({"m": 1.0, "W": 1.0}, {"m": [], "W": ["m"]}), "weights and momentum"),
+            Case((MUON[0], closed(MUON[1])), "Muon"),
+        ],
+        near_misses=[
+            NearMiss(
+                "one frequency, one level",
+                broken_levels,
+                "Parts of one frequency still share a level, even where one needs the other at the same time (rule 2).",
+            ),
+            NearMiss(
+                "fastest first",
+                upside_down,
+                "The levels are numbered from the fastest; level 1 is the slowest, the outermost.",
+            ),
+            NearMiss(
+                "the needy one deeper",
+                inside_out,
+                "Here the part that needs others stands deeper. It is the other way round: the part that is needed is faster.",
+            ),
+            NearMiss("from zero", from_zero, "The order is right, the numbers begin at 0; level 1 is the slowest."),
+        ],
+    ),
+    Estimate(
+        id="05-writes",
+        title="Writes of four levels",
+        objective="05.1",
+        minutes=3,
+        difficulty=1,
+        unit="writes",
+        within=0.01,
+        prompt="Levels of periods 64, 256, 1024 and 4096 tokens read one stream of 8192 tokens. How many writes do they make together?",
+        hints=(
+            "A level of period C writes floor(T / C) times.",
+            "128 for the fastest of the four.",
+            "128 + 32 + 8 + 2.",
+        ),
+        solution=hope_writes,
+        wrong={
+            8192: "That would be a single level that writes at every token.",
+            5440: "That is the sum of the periods; a long period means few writes.",
+            4: "Each level writes more than once: the stream is at least twice as long as every period.",
+        },
+    ),
+    ReadPicture(
+        id="05-arrows",
+        title="Everything in one lane",
+        objective="05.4",
+        minutes=2,
+        difficulty=1,
+        unit="arrows",
+        within=0.01,
+        view="v8:lanes=1,1,1,1,1,1,1",
+        prompt="Put all seven parts of the layer into one lane of the level detective. How many arrows break?",
+        hints=(
+            "The verdict under the board counts them.",
+            "Go to the landmark 'everything in one lane'.",
+            "Every pair that the order ranks breaks: 21 pairs less the four that are of one level.",
+        ),
+        solution=broken_arrows,
+        wrong={
+            21: "That is all pairs. m and v, and the three kinds of slow weights among themselves, are not ranked.",
+            6: "That is 'momentum below the weights': only the six arrows between the moments and the weights.",
+        },
+    ),
+    Order(
+        id="05-order",
+        title="From slow to fast",
+        objective="05.1",
+        minutes=4,
+        difficulty=1,
+        prompt="A Transformer layer with a fast memory, trained by Adam. Put its parts in order, the slowest first.",
+        hints=(
+            "Count updates per sequence: one, as many as there are tokens, or no state at all.",
+            "Weights and moments tie at one per step. Who needs whom at the same time?",
+            "The new weights need this step's moments, so the moments are faster: weights, moments, memory, attention.",
+        ),
+        steps=(
+            "the attention read",
+            "the first moment m",
+            "the fast memory M",
+            "the projection W_k",
+            "the second moment v",
+        ),
+        before=(
+            (
+                "the projection W_k",
+                "the first moment m",
+                "Both move once per step, and the new W_k needs this step's m.",
+            ),
+            (
+                "the projection W_k",
+                "the second moment v",
+                "Both move once per step, and the new W_k needs this step's v.",
+            ),
+            ("the first moment m", "the fast memory M", "m is renewed once per step, M at every token."),
+            ("the second moment v", "the fast memory M", "v is renewed once per step, M at every token."),
+            (
+                "the fast memory M",
+                "the attention read",
+                "M carries a state between tokens; attention is computed anew: frequency infinity.",
+            ),
+        ),
+    ),
+    Question(
+        id="05-q1",
+        objective="05.1",
+        text="A level is updated 16 times per sequence of 4 096 tokens. What is its period?",
+        options=(
+            right("256 tokens", "4 096 / 16: frequency times period is one unit, here the sequence."),
+            wrong("16 tokens", "16 is the frequency, and per sequence, not per token."),
+            wrong("4 096 tokens", "That would be one update per sequence."),
+            wrong("1/16 of a token", "Nothing is written more than once per token here."),
+        ),
+    ),
+    Question(
+        id="05-r1",
+        objective="05.2",
+        text="In which case are two parts of equal frequency on different levels?",
+        options=(
+            wrong("When one has more parameters", "Size plays no part in Definition 2."),
+            right("When one needs the other's state at the same time", "Rule 2: the one that is needed is the faster."),
+            wrong(
+                "When one sits in a deeper layer",
+                "Levels are not layers. All layers of a network trained by SGD share one level.",
+            ),
+            wrong("Never: one frequency is one level", "Weights and their momentum are the counterexample."),
+        ),
+    ),
+    Question(
+        id="05-r2",
+        objective="05.3",
+        text="Which two frequencies does a Transformer have after pre-training, in its own forward pass?",
+        options=(
+            right("0 and infinity", "Frozen weights, and attention that is computed anew and keeps no trained state."),
+            wrong("1 and infinity", "1 per step is what the weights had while they were trained."),
+            wrong("0 and 1", "Attention is not a state that is updated once; it has no state."),
+            wrong("only 0", "Attention answers differently in every context although no weight moves."),
+        ),
+    ),
+    Question(
+        id="05-r3",
+        objective="05.1",
+        text="The paper calls a level 'higher'. Is it faster or slower?",
+        options=(
+            wrong(
+                "faster",
+                "It is the other way round, which trips everybody once. We say slow/outer and fast/inner instead.",
+            ),
+            right("slower", "The higher the level, the lower the frequency; level 1 of this book is the slowest."),
+            wrong("neither, it is deeper in the network", "Layers and levels have nothing to do with each other."),
+            wrong(
+                "it depends on the unit",
+                "A change of unit multiplies all frequencies by the same number; the order stays.",
+            ),
+        ),
+    ),
+    Question(
+        id="05-r4",
+        recalls="03",
+        text="Momentum is itself a memory. What are its values?",
+        options=(
+            right("gradients", "m adds up the gradients: a memory without keys, with a decay for retention."),
+            wrong("weights", "The weights are what reads it."),
+            wrong("tokens", "Tokens become gradients first; the optimizer never sees them."),
+            wrong("learning rates", "The rate scales the step and is not stored."),
+        ),
+    ),
+    Question(
+        id="05-r5",
+        recalls="01",
+        text="Linear attention writes v kᵀ at every token. Which objective does that step descend?",
+        options=(
+            wrong("½ |Mk − v|²", "That is the delta rule, which also erases."),
+            right("−⟨Mk, v⟩", "The Hebbian step: it adds, whatever the memory holds."),
+            wrong("the language model's loss", "That one trains the slow weights, once per step."),
+            wrong("|M|²", "Its step only shrinks the memory."),
+        ),
+    ),
+]

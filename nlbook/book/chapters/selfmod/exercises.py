@@ -1,0 +1,679 @@
+"""Chapter 09, A memory that teaches itself: DGD, self-generated values, the outer gradient, counting with one number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nlbook.book.check.define import (
+    Case,
+    Draw,
+    FixTheBug,
+    Implement,
+    NearMiss,
+    Order,
+    Prediction,
+    Property,
+    Question,
+    ReadPicture,
+    right,
+    wrong,
+)
+
+
+# ---------------------------------------------------------------------- Titans (eq. 76-78)
+def titans_write(
+    M: Tensor, S: Tensor, k: Tensor, v: Tensor, eta: float, alpha: float, mu: float
+) -> tuple[Tensor, Tensor]:
+    """M and S after one token of Titans with a linear memory M (d_v, d_k), objective |M k - v|^2 / 2.
+
+    S (d_v, d_k) carries the surprise on: it keeps the share mu of itself and takes up minus eta times the gradient. M keeps the
+    share alpha of itself and then takes up the new S.
+    """
+    # BEGIN SOLUTION
+    gradient = torch.outer(M @ k - v, k)
+    S = mu * S - eta * gradient
+    return alpha * M + S, S
+    # END SOLUTION
+
+
+def draw_titans(d: Draw) -> tuple:
+    n, m = d.int(1, 3), d.int(1, 3)
+    return (
+        d.tensor(m, n),
+        d.tensor(m, n),
+        d.tensor(n),
+        d.tensor(m),
+        d.float(0.1, 0.9),
+        d.float(0.5, 0.95),
+        d.float(0.2, 0.9),
+    )
+
+
+# ---------------------------------------------------------------------- DGD (eq. 57)
+def dgd(W: Tensor, x: Tensor, grad_y: Tensor, eta: float) -> Tensor:
+    """W (d_out, d_in) after one step of delta gradient descent on one input x (d_in,) of any length, eq. 57 corrected.
+
+    grad_y (d_out,) is the gradient of the loss at the output W x.
+    """
+    # BEGIN SOLUTION
+    rate = eta / (1 + eta * x @ x)
+    return W - rate * torch.outer(W @ x + grad_y, x)
+    # END SOLUTION
+
+
+def dgd_reference(W: Tensor, x: Tensor, grad_y: Tensor, eta: float) -> Tensor:
+    from nlbook.optim.dgd import dgd_step
+
+    return dgd_step(W, x[None], grad_y[None], eta)
+
+
+def solves_the_proximal_problem(answer, d: Draw) -> str | None:
+    """Eq. 56: the gradient of |W x - u|^2 / 2 + |W - W_t|^2 / (2 eta) is zero at the answer."""
+    W, x, g, eta = d.tensor(2, 3), 2 * d.tensor(3), d.tensor(2), d.float(0.2, 1.0)
+    new = answer(W, x, g, eta)
+    slope = torch.outer(new @ x + g, x) + (new - W) / eta
+    return (
+        None
+        if slope.abs().max() < 1e-8
+        else f"at your weight the problem of eq. 56 still has a slope of {float(slope.abs().max()):.2g}."
+    )
+
+
+# ---------------------------------------------------------------------- values of its own (eq. 84-88, 93)
+def self_write(M: Tensor, k: Tensor, v: Tensor, eta: float, alpha: float) -> Tensor:
+    """M (d, d) after one token of eq. 88: a linear memory, objective |M k - v^|^2 / 2 with the value v^ = M v it makes itself.
+
+    k, v (d,). The DGD factor is alpha I - eta k k^T. The value is a constant for the inner derivative.
+    """
+    # BEGIN SOLUTION
+    value = M @ v
+    gradient = torch.outer(M @ k - value, k)
+    factor = alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)
+    return M @ factor - eta * gradient
+    # END SOLUTION
+
+
+def self_write_reference(M: Tensor, k: Tensor, v: Tensor, eta: float, alpha: float) -> Tensor:
+    from nlbook.titans.rules import layer_io, token_write
+
+    a, e = layer_io({"W": M}, k[None], (M @ v)[None], "l2", False)["W"]
+    return token_write(M, a, e, torch.tensor(alpha, dtype=M.dtype), torch.tensor(eta, dtype=M.dtype), "raw")[0]
+
+
+def draw_self(d: Draw) -> tuple:
+    n = d.int(2, 4)
+    return d.tensor(n, n), d.unit(n), d.unit(n), d.float(0.1, 0.6), d.float(0.7, 0.99)
+
+
+def zero_stays_zero(answer, d: Draw) -> str | None:
+    M = answer(torch.zeros(3, 3, dtype=torch.float64), d.unit(3), d.unit(3), 0.4, 0.9)
+    return None if not M.any() else "a memory of zeros wrote something. What does it answer for v?"
+
+
+def differentiated_value(M: Tensor, k: Tensor, v: Tensor, eta: float, alpha: float) -> Tensor:
+    """The derivative goes through v^ as well."""
+    factor = alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)
+    return M @ factor - eta * torch.outer(M @ (k - v), k - v)
+
+
+def transition(k: Tensor, v: Tensor, eta: float, alpha: float) -> Tensor:
+    """The matrix T (d, d) with which one self-generated write multiplies the memory: M_t = M_{t-1} T. k, v (d,)."""
+    # BEGIN SOLUTION
+    eye = torch.eye(len(k), dtype=k.dtype)
+    return alpha * eye - 2 * eta * torch.outer(k, k) + eta * torch.outer(v, k)
+    # END SOLUTION
+
+
+def multiplies_any_memory(answer, d: Draw) -> str | None:
+    M, k, v = d.tensor(3, 3), d.unit(3), d.unit(3)
+    gap = (M @ answer(k, v, 0.3, 0.9) - self_write(M, k, v, 0.3, 0.9)).abs().max()
+    return None if gap < 1e-9 else f"M T and the written memory differ by {float(gap):.2g}."
+
+
+# ---------------------------------------------------------------------- the outer gradient
+def cut_answer(M: Tensor, M_v: Tensor, x: Tensor, k: Tensor, q: Tensor, eta: float) -> Tensor:
+    """What a linear memory M (d, d) answers for q (d,) after one write under the key k (d,), rate eta, value v^ = M v, v = M_v x.
+
+    The outer level will differentiate this answer: by M, the start of the memory, and by M_v (d, d), which makes v.
+    """
+    v = M_v @ x
+    value = (M @ v).detach()
+    M = M - eta * torch.outer(M @ k - value, k)
+    return M @ q
+
+
+def outer_answer(M: Tensor, M_v: Tensor, x: Tensor, k: Tensor, q: Tensor, eta: float) -> Tensor:
+    """What a linear memory M (d, d) answers for q (d,) after one write under the key k (d,), rate eta, value v^ = M v, v = M_v x.
+
+    The outer level will differentiate this answer: by M, the start of the memory, and by M_v (d, d), which makes v.
+    """
+    # BEGIN SOLUTION
+    v = M_v @ x
+    value = M @ v
+    M = M - eta * torch.outer(M @ k - value, k)
+    return M @ q
+    # END SOLUTION
+
+
+def draw_outer(d: Draw) -> tuple:
+    n = d.int(2, 3)
+    return d.tensor(n, n), d.tensor(n, n), d.tensor(n), d.unit(n), d.tensor(n), d.float(0.2, 0.9)
+
+
+def gradient_reaches_both(answer, d: Draw) -> str | None:
+    M, M_v, *rest = draw_outer(d)
+    M.requires_grad_()
+    M_v.requires_grad_()
+    grads = torch.autograd.grad(answer(M, M_v, *rest).sum(), (M, M_v), allow_unused=True)
+    if grads[1] is None or not grads[1].any():
+        return "no gradient arrives at M_v: the outer level cannot train what makes the values."
+    with torch.enable_grad():
+        true = torch.autograd.grad(outer_answer(M, M_v, *rest).sum(), (M, M_v))
+    return (
+        None
+        if all(g is not None and torch.allclose(g, t) for g, t in zip(grads, true))
+        else "a part of the outer gradient is missing."
+    )
+
+
+# ---------------------------------------------------------------------- counting
+def count_states(bits: Tensor, c: float) -> tuple[Tensor, float]:
+    """(w, eta). w (T,): the memory after each bit: one number, w_0 = 1, key 1, value v^ = c w (so c = v . k), eq. 88 with alpha = 1.
+
+    The rate is 0 at a bit 0. At a bit 1 it is eta, chosen so that w changes its sign and nothing else. bits (T,) of 0 and 1; c <= 0.
+    """
+    # BEGIN SOLUTION
+    eta = 2 / (2 - c)
+    factor = 1 + bits * (eta * c - 2 * eta)  # 1 at a bit 0
+    return torch.cumprod(factor, 0), eta
+    # END SOLUTION
+
+
+def draw_bits(d: Draw) -> tuple:
+    return torch.tensor([float(d.int(0, 1)) for _ in range(d.int(2, 9))], dtype=torch.float64), -d.float(0.0, 1.0)
+
+
+def scaled_count(shift: float):
+    """Counting with a wrong number of erasures: 1 - shift eta + eta c at the right rate of another rule."""
+
+    def states(bits: Tensor, c: float) -> tuple[Tensor, float]:
+        eta = 2 / (shift - c)
+        return torch.cumprod(1 + bits * (eta * c - 2 * eta), 0), eta
+
+    return states
+
+
+def with_rate(states):
+    """A wrong memory beside the right rate."""
+    return lambda bits, c: (states(bits), 2 / (2 - c))
+
+
+# ---------------------------------------------------------------------- numbers
+def jump_in_the_picture() -> float:
+    """How many times more M_mem moves in the 8 tokens after the switch than in the 8 before, seed 0, early switch."""
+    # BEGIN SOLUTION
+    from nlbook.book import viz
+
+    return viz.load("v11:switch=16").facts["jump_mem"]
+    # END SOLUTION
+
+
+STEPS = (
+    "write all five memories with k, eta, alpha and their values",
+    "each memory makes its value from v",
+    "read k, v, eta and alpha from the four memories that make them",
+    "answer y from M_mem and the query",
+    "make the query q from the token with the fixed W_q",
+)
+BEFORE = (
+    (STEPS[4], STEPS[3], "the answer needs its query"),
+    (STEPS[2], STEPS[1], "the value is M(v): v must be there"),
+    (STEPS[1], STEPS[0], "a write needs its value"),
+    (STEPS[3], STEPS[0], "eq. 83-94 read the state from *before* this token: read before write"),
+)
+
+ITEMS = [
+    Prediction(
+        id="09-p1",
+        objective="09.2",
+        options=("Oslo", "Ben", "Rome", "nothing"),
+        question="The memory knew: Ada lives in Rome, Ben in Oslo. It has now read 'Ada moved in with Ben'. Where does Ada live?",
+    ),
+    Prediction(
+        id="09-p2",
+        objective="09.1",
+        unit="of v",
+        low=0,
+        high=1.2,
+        question="DGD on the squared error writes the same pair (k, v) two hundred times. What share of v does the memory then answer for k?",
+    ),
+    Prediction(
+        id="09-p3",
+        objective="09.2",
+        options=("M_mem only", "M_k and M_v only", "all five", "none, without training"),
+        question="An untrained layer reads four words over and over, then four new ones. Which of its memories move more than just before?",
+    ),
+    Prediction(
+        id="09-p4",
+        objective="09.4",
+        options=("the fixed value", "its own value", "both alike", "neither"),
+        question="Trained readers, Hebbian writes; key and value may each be made of both words of a token. After the switch to *new facts* (no references): who answers better?",
+    ),
+    Prediction(
+        id="09-p5",
+        objective="09.5",
+        options=("none", "the self-modifying memory", "the delta rule", "all three"),
+        question="Trained on words of up to 12 symbols. Who is right on every prefix of words of 25 to 48?",
+    ),
+    Implement(
+        id="09-titans",
+        title="Surprise, momentum, forgetting",
+        objective="09.1",
+        minutes=5,
+        difficulty=1,
+        prompt="Return (M, S) after one token of Titans.",
+        hints=(
+            "The gradient of |M k - v|^2 / 2 is (M k - v) k^T.",
+            "First S: mu * S - eta * gradient. Then M: alpha * M + S, with the new S.",
+            "`S = mu * S - eta * torch.outer(M @ k - v, k)`, then `return alpha * M + S, S`.",
+        ),
+        solution=titans_write,
+        draw=draw_titans,
+        near_misses=[
+            NearMiss(
+                "old surprise",
+                lambda M, S, k, v, eta, alpha, mu: (alpha * M + S, mu * S - eta * torch.outer(M @ k - v, k)),
+                "M took up the *old* S, so this token's surprise arrives one token late.",
+            ),
+            NearMiss(
+                "no surprise carried",
+                lambda M, S, k, v, eta, alpha, mu: (
+                    alpha * M - eta * torch.outer(M @ k - v, k),
+                    -eta * torch.outer(M @ k - v, k),
+                ),
+                "Without mu S a surprise lasts for one token only. Titans carries it on.",
+            ),
+            NearMiss(
+                "ascends",
+                lambda M, S, k, v, eta, alpha, mu: (
+                    alpha * M + mu * S + eta * torch.outer(M @ k - v, k),
+                    mu * S + eta * torch.outer(M @ k - v, k),
+                ),
+                "That walks uphill: minus eta times the gradient.",
+            ),
+            NearMiss(
+                "forgets the surprise",
+                lambda M, S, k, v, eta, alpha, mu: (
+                    alpha * (M + mu * S - eta * torch.outer(M @ k - v, k)),
+                    mu * S - eta * torch.outer(M @ k - v, k),
+                ),
+                "alpha acts on the old memory; what has just been learned comes in whole.",
+            ),
+            NearMiss(
+                "twice the gradient",
+                lambda M, S, k, v, eta, alpha, mu: (
+                    alpha * M + mu * S - 2 * eta * torch.outer(M @ k - v, k),
+                    mu * S - 2 * eta * torch.outer(M @ k - v, k),
+                ),
+                "The objective is *half* the squared error: its gradient is (M k - v) k^T, without a 2.",
+            ),
+            NearMiss(
+                "one minus alpha",
+                lambda M, S, k, v, eta, alpha, mu: (
+                    (1 - alpha) * M + mu * S - eta * torch.outer(M @ k - v, k),
+                    mu * S - eta * torch.outer(M @ k - v, k),
+                ),
+                "In the Titans paper alpha is what is *forgotten*. Here, as in eq. 88, it is what is kept.",
+            ),
+        ],
+    ),
+    Implement(
+        id="09-dgd",
+        title="Delta gradient descent",
+        objective="09.1",
+        minutes=6,
+        difficulty=2,
+        points=2,
+        prompt="Return the weight after one DGD step. Mind inputs that are not of length one.",
+        hints=(
+            "Erase what W answers for x, and write minus the gradient: W - rate (W x + grad_y) x^T.",
+            "The printed rate eta / (1 + eta) is right for |x| = 1 only.",
+            "`rate = eta / (1 + eta * x @ x)`.",
+        ),
+        solution=dgd,
+        reference=dgd_reference,
+        draw=lambda d: (d.tensor(m := d.int(1, 3), n := d.int(1, 3)), d.tensor(n), d.tensor(m), d.float(0.1, 1.0)),
+        properties=[Property("it solves eq. 56", solves_the_proximal_problem)],
+        differentiable=True,
+        near_misses=[
+            NearMiss(
+                "as printed",
+                lambda W, x, g, eta: W - eta / (1 + eta) * torch.outer(W @ x + g, x),
+                "That is the printed rate. It is right only where |x| = 1.",
+            ),
+            NearMiss(
+                "plain descent",
+                lambda W, x, g, eta: W - eta * torch.outer(g, x),
+                "This is gradient descent: it never looks at what W answers for x.",
+            ),
+            NearMiss(
+                "implicit rate, no erasing",
+                lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(g, x),
+                "The rate is right. What W said about x is still there.",
+            ),
+            NearMiss(
+                "explicit rate",
+                lambda W, x, g, eta: W - eta * torch.outer(W @ x + g, x),
+                "The full rate overshoots for long inputs: divide it by 1 + eta |x|^2.",
+            ),
+            NearMiss(
+                "only the erasing at the right rate",
+                lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x) - eta * torch.outer(g, x),
+                "The erasing has the right rate, the writing has not: both stand under the one rate.",
+            ),
+            NearMiss(
+                "length not squared",
+                lambda W, x, g, eta: W - eta / (1 + eta * (x @ x).sqrt()) * torch.outer(W @ x + g, x),
+                "|x| wants its square.",
+            ),
+            NearMiss(
+                "erases only",
+                lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x),
+                "Erased, and nothing written.",
+            ),
+        ],
+    ),
+    Implement(
+        id="09-self",
+        title="Write what you already know",
+        objective="09.2",
+        minutes=6,
+        difficulty=2,
+        points=2,
+        prompt="Return the memory after one token of eq. 88.",
+        hints=(
+            "First ask the memory: value = M v.",
+            "The gradient of |M k - value|^2 / 2 with a constant value is (M k - value) k^T.",
+            "`M @ (alpha * eye - eta * torch.outer(k, k)) - eta * torch.outer(M @ k - M @ v, k)`.",
+        ),
+        solution=self_write,
+        reference=self_write_reference,
+        draw=draw_self,
+        properties=[Property("zero stays zero", zero_stays_zero)],
+        near_misses=[
+            NearMiss(
+                "given value",
+                lambda M, k, v, eta, alpha: (
+                    M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
+                    - eta * torch.outer(M @ k - v, k)
+                ),
+                "Here the value is v itself. A self-generated value is what the memory answers *for* v.",
+            ),
+            NearMiss(
+                "no factor",
+                lambda M, k, v, eta, alpha: alpha * M - eta * torch.outer(M @ k - M @ v, k),
+                "The DGD factor also takes eta M k k^T away. (As an ablation this is a good rule.)",
+            ),
+            NearMiss(
+                "value differentiated",
+                differentiated_value,
+                "The derivative went through v^ as well: you get M (k - v)(k - v)^T. The value is a constant inside.",
+            ),
+            NearMiss(
+                "value from the new state",
+                lambda M, k, v, eta, alpha: (
+                    M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
+                    - eta * torch.outer(M @ k - M @ (alpha * v - eta * k * (k @ v)), k)
+                ),
+                "The value was made by the memory *after* the erasing. All is read before anything is written.",
+            ),
+            NearMiss(
+                "sign of the value",
+                lambda M, k, v, eta, alpha: (
+                    M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
+                    - eta * torch.outer(M @ k + M @ v, k)
+                ),
+                "That stores minus the value, as the printed eq. 92 does.",
+            ),
+        ],
+    ),
+    Implement(
+        id="09-transition",
+        title="One write, one matrix",
+        objective="09.2",
+        minutes=5,
+        difficulty=2,
+        prompt="Return T with M_t = M_{t-1} T for the write of the last exercise.",
+        hints=(
+            "Everything that is written starts with M on the left: take it out.",
+            "M (alpha I - eta k k^T) - eta (M k - M v) k^T.",
+            "`alpha * eye - 2 * eta * torch.outer(k, k) + eta * torch.outer(v, k)`.",
+        ),
+        solution=transition,
+        draw=lambda d: (d.unit(n := d.int(2, 4)), d.unit(n), d.float(0.1, 0.6), d.float(0.7, 0.99)),
+        properties=[Property("it multiplies any memory", multiplies_any_memory)],
+        near_misses=[
+            NearMiss(
+                "erased once",
+                lambda k, v, eta, alpha: (
+                    alpha * torch.eye(len(k), dtype=k.dtype) - eta * torch.outer(k, k) + eta * torch.outer(v, k)
+                ),
+                "The key's direction is erased twice: once by the DGD factor, once by the squared error.",
+            ),
+            NearMiss(
+                "transposed",
+                lambda k, v, eta, alpha: transition(k, v, eta, alpha).T,
+                "v k^T, not k v^T: M T k must contain M v.",
+            ),
+            NearMiss(
+                "given value",
+                lambda k, v, eta, alpha: alpha * torch.eye(len(k), dtype=k.dtype) - 2 * eta * torch.outer(k, k),
+                "That is the transition for a value from outside, which is *added* afterwards. Here M v multiplies too.",
+            ),
+        ],
+    ),
+    Order(
+        id="09-order",
+        title="One token",
+        objective="09.2",
+        minutes=3,
+        difficulty=1,
+        steps=STEPS,
+        before=BEFORE,
+        prompt="Put the steps of one token of eq. 86-88 in an order that works (chunk size 1).",
+        hints=(
+            "What is needed must be there already.",
+            "All reads use the state from before this token.",
+            "The write comes last, and all five at once.",
+        ),
+    ),
+    FixTheBug(
+        id="09-detach",
+        title="A constant, but for whom?",
+        objective="09.3",
+        minutes=5,
+        difficulty=2,
+        points=2,
+        prompt="The numbers are right, and yet the outer level will never train M_v. Mend it.",
+        hints=(
+            "Which line keeps the outer gradient from reaching M_v?",
+            "The gradient of the inner objective is written out by hand, with the value in it. Nobody will differentiate it there.",
+            "Leave the `.detach()` out.",
+        ),
+        solution=outer_answer,
+        broken=cut_answer,
+        draw=draw_outer,
+        properties=[Property("the outer gradient reaches M and M_v", gradient_reaches_both)],
+        near_misses=[
+            NearMiss(
+                "value differentiated",
+                lambda M, M_v, x, k, q, eta: (M - eta * torch.outer(M @ (k - M_v @ x), k - M_v @ x)) @ q,
+                "Now the *inner* derivative goes through the value as well. Inside it is a constant.",
+            ),
+            NearMiss(
+                "given value",
+                lambda M, M_v, x, k, q, eta: (M - eta * torch.outer(M @ k - M_v @ x, k)) @ q,
+                "The value is M v, not v.",
+            ),
+        ],
+    ),
+    ReadPicture(
+        id="09-picture",
+        title="The switch in the picture",
+        objective="09.2",
+        minutes=3,
+        difficulty=1,
+        view="v11:switch=16",
+        within=0.1,
+        solution=jump_in_the_picture,
+        wrong={2.6: "That is the switch after token 32. Press 'an early switch' first."},
+        prompt="V11 with the switch after token 16: how many times more does M_mem move in the eight tokens after it than in the eight before?",
+        hints=("Press 'an early switch'.", "The numbers stand in the words below the picture.", "After 'mem'."),
+    ),
+    Implement(
+        id="09-count",
+        title="A memory that counts",
+        objective="09.5",
+        minutes=6,
+        difficulty=3,
+        points=2,
+        prompt="One number as a memory. Choose its rate so that a 1 flips its sign, and return the memory after each bit, and that rate.",
+        hints=(
+            "For one number T is 1 - 2 eta + eta c.",
+            "Set it to -1 and solve for eta.",
+            "`eta = 2 / (2 - c)`; then multiply by -1 at each 1.",
+        ),
+        solution=count_states,
+        draw=draw_bits,
+        time_dim=0,
+        cases=[
+            Case((torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), 0.0), "a value of zero"),
+            Case((torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64), -1.0), "v = -k"),
+        ],
+        near_misses=[
+            NearMiss(
+                "counts",
+                with_rate(lambda bits: torch.cumsum(bits, 0)),
+                "This counts the ones, as linear attention does. Parity wants a sign that flips.",
+            ),
+            NearMiss(
+                "flips at zeros",
+                with_rate(lambda bits: torch.cumprod(2 * bits - 1, 0)),
+                "The sign changes at a 1, not at a 0.",
+            ),
+            NearMiss(
+                "erased once",
+                scaled_count(1.0),
+                "You solved 1 - eta + eta c = -1. The DGD factor and the error erase once each: 1 - 2 eta + eta c.",
+            ),
+            NearMiss(
+                "before the bit",
+                with_rate(lambda bits: torch.cumprod(1 - 2 * torch.cat([bits[:1] * 0, bits[:-1]]), 0)),
+                "That is the memory before each bit.",
+            ),
+        ],
+    ),
+    Question(
+        id="09-q1",
+        objective="09.2",
+        text="M_k and M_v both start near the identity, and k and v are brought to length one. What is learned?",
+        options=(
+            wrong("The identity", "It is there already. Nothing is written, by any memory."),
+            wrong("Everything, only slower", "The error is zero at every token, not small."),
+            right(
+                "Nothing: k = v, so M k equals the value M v and every inner error is zero",
+                "And what still moves is only forgotten. Start them apart.",
+            ),
+            wrong("It explodes", "Zero errors explode nowhere."),
+        ),
+    ),
+    Question(
+        id="09-q2",
+        objective="09.4",
+        text="With the delta rule in place of Hebb's, even the reader with *random* values learns to rename, to some degree. What does that say?",
+        options=(
+            wrong(
+                "Random values are good values",
+                "With Hebb's rule the same values know nothing. Something else must carry the news.",
+            ),
+            right(
+                "The delta rule already writes what the memory holds: its error v - M k contains M",
+                "So a key that mixes two names can move content from one to the other. The control has told us that this table cannot give all credit to v^.",
+            ),
+            wrong("The control was broken", "A new random map per story, and with Hebb's rule it fails as it should."),
+            wrong("The test was too easy", "Then Hebb's rule would pass it as well."),
+        ),
+    ),
+    Question(
+        id="09-r1",
+        objective="09.1",
+        text="On noiseless pairs with unit keys, where does repeated DGD with the squared error end?",
+        options=(
+            wrong("at the value", "The delta rule does. DGD also erases what is right."),
+            wrong("at zero", "The error pulls back."),
+            right(
+                "at half the value", "It is descent on the error plus |W x|^2 / 2: the two halves meet in the middle."
+            ),
+            wrong("nowhere", "It never overshoots."),
+        ),
+    ),
+    Question(
+        id="09-r2",
+        objective="09.2",
+        text="What does the write with v^ = M v do to a linear memory?",
+        options=(
+            wrong("it adds v k^T", "That is a value from outside."),
+            right(
+                "it multiplies it by a matrix",
+                "M (alpha I - 2 eta k k^T + eta v k^T). Hence zero stays zero, and signs can flip.",
+            ),
+            wrong("nothing", "Only if v = k, and then it still forgets."),
+            wrong("it raises its rank", "A product never has a higher rank than its factors."),
+        ),
+    ),
+    Question(
+        id="09-r3",
+        objective="09.5",
+        text="Why can a delta rule with rates below one not count parity on any length?",
+        options=(
+            wrong("its memory is too small", "One number is enough."),
+            wrong("it has no values of its own", "With beta up to 2 it counts, without them."),
+            wrong("it was trained too briefly", "No training changes the interval."),
+            right(
+                "its transitions have eigenvalues in (0, 1] only: no sign ever flips",
+                "1 - beta for beta in (0, 1). DGD reaches 1 - 2 eta, down to -1.",
+            ),
+        ),
+    ),
+    Question(
+        id="09-r4",
+        recalls="06",
+        objective="09.3",
+        text="A layer's initial state, its inner state, its outer weights: which of them does a sequence change?",
+        options=(
+            wrong("the initial state", "That changes once per outer step."),
+            right(
+                "the inner state only",
+                "It begins at the initial state, which the outer level learns, as it learns W_q.",
+            ),
+            wrong("the outer weights", "Only training moves them."),
+            wrong("all three", "Then nothing would be left to begin the next sequence with."),
+        ),
+    ),
+    Question(
+        id="09-r5",
+        recalls="02",
+        objective="09.1",
+        text="Why is backpropagation not linear attention over gradients?",
+        options=(
+            right(
+                "its values depend on the weights that are being written",
+                "Eq. 58: the surprise is self-generated. This chapter is that remark, taken as a design.",
+            ),
+            wrong("it has no keys", "The inputs are its keys."),
+            wrong("it is not linear", "For one linear layer all the rest is linear."),
+            wrong("it has momentum", "It need not."),
+        ),
+    ),
+]

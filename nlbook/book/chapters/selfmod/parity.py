@@ -1,0 +1,158 @@
+"""Parity and (aa)*, trained on short strings and read at lengths never trained: which memory can count modulo two?
+
+One block of the book's model (chapter 10 puts it together), chunk size 1, without decay and convolution, so that
+nothing but the memory can carry the count. What differs is the rule of that memory. Chapter 09.
+
+    python -m nlbook.book.chapters.selfmod.parity                    # the table of three rules, both languages, three seeds
+    python -m nlbook.book.chapters.selfmod.parity "self-modifying"   # one rule: about a minute
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlbook.book.data.formal import VOCABULARY, Words, words
+from nlbook.errors import need
+from nlbook.hope import Hope, HopeConfig
+from nlbook.train import adamw, constant, train
+
+SELF = {"memory": "linear", "chunk": 1, "other_chunk": 1, "read": "after", "eta": 0.5, "eta_max": 1.0, "decay": False}
+ONLY_MEMORY = {**SELF, "adaptive": ("mem",), "self_values": False}
+KINDS: dict[str, tuple[str, dict]] = {
+    "linear attention": ("linear", {}),
+    "delta rule": ("delta", {}),
+    "delta rule, rate to 2": ("delta", {"beta_max": 2.0}),
+    "self-modifying": ("self_modifying", SELF),
+    "DGD, given values": ("self_modifying", ONLY_MEMORY),
+    "DGD, given values, rate to 0.5": ("self_modifying", {**ONLY_MEMORY, "eta": 0.25, "eta_max": 0.5}),
+    "self-modifying, chunks of 16": ("self_modifying", {**SELF, "chunk": 16, "other_chunk": 16, "read": "start"}),
+}
+"""Name -> mixer and its options."""
+
+LANGUAGES: dict[str, dict[str, Any]] = {"parity": {}, "aa": {"longest": 20, "patience": 4}}
+"""How each language is trained. (aa)* has one word for each even length: six up to 12 do not pin the rule down, ten
+up to 20 do; and its words are learned a little before its rule, so training goes on for two checks more."""
+
+
+def model(kind: str, seed: int = 0, dim: int = 16) -> Hope:
+    need(kind in KINDS, "kind", repr(kind), f"one of {', '.join(map(repr, KINDS))}")
+    mixer, options = KINDS[kind]
+    return Hope(
+        HopeConfig(
+            vocabulary=VOCABULARY,
+            dim=dim,
+            layers=1,
+            hidden=2 * dim,
+            periods=(1,),
+            mlp="static",
+            conv=0,
+            mixer=mixer,
+            options=options,
+            seed=seed,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A trained model; bins[i]: share of new words with every prefix right, for lengths[i] = (low, high)."""
+
+    kind: str
+    model: Hope
+    steps: int
+    longest: int
+    lengths: tuple[tuple[int, int], ...]
+    bins: tuple[float, ...]
+    seconds: float = 0.0  # CPU seconds of training
+
+
+def score(m: Hope, data: Words) -> float:
+    with torch.no_grad():
+        return data.accuracy(m(data.tokens)[0])
+
+
+@lru_cache(maxsize=64)
+def count(
+    kind: str, seed: int = 0, steps: int = 250, longest: int = 12, language: str = "parity", patience: int = 2
+) -> Counted:
+    """Train on words of 2 to `longest` symbols (stops at 100 % `patience` times in a row, checked every 25 steps), then
+    read words up to four times as long.
+    """
+
+    def batch(i: int) -> Words:
+        return words(language, 2, longest, 32, 1_000_003 * seed + i)
+
+    m, seen = model(kind, seed), words(language, 2, longest, 64, 77)
+    began = time.process_time()
+    history = train(
+        m,
+        batch,
+        steps,
+        optimizer=adamw(m, 3e-3),
+        schedule=constant,
+        warmup=50,
+        seed=seed,
+        every=25,
+        enough=1.0,
+        patience=patience,
+        check=lambda _: score(m, seen),
+    )
+    seconds = time.process_time() - began
+    lengths = ((2, longest), (longest + 1, 2 * longest), (2 * longest + 1, 4 * longest))
+    bins = tuple(score(m, words(language, low, high, 128, 5)) for low, high in lengths)
+    return Counted(kind, m, history.steps, longest, lengths, bins, seconds)
+
+
+def trace(m: Hope, bits: list[int]) -> Tensor:
+    """M_mem after each symbol of the word, (length + 1, dim * dim): what the trained memory does while it reads."""
+    state, rows = m.initial_state(1), []
+    with torch.no_grad():
+        for token in [0, *(b + 1 for b in bits)]:
+            _, state = m(torch.tensor([[token]]), state)
+            rows.append(state.blocks[0][0].now["mem"]["W"][0, 0, 0].flatten().clone())
+    return torch.stack(rows)
+
+
+def table(kinds: Sequence[str] = ("self-modifying", "delta rule", "linear attention"), seeds: int = 3) -> str:
+    """A row for each rule and language: the share of new words with every prefix right, one number a seed."""
+    lines = [
+        f"{'':30}{'language':10}{'trained on':>12}  {'as long':18}{'to twice as long':18}{'to four times':18}"
+        f"{'steps':18}CPU s"
+    ]
+    for kind in kinds:
+        for language, how in LANGUAGES.items():
+            runs = [count(kind, seed, language=language, **how) for seed in range(seeds)]
+            bins = [" ".join(f"{100 * r.bins[i]:3.0f} %" for r in runs) for i in range(3)]
+            lines.append(
+                f"{kind:30}{language:10}{f'2 .. {runs[0].longest}':>12}  "
+                + "".join(f"{b:18}" for b in bins)
+                + f"{' '.join(str(r.steps) for r in runs):18}{sum(r.seconds for r in runs):.0f}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line of the table."""
+    import click
+
+    @click.command(help=(__doc__ or "").split("\n\n")[0])
+    @click.argument("kinds", nargs=-1)
+    @click.option("--seeds", default=3, show_default=True)
+    def command(kinds: tuple[str, ...], seeds: int) -> None:
+        torch.set_num_threads(1)
+        for kind in kinds:
+            model(kind)  # an unknown name is told before any work
+        click.echo(table(kinds, seeds) if kinds else table(seeds=seeds))
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Chapter 11: wrong answers that its checks must refuse, and right ones that they must accept. Kernels are plain
+functions here, as in the notebook; one of them carries @triton.jit."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # the checks then say so; see tests/book/test_chapter_11.py
+    triton = SimpleNamespace(jit=lambda f: f)
+    tl = SimpleNamespace(constexpr=int)
+
+from nlbook.book.chapters.speed import exercises as ch11
+
+# ---- 11-chunk, 11-rows, 11-index ------------------------------------------------------------------------------------
+
+
+def chunk_by_mask(S, Q, K, V):
+    i = torch.arange(len(Q))
+    return Q @ S + ((i[:, None] > i) * (Q @ K.T)) @ V, S + torch.einsum("ck,cv->kv", K, V)
+
+
+def chunk_by_sums(S, Q, K, V):
+    outer = K[:, :, None] * V[:, None, :]
+    before = S + torch.cat([torch.zeros_like(outer[:1]), outer.cumsum(0)[:-1]])
+    return (Q[:, None, :] @ before)[:, 0], S + outer.sum(0)
+
+
+def rows_by_solve(S, K, V, eta):
+    A = torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T, -1)
+    return torch.linalg.solve_triangular(A, eta * (V - K @ S), upper=False)
+
+
+def rows_by_doubling(S, K, V, eta):
+    X, P = torch.eye(len(K), dtype=K.dtype), -eta * torch.tril(K @ K.T, -1)
+    for _ in range(4):
+        X, P = X + X @ P, P @ P
+    return X @ (eta * (V - K @ S))
+
+
+def index_by_loop(t, C):
+    done = 0
+    while done + C < t:
+        done += C
+    return done
+
+
+# ---- kernel 1 -------------------------------------------------------------------------------------------------------
+
+
+def write_unmasked(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
+    row, col = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, DK)
+    at = row[:, None] * DK + col[None, :]
+    tl.store(M + at, tl.load(M + at) + eta * tl.load(v + row)[:, None] * tl.load(k + col)[None, :])
+
+
+def write_same_rows(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
+    row, col = tl.arange(0, ROWS), tl.arange(0, DK)
+    mine, at = row[:, None] < DV, row[:, None] * DK + col[None, :]
+    write = eta * tl.load(v + row, mask=row < DV, other=0.0)[:, None] * tl.load(k + col)[None, :]
+    tl.store(M + at, tl.load(M + at, mask=mine, other=0.0) + write, mask=mine)
+
+
+def write_erases(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
+    row, col = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, DK)
+    mine, at = row[:, None] < DV, row[:, None] * DK + col[None, :]
+    write = eta * tl.load(v + row, mask=row < DV, other=0.0)[:, None] * tl.load(k + col)[None, :]
+    tl.store(M + at, tl.load(M + at, mask=mine, other=0.0) - write, mask=mine)
+
+
+def write_greedy(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
+    """Right, but it loads the key once a row."""
+    row, col = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, DK)
+    mine, at = row[:, None] < DV, row[:, None] * DK + col[None, :]
+    key = tl.load(k + col[None, :] + 0 * row[:, None])
+    write = eta * tl.load(v + row, mask=row < DV, other=0.0)[:, None] * key
+    tl.store(M + at, tl.load(M + at, mask=mine, other=0.0) + write, mask=mine)
+
+
+def write_block_pointers(key_at, value_at, memory, rate, rows, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    r = tl.arange(0, BLOCK)[:, None] + tl.program_id(0) * BLOCK
+    c = tl.arange(0, WIDTH)[None, :]
+    here = memory + r * WIDTH + c
+    value = tl.load(value_at + r, mask=r < rows, other=0.0)
+    tl.store(here, tl.load(here, mask=r < rows, other=0.0) + (rate * value) * tl.load(key_at + c), mask=r < rows)
+
+
+def write_scaled_key(k, v, M, eta, DV, DK: tl.constexpr, ROWS: tl.constexpr):
+    row, col = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, DK)
+    key = eta * tl.load(k + col)
+    value = tl.load(v + row, mask=row < DV, other=0.0)
+    M += row[:, None] * DK + col[None, :]
+    tl.store(M, value[:, None] * key[None, :] + tl.load(M, mask=row[:, None] < DV, other=0.0), row[:, None] < DV)
+
+
+# ---- kernel 2 -------------------------------------------------------------------------------------------------------
+
+
+def scores_unmasked_tail(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
+    i, d = tl.arange(0, C), tl.arange(0, D)
+    t = tl.program_id(0) * C + i
+    at = t[:, None] * D + d[None, :]
+    P = tl.dot(tl.load(q + at), tl.trans(tl.load(k + at)))
+    tl.store(A + t[:, None] * C + i[None, :], tl.where(i[:, None] > i[None, :], P, 0.0))
+
+
+def scores_first_chunk(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
+    i, d = tl.arange(0, C), tl.arange(0, D)
+    at, there = i[:, None] * D + d[None, :], i[:, None] < L
+    P = tl.dot(tl.load(q + at, there, 0.0), tl.trans(tl.load(k + at, there, 0.0)))
+    tl.store(A + i[:, None] * C + i[None, :], tl.where(i[:, None] > i[None, :], P, 0.0), there)
+
+
+def scores_half(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
+    i, d = tl.arange(0, C), tl.arange(0, D)
+    t = tl.program_id(0) * C + i
+    at, there = t[:, None] * D + d[None, :], t[:, None] < L
+    P = tl.dot(tl.load(q + at, there, 0.0), tl.trans(tl.load(k + at, there, 0.0)))
+    tl.store(A + t[:, None] * C + i[None, :], P, mask=there & (i[:, None] > i[None, :]))
+
+
+def scores_twice(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
+    """Right, but it loads the keys twice."""
+    i, d = tl.arange(0, C), tl.arange(0, D)
+    t = tl.program_id(0) * C + i
+    at, there = t[:, None] * D + d[None, :], t[:, None] < L
+    K = 0.5 * (tl.load(k + at, there, 0.0) + tl.load(k + at, there, 0.0))
+    P = tl.dot(tl.load(q + at, there, 0.0), tl.trans(K))
+    tl.store(A + t[:, None] * C + i[None, :], tl.where(i[:, None] > i[None, :], P, 0.0), there)
+
+
+def scores_by_product(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
+    i, d = tl.arange(0, C), tl.arange(0, D)
+    t = tl.program_id(0) * C + i
+    at, there = t[:, None] * D + d[None, :], t[:, None] < L
+    Q, K = tl.load(q + at, there, 0.0), tl.load(k + at, there, 0.0)
+    past = (i[:, None] > i[None, :]).to(tl.float64)
+    tl.store(A + t[:, None] * C + i[None, :], past * tl.sum(Q[:, None, :] * K[None, :, :], 2), there)
+
+
+def scores_transposed_load(q, k, A, L, C: tl.constexpr, D: tl.constexpr):
+    n, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
+    t = n * C + i
+    Q = tl.load(q + t[:, None] * D + d[None, :], mask=t[:, None] < L, other=0.0)
+    Kt = tl.load(k + t[None, :] * D + d[:, None], mask=t[None, :] < L, other=0.0)
+    P = tl.where(t[:, None] > t[None, :], tl.dot(Q, Kt), 0.0)
+    tl.store(A + t[:, None] * C + i[None, :], P, mask=t[:, None] < L)
+
+
+# ---- kernel 3 -------------------------------------------------------------------------------------------------------
+
+
+def loop_whole_chunks_only(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
+    h, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
+    S = tl.zeros((D, D), y.dtype.element_ty)
+    for n in range(0, L // C):
+        at = (h * L + n * C + i[:, None]) * D + d[None, :]
+        Q, K, V = tl.load(q + at), tl.load(k + at), tl.load(v + at)
+        P = tl.where(i[:, None] > i[None, :], tl.dot(Q, tl.trans(K)), 0.0)
+        tl.store(y + at, tl.dot(Q, S) + tl.dot(P, V))
+        S += tl.dot(tl.trans(K), V)
+
+
+def loop_one_head(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
+    i, d = tl.arange(0, C), tl.arange(0, D)
+    S = tl.zeros((D, D), y.dtype.element_ty)
+    for n in range(0, tl.cdiv(L, C)):
+        t = n * C + i
+        at, there = t[:, None] * D + d[None, :], t[:, None] < L
+        Q, K, V = tl.load(q + at, there, 0.0), tl.load(k + at, there, 0.0), tl.load(v + at, there, 0.0)
+        P = tl.where(i[:, None] > i[None, :], tl.dot(Q, tl.trans(K)), 0.0)
+        tl.store(y + at, tl.dot(Q, S) + tl.dot(P, V), there)
+        S += tl.dot(tl.trans(K), V)
+
+
+def loop_state_transposed(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
+    h, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
+    S = tl.zeros((D, D), y.dtype.element_ty)
+    for n in range(0, tl.cdiv(L, C)):
+        t = n * C + i
+        at, there = (h * L + t[:, None]) * D + d[None, :], t[:, None] < L
+        Q, K, V = tl.load(q + at, there, 0.0), tl.load(k + at, there, 0.0), tl.load(v + at, there, 0.0)
+        P = tl.where(i[:, None] > i[None, :], tl.dot(Q, tl.trans(K)), 0.0)
+        tl.store(y + at, tl.dot(Q, S) + tl.dot(P, V), there)
+        S += tl.dot(tl.trans(V), K)
+
+
+def loop_loads_twice(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
+    """Right, but the keys travel twice."""
+    h, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
+    S = tl.zeros((D, D), y.dtype.element_ty)
+    for n in range(0, tl.cdiv(L, C)):
+        t = n * C + i
+        at, there = (h * L + t[:, None]) * D + d[None, :], t[:, None] < L
+        Q, K, V = tl.load(q + at, there, 0.0), tl.load(k + at, there, 0.0), tl.load(v + at, there, 0.0)
+        P = tl.where(i[:, None] > i[None, :], tl.dot(Q, tl.trans(K)), 0.0)
+        tl.store(y + at, tl.dot(Q, S) + tl.dot(P, V), there)
+        S += tl.dot(tl.trans(tl.load(k + at, there, 0.0)), V)
+
+
+def loop_memory_as_in_the_paper(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
+    """With M = S^T, and two stores' worth of sums in one variable."""
+    h, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
+    M = tl.zeros((D, D), y.dtype.element_ty)
+    for n in range(0, tl.cdiv(L, C)):
+        t = n * C + i
+        at, there = (h * L + t[:, None]) * D + d[None, :], t[:, None] < L
+        Q, K, V = tl.load(q + at, there, 0.0), tl.load(k + at, there, 0.0), tl.load(v + at, there, 0.0)
+        Y = tl.dot(Q, tl.trans(M))
+        Y += tl.dot(tl.where(t[:, None] > t[None, :], tl.dot(Q, tl.trans(K)), 0.0), V)
+        M += tl.dot(tl.trans(V), K)
+        tl.store(y + at, Y, mask=there)
+
+
+def loop_takes_the_future_off(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
+    h, i, d = tl.program_id(0), tl.arange(0, C), tl.arange(0, D)
+    S = tl.zeros((D, D), y.dtype.element_ty)
+    for n in range(0, tl.cdiv(L, C)):
+        t = n * C + i
+        at, there = (h * L + t[:, None]) * D + d[None, :], t[:, None] < L
+        Q, K, V = tl.load(q + at, there, 0.0), tl.load(k + at, there, 0.0), tl.load(v + at, there, 0.0)
+        S += tl.dot(tl.trans(K), V)
+        future = tl.where(i[:, None] <= i[None, :], tl.dot(Q, tl.trans(K)), 0.0)
+        tl.store(y + at, tl.dot(Q, S) - tl.dot(future, V), mask=there)
+
+
+STEPS = {
+    step.split()[0]: step
+    for step in (
+        "next state S + K^T E",
+        "outputs Q S + (mask * Q K^T) E",
+        "solve (I + L) E = eta (V - K S)",
+        "triangular matrix L = eta tril(K K^T, -1)",
+        "load the chunk's q, k, v",
+    )
+}
+
+
+def order(*words):
+    return [STEPS[w] for w in words]
+
+
+MUTANTS = {
+    "11-chunk": {
+        "inclusive": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T) @ V, S + K.T @ V),
+        "no mask": lambda S, Q, K, V: (Q @ S + Q @ K.T @ V, S + K.T @ V),
+        "future": lambda S, Q, K, V: (Q @ S + torch.triu(Q @ K.T, 1) @ V, S + K.T @ V),
+        "start": lambda S, Q, K, V: (Q @ S, S + K.T @ V),
+        "not carried": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, K.T @ V),
+        "one token short": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, S + K[:-1].T @ V[:-1]),
+        "gradient cut": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1).detach() @ V, S + K.T @ V),
+    },
+    "11-rows": {
+        "frozen": lambda S, K, V, eta: eta * (V - K @ S),
+        "sign": ch11.rows_upside_down,
+        "one term": ch11.rows_one_term,
+        "errors": lambda S, K, V, eta: rows_by_solve(S, K, V, eta) / eta,
+        "inclusive": lambda S, K, V, eta: torch.linalg.solve(
+            torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T), eta * (V - K @ S)
+        ),
+        "no rate in L": lambda S, K, V, eta: torch.linalg.solve(
+            torch.eye(len(K), dtype=K.dtype) + torch.tril(K @ K.T, -1), eta * (V - K @ S)
+        ),
+    },
+    "11-index": {
+        "printed": ch11.state_read_as_printed,
+        "floor of t": lambda t, C: C * (t // C),
+        "one chunk late": lambda t, C: max(0, C * ((t - 1) // C) - C),
+        "number of the chunk": lambda t, C: (t - 1) // C,
+        "token before": lambda t, C: t - 1,
+    },
+    "11-order": {
+        "nearly as listed": order("outputs", "next", "solve", "triangular", "load"),
+        "state first": order("load", "next", "triangular", "solve", "outputs"),
+        "outputs before rows": order("load", "triangular", "outputs", "solve", "next"),
+        "solve at once": order("load", "solve", "triangular", "outputs", "next"),
+        "load last": order("triangular", "solve", "outputs", "next", "load"),
+    },
+    "11-picture": {"rate 0.1": 7.9, "share": 0.52, "chunk 8": 31.3, "chunk 32": 112.0, "chunk 64": 657.0},
+    "11-intensity": {"half": 32, "double": 128, "memory travels": 42.67, "one product": 16, "bytes": 32768},
+    "11-write": {
+        "no rate": ch11.outer_write_without_rate,
+        "not added": ch11.outer_write_afresh,
+        "no mask": write_unmasked,
+        "every program the same rows": write_same_rows,
+        "sign": write_erases,
+        "greedy": write_greedy,
+    },
+    "11-scores": {
+        "upto": ch11.scores_upto,
+        "future": ch11.scores_of_the_future,
+        "all": ch11.scores_of_all,
+        "transposed": ch11.scores_of_the_past_transposed,
+        "no end": scores_unmasked_tail,
+        "first chunk only": scores_first_chunk,
+        "masked places never written": scores_half,
+        "keys twice": scores_twice,
+    },
+    "11-loop": {
+        "no carry": ch11.loop_without_carry,
+        "no scores": ch11.loop_without_scores,
+        "writes first": ch11.loop_writes_first,
+        "reads after": ch11.loop_read_after,
+        "partial chunk dropped": loop_whole_chunks_only,
+        "one head": loop_one_head,
+        "state transposed": loop_state_transposed,
+        "keys twice": loop_loads_twice,
+    },
+}
+
+ACCEPTED = {
+    "11-chunk": {"a loop": ch11.by_tokens, "a mask": chunk_by_mask, "cumulated states": chunk_by_sums},
+    "11-rows": {
+        "token by token": ch11.rows_by_tokens,
+        "a solver": rows_by_solve,
+        "doubling, in float64": rows_by_doubling,
+    },
+    "11-index": {
+        "ceil": lambda t, C: C * (math.ceil(t / C) - 1),
+        "a loop": index_by_loop,
+        "remainder": lambda t, C: t - 1 - (t - 1) % C,
+    },
+    "11-order": {
+        "outputs first": order("load", "triangular", "solve", "outputs", "next"),
+        "state first": order("load", "triangular", "solve", "next", "outputs"),
+    },
+    "11-picture": {"read": 52.5, "with unit": "53 %", "rounded": 50},
+    "11-intensity": {"number": 64, "with unit": "64 FLOP/B", "nearly": 62.0},
+    "11-write": {
+        "jitted": triton.jit(ch11.outer_write),
+        "other names, one block": write_block_pointers,
+        "scaled key": write_scaled_key,
+    },
+    "11-scores": {
+        "jitted": triton.jit(ch11.causal_scores),
+        "a sum of products": scores_by_product,
+        "keys loaded transposed": scores_transposed_load,
+    },
+    "11-loop": {
+        "jitted": triton.jit(ch11.linear_loop),
+        "M as in the paper": loop_memory_as_in_the_paper,
+        "the future taken off": loop_takes_the_future_off,
+    },
+}

@@ -1,0 +1,393 @@
+"""Chapter 02, Training is writing: surprise, the dual form, local errors, delta gradient descent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nlbook.book.check.define import (
+    Derive,
+    Draw,
+    Estimate,
+    FixTheBug,
+    Implement,
+    NearMiss,
+    Prediction,
+    Property,
+    Question,
+    ReadPicture,
+    right,
+    wrong,
+)
+
+
+def surprise_of_softmax(y: Tensor, label: int) -> Tensor:
+    """The surprise: gradient of the cross-entropy -log softmax(y)[label] with respect to the scores y (classes,)."""
+    # BEGIN SOLUTION
+    surprise = torch.softmax(y, -1)
+    surprise[label] -= 1
+    return surprise
+    # END SOLUTION
+
+
+def cross_entropy(y: Tensor, label: int) -> Tensor:
+    return torch.logsumexp(y, -1) - y[label]
+
+
+def predict_without_weights(W0: Tensor, keys: Tensor, surprises: Tensor, lr: float, q: Tensor) -> Tensor:
+    """What the layer trained from W0 (d_out, d_in) answers to q (d_in,), from its keys (T, d_in) and surprises (T, d_out)."""
+    # BEGIN SOLUTION
+    overlaps = keys @ q
+    return W0 @ q - lr * overlaps @ surprises
+    # END SOLUTION
+
+
+def draw_dual(d: Draw):
+    d_in, d_out, T = d.int(1, 4), d.int(1, 3), d.int(1, 6)
+    return d.tensor(d_out, d_in), d.tensor(T, d_in), d.tensor(T, d_out), d.float(0.05, 0.5), d.tensor(d_in)
+
+
+def trained_answer_agrees(answer, d: Draw) -> str | None:
+    """On surprises that real training produced, the answer is that of the trained weight."""
+    from nlbook.memory.dual import squared_loss, train_linear
+
+    trace = train_linear(d.tensor(2, 3), d.tensor(5, 3), squared_loss(d.tensor(5, 2)), 0.1)
+    q = d.tensor(3)
+    gap = float((answer(trace.start, trace.keys, trace.surprises, 0.1, q) - trace.weight() @ q).abs().max())
+    return None if gap < 1e-9 else f"a layer trained by SGD answers differently: the gap is {gap:.3g}."
+
+
+def frozen_training(W0: Tensor, X: Tensor, Y: Tensor, lr: float) -> Tensor:
+    """Should train a linear layer on the pairs X (T, d_in), Y (T, d_out), one SGD step a pair, on half the squared error."""
+    W = W0.clone()
+    for x, y in zip(X, Y):
+        surprise = W0 @ x - y
+        W = W - lr * torch.outer(surprise, x)
+    return W
+
+
+def mended_training(W0: Tensor, X: Tensor, Y: Tensor, lr: float) -> Tensor:
+    """Should train a linear layer on the pairs X (T, d_in), Y (T, d_out), one SGD step a pair, on half the squared error."""
+    # BEGIN SOLUTION
+    W = W0.clone()
+    for x, y in zip(X, Y):
+        surprise = W @ x - y
+        W = W - lr * torch.outer(surprise, x)
+    return W
+    # END SOLUTION
+
+
+def draw_training(d: Draw):
+    d_in, d_out, T = d.int(1, 3), d.int(1, 3), d.int(2, 5)
+    return d.tensor(d_out, d_in), d.tensor(T, d_in), d.tensor(T, d_out), d.float(0.05, 0.4)
+
+
+def local_error(W2: Tensor, delta2: Tensor, z1: Tensor) -> Tensor:
+    """The error signal at the pre-activations z1 (h,) of a tanh layer, from W2 (d_out, h) and the error delta2 (d_out,) above."""
+    # BEGIN SOLUTION
+    slope = 1 - torch.tanh(z1) ** 2
+    return slope * (W2.T @ delta2)
+    # END SOLUTION
+
+
+def dgd_share() -> float:
+    """The w x at which erasing, a (w x) x, and writing, a (target - w x) x, cancel, as a share of the target."""
+    # BEGIN SOLUTION
+    return 1 / 2
+    # END SOLUTION
+
+
+def answer_after_three_steps() -> float:
+    """The answer of the weight after three training steps."""
+    # BEGIN SOLUTION
+    from nlbook.book import viz
+
+    return viz.load("v3:step=3").facts["answer"]
+    # END SOLUTION
+
+
+ITEMS = [
+    Prediction(
+        id="02-p1",
+        question="We throw the trained weight away and keep only the list of what was written. On the test digits, "
+        "the list answers ...",
+        objective="02.1",
+        options=(
+            "roughly as well, a few points worse",
+            "exactly as the weight did, to the last digits",
+            "at chance: the list is not a model",
+            "better, because nothing is averaged away",
+        ),
+    ),
+    Prediction(
+        id="02-p2",
+        question="Every surprise is taken at the *untrained* weight. After 400 steps on raw pixels, the test accuracy (it was 87 %) is ...",
+        objective="02.3",
+        options=("about the same", "a few points worse", "below 40 %"),
+    ),
+    Prediction(
+        id="02-p3",
+        question="A single sample, |x| = 1.5, target 1, rate 10. Where does the answer of delta gradient descent go?",
+        objective="02.4",
+        options=("to 1, the target", "to 0.5, half the target", "to infinity", "it swings for ever"),
+    ),
+    Derive(
+        id="02-surprise",
+        title="The surprise of a classifier",
+        objective="02.2",
+        minutes=6,
+        difficulty=2,
+        points=2,
+        prompt="Return the gradient of the cross-entropy with respect to the scores. It is the value that training writes.",
+        hints=(
+            "Write the loss as log(sum of exp(y_j)) - y_label and differentiate each part.",
+            "The first part gives softmax(y). The second gives minus one, at one place only.",
+            "softmax(y) with 1 taken away at `label`.",
+        ),
+        solution=surprise_of_softmax,
+        objective_fn=cross_entropy,
+        wrt="y",
+        draw=lambda d: (d.tensor(n := d.int(2, 5)), d.pick(*range(n))),
+        near_misses=[
+            NearMiss(
+                "target minus prediction",
+                lambda y, label: torch.eye(len(y), dtype=y.dtype)[label] - torch.softmax(y, -1),
+                "This is what should be *written*, the negative surprise. The gradient has the opposite sign.",
+            ),
+            NearMiss(
+                "probabilities",
+                lambda y, label: torch.softmax(y, -1),
+                "These are the probabilities; the label has not entered yet.",
+            ),
+            NearMiss(
+                "scores, not probabilities",
+                lambda y, label: y - torch.eye(len(y), dtype=y.dtype)[label],
+                "That is the surprise of the squared error. The cross-entropy compares probabilities.",
+            ),
+        ],
+    ),
+    Implement(
+        id="02-dual",
+        title="Answer without the weight",
+        objective="02.1",
+        minutes=7,
+        difficulty=2,
+        points=2,
+        prompt="Return what the trained layer answers to q, from the list of its writes. Never build the trained weight.",
+        hints=(
+            "Each step subtracted lr * surprise_t x_t^T from the weight. Multiply that by q.",
+            "x_t^T q is a number, the overlap. The answer is W0 q minus lr times the surprises weighted by the overlaps.",
+            "`keys @ q` are all overlaps; `(keys @ q) @ surprises` is the weighted sum.",
+        ),
+        solution=predict_without_weights,
+        draw=draw_dual,
+        properties=[Property("a layer that was really trained", trained_answer_agrees)],
+        near_misses=[
+            NearMiss(
+                "wrong sign",
+                lambda W0, keys, surprises, lr, q: W0 @ q + lr * (keys @ q) @ surprises,
+                "A step goes *down* the gradient: what is written is minus the surprise.",
+            ),
+            NearMiss(
+                "no start",
+                lambda W0, keys, surprises, lr, q: -lr * (keys @ q) @ surprises,
+                "The start weight still answers too: add W0 q.",
+            ),
+            NearMiss(
+                "no rate",
+                lambda W0, keys, surprises, lr, q: W0 @ q - (keys @ q) @ surprises,
+                "Every write was scaled by the rate.",
+            ),
+            NearMiss(
+                "softmax weights",
+                lambda W0, keys, surprises, lr, q: W0 @ q - lr * torch.softmax(keys @ q, -1) @ surprises,
+                "Here the overlaps weigh the surprises as they are. A softmax would make it attention (chapter 04).",
+            ),
+        ],
+    ),
+    FixTheBug(
+        id="02-frozen",
+        title="The training loop that learns nothing new",
+        objective="02.3",
+        minutes=5,
+        difficulty=2,
+        prompt="This loop trains for one step and then goes astray. One name is wrong; say to yourself what it does to the values.",
+        hints=(
+            "At which weight is the error of the third pair measured?",
+            "Training measures each error at the weight of its moment: a memory that generates its own values.",
+            "The surprise must use W, not W0.",
+        ),
+        solution=mended_training,
+        broken=frozen_training,
+        draw=draw_training,
+        near_misses=[
+            NearMiss(
+                "still frozen",
+                frozen_training,
+                "Every error is still measured at the untrained weight, so the same mistake is paid for again and again. (It is one step on the whole batch.)",
+            ),
+            NearMiss(
+                "updated too early",
+                lambda W0, X, Y, lr: _late(W0, X, Y, lr),
+                "Each error is taken at the weight from *before the previous* write: one step late.",
+            ),
+        ],
+    ),
+    Implement(
+        id="02-local",
+        title="The local error of a hidden layer",
+        objective="02.2",
+        minutes=6,
+        difficulty=2,
+        points=2,
+        prompt="Send the error one layer down through W2 and the slope of tanh: this is the value that the first layer stores.",
+        hints=(
+            "How much does each hidden unit move the scores? Column j of W2 says so.",
+            "W2^T delta2 is the error at the activations; the slope of tanh takes it to the pre-activations.",
+            "The slope of tanh at z is 1 - tanh(z)^2.",
+        ),
+        solution=local_error,
+        draw=lambda d: (d.tensor(o := d.int(1, 3), h := d.int(1, 5)), d.tensor(o), d.tensor(h)),
+        near_misses=[
+            NearMiss(
+                "no slope",
+                lambda W2, delta2, z1: W2.T @ delta2,
+                "This is the error at the activations. The tanh in between scales it by its slope.",
+            ),
+            NearMiss(
+                "activation for slope",
+                lambda W2, delta2, z1: torch.tanh(z1) * (W2.T @ delta2),
+                "That multiplies by tanh(z), not by its derivative.",
+            ),
+            NearMiss(
+                "slope of z",
+                lambda W2, delta2, z1: (1 - z1**2) * (W2.T @ delta2),
+                "The slope is 1 - tanh(z)^2; here z itself is squared.",
+            ),
+        ],
+    ),
+    Estimate(
+        id="02-half",
+        title="Where delta gradient descent comes to rest",
+        objective="02.4",
+        minutes=4,
+        difficulty=2,
+        prompt="One sample, half the squared error. At which share of the target does what DGD erases cancel what it writes?",
+        hints=(
+            "At rest the change is zero: what is erased equals what is written.",
+            "Erased: w x. Written: target - w x. Set them equal.",
+            "w x = target - w x.",
+        ),
+        solution=dgd_share,
+        within=0.01,
+        unit="of the target",
+        wrong={
+            1: "That is where plain gradient descent rests. DGD also erases the answer itself, at every step.",
+            0: "It would be, with nothing to write.",
+            0.25: "Half of the half: set erased equal to written once.",
+        },
+    ),
+    ReadPicture(
+        id="02-picture",
+        title="What three steps have learned",
+        objective="02.1",
+        minutes=3,
+        difficulty=1,
+        prompt="Set the training step to 3 (landmark *three steps*). What does the weight answer at the query then?",
+        hints=(
+            "Use the landmark button below the sliders.",
+            "Look at the running sum in the lower panel, at its last dot.",
+            "The number stands beside the word *real*.",
+        ),
+        view="v3:step=3",
+        solution=answer_after_three_steps,
+        within=0.1,
+        wrong={
+            0.77: "That is the end of the frozen curve. Read the one marked *real*.",
+            0.32: "That is the third bar alone; the answer is the sum of all bars so far.",
+            1.55: "That is the truth, or the answer after all 24 steps.",
+        },
+    ),
+    Question(
+        id="02-r1",
+        objective="02.1",
+        text="A linear layer is trained on T samples by SGD. How many numbers does the list of its writes hold, for width d in "
+        "and d out?",
+        options=(
+            wrong("d²", "That is the weight itself, whatever the length of training."),
+            right(
+                "2 T d",
+                "A key and a surprise, d numbers each, for every step: the list grows with training, the weight does not.",
+            ),
+            wrong("T d²", "Each write is an outer product, but two vectors are enough to know it."),
+            wrong("T", "One number a step would lose which direction was written."),
+        ),
+    ),
+    Question(
+        id="02-r2",
+        objective="02.2",
+        text="In the four words of the book: what is the *value* that backprop writes into a layer?",
+        options=(
+            wrong("the layer's input", "That is the key."),
+            wrong("the label", "Only at the last layer, and even there only through the error."),
+            right(
+                "minus the error at the layer's output", "The local error signal, with the sign that reduces the loss."
+            ),
+            wrong("the learning rate", "That is the rate."),
+        ),
+    ),
+    Question(
+        id="02-r3",
+        objective="02.3",
+        text="Why is training not linear attention over the data set?",
+        options=(
+            wrong(
+                "The keys change while training.", "In a single layer the keys are the inputs; they stay as they are."
+            ),
+            wrong("There is no softmax.", "Linear attention has none either."),
+            right(
+                "The values depend on what the memory already holds.",
+                "Each surprise is measured at the weight of its moment: the memory generates its own values.",
+            ),
+            wrong(
+                "The rate is too small.",
+                "At any rate but zero the two differ; a small rate only makes them differ later.",
+            ),
+        ),
+    ),
+    Question(
+        id="02-r4",
+        recalls="01",
+        text="The SGD step on half the squared error of a linear layer is which rule of chapter 01?",
+        options=(
+            wrong("Hebbian", "It would write the target without looking at what is there."),
+            right("delta", "M − η (M k − v) kᵀ: erase what the layer answers, write the target."),
+            wrong("Oja", "Oja subtracts what the output explains of the input."),
+            wrong("none of them", "Write it down once: key x, value y."),
+        ),
+    ),
+    Question(
+        id="02-r5",
+        recalls="01",
+        text="Two inputs overlap by 0.5. A step that writes the surprise of the first moves the answer to the second by ...",
+        options=(
+            wrong("nothing", "Only at a right angle."),
+            right(
+                "half as much as the answer to the first (for inputs of length one)",
+                "Reading weighs each write by the overlap of its key with the question.",
+            ),
+            wrong("the same amount", "Only for the same input."),
+            wrong("a quarter as much", "The read is linear in the overlap."),
+        ),
+    ),
+]
+
+
+def _late(W0: Tensor, X: Tensor, Y: Tensor, lr: float) -> Tensor:
+    """Every error at the weight from before the previous write."""
+    W, before = W0.clone(), W0.clone()
+    for x, y in zip(X, Y):
+        surprise = before @ x - y
+        before = W
+        W = W - lr * torch.outer(surprise, x)
+    return W

@@ -1,0 +1,68 @@
+"""What rows share: seeds, methods, one tuning for all small tasks, words about set-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nlbook.book.ledger.row import Cell, Results
+from nlbook.book.ledger.tables import chosen, tuning_cells
+
+SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3, 4, 5]}
+TUNING_SEEDS = {"quick": [101], "full": [101, 102]}
+RATES: dict[str, list[dict[str, Any]]] = {
+    "quick": [{"lr": 0.01}, {"lr": 0.02}],
+    "full": [{"lr": 0.005}, {"lr": 0.01}, {"lr": 0.02}, {"lr": 0.04}],
+}
+"""Learning rates that every method tries, on tuning seeds; judged are other seeds."""
+
+SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 200, "batch": 16}, "full": {"steps": 1000, "batch": 32}}
+"""Training in every small task: quick sees 200 batches of 16 sequences of 48 tokens."""
+
+BASELINES = ("Transformer", "linear attention", "gated delta", "Titans")
+
+SAME = (
+    "Transformer, linear attention, gated delta rule and Titans: the same block with another mixer; the same "
+    "convolution on q, k and v, gate, norms and number of parameters; the same number of learning rates tried."
+)
+ONE_RATE = (
+    "Two learning rates (0.01, 0.02; full: four) are tried for each method on in-context recall with a seed "
+    "that is used for nothing else; the better one serves in all small tasks."
+)
+
+
+EDGE = (
+    "Nearly all methods chose the larger of two rates, the edge of the search, and 200 steps are short: this "
+    "compares how soon models learn. Options of Hope were not searched here as chapter 10 does."
+)
+
+
+def named(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings by method for functions that take `method`."""
+    return {m: {"method": m} for m in methods}
+
+
+def tuning(methods: Sequence[str], profile: str) -> list[Cell]:
+    """Every method at every rate, on the recall task."""
+    return tuning_cells(
+        "nlbook.book.ledger.runs.trials:mad",
+        named(methods),
+        RATES[profile],
+        TUNING_SEEDS[profile],
+        task="recall",
+        **SIZE[profile],
+    )
+
+
+def rate(tuned: Results, method: str, profile: str) -> dict[str, Any]:
+    """The rate of a method, as the tuning has it: {"lr": ...}."""
+    return chosen(tuned, method, RATES[profile], "nats")
+
+
+def trials(function: str, methods: Sequence[str], profile: str, tuned: Results, **settings: Any) -> list[Cell]:
+    """Every method at its rate on the seeds that count."""
+    return [
+        Cell(m, function, {**SIZE[profile], **settings, "method": m, **rate(tuned, m, profile), "seed": seed})
+        for m in methods
+        for seed in SEEDS[profile]
+    ]

@@ -1,0 +1,53 @@
+"""Pictures of the book: pure functions `draw(state) -> Figure`, made live by one thin widget.
+
+    from nlbook.book import viz
+    viz.load("v2:n=32,rho=0.5")             a live picture: sliders, landmarks, task, state string
+    viz.still("v2:n=4", "v2:n=32")          a static strip of states
+    viz.show(fig, alt="…")                  a plain figure with alt text
+    viz.score(trace)                        V1 for a run of your own: who wrote when, in motion
+    viz.gallery()                           what there is
+    viz.figure(), viz.COLORS                to draw your own; one colour is one quantity all book long
+    @viz.view(…), viz.Int, Float, Choice, Bool, Ints      to make a picture of your own: see README.md here
+
+Matplotlib, ipywidgets and anywidget are imported with this room, and the modules v*_*.py when their key is asked for.
+"""
+
+from typing import Any
+
+from nlbook.book.viz.picture import Gallery, Picture, Still, gallery, load, show, still
+from nlbook.book.viz.spec import View, all_views, find, view
+from nlbook.book.viz.state import Bool, Choice, Float, Int, Ints, State
+from nlbook.book.viz.style import COLORS, book_style, end_label, figure, png
+
+__all__ = [
+    "COLORS",
+    "Bool",
+    "Choice",
+    "Float",
+    "Gallery",
+    "Int",
+    "Ints",
+    "Picture",
+    "State",
+    "Still",
+    "View",
+    "all_views",
+    "book_style",
+    "end_label",
+    "figure",
+    "find",
+    "gallery",
+    "load",
+    "png",
+    "score",
+    "show",
+    "still",
+    "view",
+]
+
+
+def score(trace: Any) -> Any:
+    """Play a recorded run, a lane a level: a nlbook.levels.Trace, or whatever has `levels`, `periods`, `updates`."""
+    from nlbook.book.viz.v1_score import score as play
+
+    return play(trace)

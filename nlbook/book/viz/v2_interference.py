@@ -1,0 +1,196 @@
+"""V2, the interference bench: keys as arrows, what comes back for each key, and which rule tells the pairs apart.
+
+Fifty independent memories (other keys, other values) are written once each; shares are means over them, and the recall
+matrix is that of the first. Everything is measured with nlbook.memory when the picture is drawn.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from nlbook.book.chapters.memory import experiments
+from nlbook.book.chapters.memory.experiments import answers, score
+from nlbook.book.data import recall
+from nlbook.book.viz.spec import Facts, view
+from nlbook.book.viz.state import Bool, Choice, Float, Int, State
+from nlbook.book.viz.style import COLORS, figure
+
+MEMORIES = 50
+NAMES = {"hebbian": "Hebb", "delta": "delta", "oja": "Oja", "omega": "Omega", "dgd": "DGD", "rls": "best linear"}
+SHOWN = ("hebbian", "delta", "rls")  # always beside the chosen rule
+
+
+@lru_cache(maxsize=32)
+def stream(n: int, d: int, rho: float, again: bool, seed: int) -> tuple[recall.Recall, Tensor]:
+    """n pairs in each of 50 memories; `again` writes key 1 once more with a new value. And key 1's first value."""
+    data = recall.pairs(n, d, rho, batch=MEMORIES, seed=seed)
+    first = data.v[:, 0]
+    if not again:
+        return data, first
+    new = recall.values(1, d, batch=MEMORIES, seed=seed + 17)
+    target = torch.cat([new, data.v[:, 1:]], 1)
+    return recall.Recall(torch.cat([data.k, data.k[:, :1]], 1), torch.cat([data.v, new], 1), data.q, target), first
+
+
+@lru_cache(maxsize=128)
+def asked(rule: str, n: int, d: int, rho: float, again: bool, lr: float, seed: int) -> tuple[Tensor, float, float]:
+    """The answers (50, n, d) of `rule`, the share identified and the mean squared error."""
+    data, _ = stream(n, d, rho, again, seed)
+    options: dict[str, Any] = {}
+    if rule == "omega":
+        window = min(16, n)
+        options = {"window": window, "lr": lr / window}  # the curvature of its objective is up to `window`
+    elif rule != "rls":
+        options = {"lr": lr}
+    y = answers(rule, data, **options)
+    s = score(y, data.target)
+    return y, s.accuracy, s.error
+
+
+def measure(state: Any, rule: str) -> tuple[Tensor, float, float]:
+    return asked(rule, state.n, state.d, state.rho, state.again, state.lr, state.seed)
+
+
+def facts(state: Any) -> dict[str, float]:
+    """identified (and per rule): share of keys whose answer is nearest to the right value, over 50 memories.
+
+    error: mean |y - v|^2 / |v|^2. chance: 1/n. overlap: mean cosine of two different keys. rewritten_error: mean
+    distance of key 1's answer from its latest value; rewritten_sum: from the sum of both values (0 = the rule adds up).
+    """
+    data, first = stream(state.n, state.d, state.rho, state.again, state.seed)
+    y, share, error = measure(state, state.rule)
+    gram = experiments.crosstalk(data.q)
+    off = (gram.sum((-1, -2)) - state.n) / max(1, state.n * (state.n - 1))
+    found = {"identified": share, "error": error, "chance": 1 / state.n, "overlap": float(off.mean())}
+    found |= {f"identified_{r}": measure(state, r)[1] for r in dict.fromkeys([*SHOWN, state.rule])}
+    if state.again:
+        found["rewritten_error"] = float((y[:, 0] - data.target[:, 0]).norm(dim=-1).mean())
+        found["rewritten_sum"] = float((y[:, 0] - data.target[:, 0] - first).norm(dim=-1).mean())
+    return found
+
+
+def alt(state: Any, f: Facts) -> str:
+    said = (
+        f"Arrows for {state.n} keys of width {state.d} with mean overlap {f['overlap']:.2f}, the matrix of how "
+        "near each answer is to each value, and bars of the share identified: "
+        f"{NAMES[state.rule]} {f['identified']:.2f}, "
+    )
+    said += ", ".join(f"{NAMES[r]} {f[f'identified_{r}']:.2f}" for r in SHOWN if r != state.rule)
+    said += f"; chance {f['chance']:.2f}."
+    if state.again:
+        said += f" Key 1 was written again: its answer is {f['rewritten_error']:.2f} away from the new value."
+    return said
+
+
+def arrows(ax: Axes, k: Tensor) -> None:
+    """Keys (n, d) as arrows in the plane that holds most of them; a narrow fan of long arrows shares a direction."""
+    plane = torch.linalg.svd(k, full_matrices=False).Vh[:2]  # (2, d)
+    xy = k @ plane.mT
+    xy = xy if xy.shape[1] == 2 else torch.cat([xy, torch.zeros_like(xy)], 1)  # one key spans only a line
+    xy = xy * torch.where(xy.sum(0) < 0, -1.0, 1.0)
+    turn = torch.linspace(0, 2 * torch.pi, 90)
+    ax.plot(turn.cos(), turn.sin(), color=COLORS["control"], lw=1)
+    faint = max(0.25, 0.6 - len(k) / 80)
+    strong: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1}
+    zero = torch.zeros(len(k))
+    ax.quiver(zero[1:], zero[1:], xy[1:, 0], xy[1:, 1], color=COLORS["key"], alpha=faint, width=0.012, **strong)
+    ax.quiver(0, 0, *xy[0].tolist(), color=COLORS["key"], width=0.02, **strong)
+    ax.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], aspect="equal")
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def matrix(ax: Axes, cosines: Tensor, again: bool) -> None:
+    """cosines (n, n or n + 1): answer i against value j, and key 1's old value last. A cross marks a mistake."""
+    n = cosines.shape[0]
+    ax.imshow(cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    best = cosines[:, :n].argmax(-1)
+    wrong = [i for i in range(n) if int(best[i]) != i]
+    ax.plot([int(best[i]) for i in wrong], wrong, "x", color="black", ms=max(3, 8 - n / 10), mew=1.3)
+    if again:
+        ax.axvline(n - 0.5, color="black", lw=1)
+    ticks = {t: str(t + 1) for t in (0, n - 1)}
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ticks |= {n: "old"} if again else {}
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set(xlabel="value   (red: same direction, blue: opposite)", ylabel="key asked")
+    ax.grid(False)
+
+
+def shares(ax: Axes, state: Any, f: Facts) -> None:
+    rules = list(dict.fromkeys([*SHOWN[:2], state.rule, SHOWN[2]]))
+    for i, r in enumerate(rules):
+        share = f[f"identified_{r}"]
+        ax.barh(i, share, height=0.52, color=COLORS["memory"] if r == state.rule else COLORS["control"])
+        weight = "bold" if r == state.rule else "normal"
+        ax.text(-0.04, i, NAMES[r], va="center", ha="right", fontsize=9, weight=weight)
+        ax.text(share + 0.02, i, f"{share:.2f}", va="center", fontsize=9, weight=weight)
+    ax.plot([f["chance"]] * 2, [-0.5, len(rules) - 0.4], color="black", lw=1, ls=":")
+    ax.text(f["chance"], -0.52, f"chance {f['chance']:.2f}", fontsize=9, ha="right" if f["chance"] > 0.7 else "left")
+    ax.set(xlim=(-0.68, 1.24), xticks=[0, 0.5, 1], ylim=(len(rules) - 0.4, -0.8), yticks=[], title="share identified")
+    ax.spines["left"].set_visible(False)
+    ax.spines["bottom"].set_bounds(0, 1)
+
+
+@view(
+    "v2",
+    title="Interference bench: how many pairs does one matrix hold?",
+    task="Store as many pairs as the keys are wide (n = d = 32) with random keys. Predict which rule tells more of "
+    "them apart, Hebb or delta with rate 1. Then raise the overlap to 0.5, and then write one key twice.",
+    answer="With random keys Hebb identifies nearly all (0.99) and one pass of delta with rate 1 fewer (0.81): each "
+    "write at full rate repairs its own pair and disturbs the older ones; at rate 0.1 delta reaches 0.99 as "
+    "well. With overlap 0.5 delta leads (0.31 against 0.18), because Hebb adds the shared direction again and "
+    "again. Written twice, Hebb answers the sum of both values and delta the new one. The best linear memory "
+    "shows what one matrix could hold.",
+    params=[
+        Int("n", 32, 1, 64, label="pairs n"),
+        Float("rho", 0.0, 0.0, 0.95, step=0.05, label="key overlap ρ"),
+        Choice("rule", "hebbian", list(NAMES), label="rule"),
+        Bool("again", False, label="write key 1 again"),
+        Choice("lr", 1.0, [0.1, 0.3, 0.6, 1.0], label="rate η", slider=True),
+        Choice("d", 32, [2, 8, 16, 32, 64], label="width d", slider=True),
+        Int("seed", 0, 0, 9),
+    ],
+    landmarks={
+        "Hebb, n = d": "rule=hebbian",
+        "delta, n = d": "rule=delta",
+        "delta, small rate": "rule=delta,lr=0.1",
+        "keys overlap": "rule=delta,rho=0.5",
+        "Hebb, key written again": "n=4,again=1",
+        "delta, key written again": "n=4,again=1,rule=delta",
+    },
+    twin=["delta, n = d", "keys overlap"],
+    alt=alt,
+    facts=facts,
+)
+def draw(state: State) -> Figure:
+    """Three panels: keys, cosines of answers and values, share identified by rule."""
+    f = facts(state)
+    data, first = stream(state.n, state.d, state.rho, state.again, state.seed)
+    y = measure(state, state.rule)[0][0]
+    candidates = torch.cat([data.target[0], first[:1]]) if state.again else data.target[0]
+    cosines = recall.unit(torch.nan_to_num(y) + 1e-30) @ candidates.mT
+    fig = figure(9, 3.4, layout=None)
+    left, middle, right = fig.subplots(
+        1,
+        3,
+        width_ratios=[1, 1.25, 1],
+        gridspec_kw={"left": 0.01, "right": 0.985, "bottom": 0.15, "top": 0.91, "wspace": 0.16},
+    )
+    arrows(left, data.q[0])
+    left.set_title("keys" if state.d == 2 else "keys, seen in a plane")
+    left.text(0, -1.12, f"mean overlap {f['overlap']:.2f}; the bold one is key 1", ha="center", va="top", fontsize=9)
+    matrix(middle, cosines, state.again)
+    middle.set_title(f"{NAMES[state.rule]}: answer × value")
+    shares(right, state, f)
+    if state.again:
+        right.set_xlabel(f"key 1 misses its new value by {f['rewritten_error']:.2f}", fontsize=9)
+    else:
+        right.set_xlabel(f"mean of {MEMORIES} memories; error {f['error']:.2f}", fontsize=9)
+    return fig

@@ -1,1 +1,0 @@
-"""Synthetic data with a known optimum: recall, formal languages, task streams, a needle, time scales."""

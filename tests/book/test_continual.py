@@ -1,0 +1,196 @@
+"""Task streams, the field's metrics, and the learners of the fair ablation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nlbook.book.chapters.forgetting.continual_methods import (
+    METHODS,
+    Method,
+    Net,
+    named,
+    period_effect,
+    recoveries,
+    train,
+    tune,
+)
+from nlbook.book.data.continual import (
+    KINDS,
+    average_accuracy,
+    backward_transfer,
+    digits,
+    forgetting,
+    learning_accuracy,
+    rotate,
+    stream,
+)
+from nlbook.errors import NLBookError
+
+
+# ---------------------------------------------------------------------------- streams and metrics
+@pytest.mark.parametrize("kind", KINDS)
+def test_streams_are_reproducible(kind: str) -> None:
+    a, b, c = stream(kind, 3), stream(kind, 3), stream(kind, 4)
+    assert len(a) == 5 and all(torch.equal(p, q) for s, t in zip(a, b) for p, q in zip(s, t))
+    if kind != "rotated":
+        assert any(p.shape != q.shape or not torch.equal(p, q) for s, t in zip(a, c) for p, q in zip(s, t))
+    for t in a:
+        assert t.x_train.shape[1] == 64 and len(t.x_test) == len(t.y_test) and int(t.y_train.max()) <= 9
+
+
+def test_what_the_streams_hold() -> None:
+    d = digits()
+    assert d.x_train.shape == (1400, 64) and d.x_test.shape == (397, 64)
+    for t in stream("permuted", 1):
+        assert torch.equal(t.x_train.sort(1).values, d.x_train.sort(1).values) and torch.equal(t.y_train, d.y_train)
+    pairs = [sorted(t.y_train.unique().tolist()) for t in stream("class", 1)]
+    assert all(len(p) == 2 for p in pairs) and sorted(c for p in pairs for c in p) == list(range(10))
+    assert sum(len(t.x_test) for t in stream("class", 1)) == 397
+    assert torch.equal(stream("rotated")[0].x_train, rotate(d.x_train, 0.0))
+    torch.testing.assert_close(rotate(d.x_train, 0.0), d.x_train, atol=1e-5, rtol=0)
+    image = torch.arange(64.0).view(1, 8, 8)
+    torch.testing.assert_close(rotate(image.view(1, 64), 90.0).view(8, 8), torch.rot90(image[0], 1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(rotate(image.view(1, 64), 180.0).view(8, 8), torch.rot90(image[0], 2), atol=1e-3, rtol=0)
+
+
+def test_metrics_by_hand() -> None:
+    r = torch.tensor([[0.9, 0.1, 0.1], [0.5, 0.8, 0.2], [0.4, 0.6, 0.7]])
+    assert average_accuracy(r) == pytest.approx(1.7 / 3)
+    assert learning_accuracy(r) == pytest.approx(0.8)
+    assert forgetting(r) == pytest.approx(((0.9 - 0.4) + (0.8 - 0.6)) / 2)
+    assert backward_transfer(r) == pytest.approx(((0.4 - 0.9) + (0.6 - 0.8)) / 2)
+    r[2, 0] = 1.0  # the last task helps the first one: negative forgetting, positive transfer
+    assert forgetting(r) == pytest.approx(0.05) and backward_transfer(r) == pytest.approx(-0.05)
+    assert forgetting(r[:1, :1]) == 0 and backward_transfer(r[:1, :1]) == 0
+    assert forgetting(torch.stack([r, r])).shape == (2,)
+    with pytest.raises(NLBookError, match="tasks, tasks"):
+        forgetting(torch.zeros(3))
+
+
+# ---------------------------------------------------------------------------- learners
+def plain(kind: str, seed: int, lr: float, steps: int, periods=(1, 1, 1), mean: bool = False) -> torch.Tensor:
+    """The same run, one replica, written the ordinary way: final head after the first task."""
+    net = Net([seed], 3, 64, False, torch.float64)
+    p = {k: v.detach()[0].clone().requires_grad_() for k, v in net.params.items()}
+    task, g = stream(kind, seed)[0], torch.Generator().manual_seed(50 + seed)
+    total = {k: torch.zeros_like(v) for k, v in p.items()}
+    for t in range(1, steps + 1):
+        i = torch.randint(0, len(task.x_train), (8,), generator=g)
+        h = task.x_train[i].double()
+        for b in range(3):
+            h = h + torch.relu(h @ p[f"up{b}"]) @ p[f"down{b}"]
+        loss = F.cross_entropy(h @ p["head"] + p["bias"][0], task.y_train[i])
+        grads = dict(zip(p, torch.autograd.grad(loss, list(p.values()))))
+        with torch.no_grad():
+            for k in p:
+                c = 1 if k in ("head", "bias") else periods[int(k[-1])]
+                total[k] += grads[k]
+                if t % c == 0:
+                    p[k] -= lr * total[k] / (c if mean else 1)
+                    total[k].zero_()
+    h = task.x_test.double()
+    for b in range(3):
+        h = h + torch.relu(h @ p[f"up{b}"]) @ p[f"down{b}"]
+    return ((h @ p["head"] + p["bias"][0]).argmax(-1) == task.y_test).double().mean()
+
+
+@pytest.mark.eq(70, 71)
+@pytest.mark.parametrize(("periods", "reduce"), [((1, 1, 1), "sum"), ((1, 3, 7), "mean"), ((2, 5, 9), "sum")])
+def test_a_batch_of_replicas_is_many_plain_runs(periods: tuple, reduce: str) -> None:
+    method = Method(periods, reduce=reduce)
+    run = train(method, "permuted", [0.03, 0.05], [0, 2], steps=40, dtype=torch.float64, tasks=1)
+    for i, lr in enumerate((0.03, 0.05)):
+        for j, seed in enumerate((0, 2)):
+            want = plain("permuted", seed, lr, 40, periods, reduce == "mean")
+            assert run.r[i, j, 0, 0] == pytest.approx(float(want), abs=1e-6)
+
+
+def test_methods_that_must_agree_do() -> None:
+    kw = {"kind": "facts", "lrs": [0.1], "seeds": [0, 1], "steps": 30, "tasks": 2, "dtype": torch.float64}
+
+    def r(m: Method) -> torch.Tensor:
+        return train(m, **kw).r
+
+    base = r(METHODS["MLP"])
+    for same in (Method(lr_split=(1, 1, 1)), Method(reduce="mean"), Method(ema=0.0), Method(reset=10, meta_lr=1.0)):
+        assert torch.equal(r(same), base), same
+    assert torch.equal(r(Method((1, 100, 100))), r(named("only block 0 learns")))  # a period that never comes
+    for other in (
+        "CMS, mean",
+        "replay 20",
+        "EWC 300",
+        "EMA 0.99",
+        "MLP head-wise",
+        "CMS nested, reset 64",
+        "only the head learns",
+    ):
+        assert not torch.equal(r(named(other, reset=16 if "nested" in other else 0)), base), other
+    own = train(METHODS["MLP"], lambda s: stream("facts", s, 2), [0.1], [0, 1], steps=30, dtype=torch.float64)
+    assert torch.equal(own.r, base)
+    assert (r(named("MLP", adam=True)) != base).any()
+
+
+def test_replicas_do_not_touch_each_other() -> None:
+    """A diverging learning rate in the batch changes nothing for the others; more seeds neither."""
+    kw = {"kind": "permuted", "steps": 30, "tasks": 2, "dtype": torch.float64}
+    alone = train(METHODS["MLP"], lrs=[0.05], seeds=[1], **kw).r
+    crowd = train(METHODS["MLP"], lrs=[0.05, 1e6], seeds=[0, 1], **kw).r
+    assert torch.equal(alone[0, 0], crowd[0, 1])
+
+
+def test_the_central_figure_of_chapter_08() -> None:
+    """Permuted digits, 5 seeds, at the learning rates that full tuning chooses: a CMS forgets less than one MLP, and as
+    much as the same step sizes without periods."""
+    seeds = [0, 1, 2, 3, 4]
+    got = {}
+    for name, lr in (("MLP", 0.03), ("CMS, mean", 0.05), ("lr split (1, 1/8, 1/64)", 0.05)):
+        got[name] = average_accuracy(train(METHODS[name], "permuted", [lr], seeds).r[0])
+    mlp, cms, split = (v.mean().item() for v in got.values())
+    assert (mlp, cms, split) == pytest.approx((0.529, 0.596, 0.596), abs=0.02)
+    assert (got["CMS, mean"] > got["MLP"]).all() and abs(cms - split) < 0.01
+
+
+def test_only_the_nested_variant_brings_knowledge_back() -> None:
+    mlp = recoveries("facts", METHODS["MLP"])
+    cms = recoveries("facts", METHODS["CMS, mean"])
+    nested = recoveries("facts", METHODS["CMS nested, reset 64"])
+    assert mlp["jump"] < 0.05 and cms["jump"] < 0.05 and nested["jump"] > 0.2
+    assert nested["final"] > mlp["final"] + 0.1 and nested["b_end"] < mlp["b_end"]  # at a price
+    assert len(mlp["curve"]) == 256 // 8 + 1
+
+
+def test_for_sgd_the_period_is_a_second_order_effect_and_for_adam_it_is_not() -> None:
+    big, small = period_effect((4, 16), 0.01), period_effect((4, 16), 0.001)
+    for c in (4, 16):
+        assert big[c] / small[c] == pytest.approx(10, rel=0.15)
+    a, b = period_effect((4, 16), 3e-3, adam=True), period_effect((4, 16), 3e-4, adam=True)
+    assert min(*a.values(), *b.values()) > 0.4
+
+
+def test_tuning_reports_the_edge_of_its_grid() -> None:
+    s = tune(METHODS["MLP"], "facts", lrs=(0.0, 0.1), tuning_seeds=(100,), seeds=(0, 1), steps=20, tasks=2)
+    assert s.lr == 0.1 and s.at_edge and s.r.shape == (2, 2, 2) and "edge of the grid" in s.row()
+    assert s.average.shape == s.forgotten.shape == s.transfer.shape == (2,)
+    mid = tune(METHODS["MLP"], "facts", lrs=(0.0, 0.1, 0.0), tuning_seeds=(100,), seeds=(0,), steps=20, tasks=1)
+    assert not mid.at_edge
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: stream("moving"), "kind: got 'moving'"),
+        (lambda: stream("class", tasks=6), "at most 5"),
+        (lambda: stream("facts", tasks=0), "tasks"),
+        (lambda: Method((0,)), "periods"),
+        (lambda: Method(reduce="max"), "reduce"),
+        (lambda: Method(lr_split=(1,)), "lr_split"),
+        (lambda: named("GPT"), "name: got 'GPT'"),
+        (lambda: train(Method(), "facts", [], [0]), "lrs"),
+        (lambda: train(Method(), "facts", [0.1], []), "seeds"),
+    ],
+)
+def test_errors(make, match: str) -> None:
+    with pytest.raises(NLBookError, match=match):
+        make()

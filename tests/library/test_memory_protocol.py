@@ -1,0 +1,325 @@
+"""The protocol that every memory keeps: scan, streaming, causality, isolation, errors; the deep memory, the cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nlbook import memory
+from nlbook.book.data import recall as task
+from nlbook.errors import NLBookError
+from nlbook.memory import MatrixMemory, Retention, proximal, rules
+
+F64 = torch.float64
+EVERY = memory.names()
+
+
+def rand(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
+
+
+def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
+    assert a.shape == b.shape
+    assert (a - b).abs().max() <= tol * (1 + b.abs().max()), f"max difference {(a - b).abs().max():.2e}"
+
+
+def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
+    assert (a - b).abs().max() >= at_least
+
+
+def stream(
+    T: int = 6, d: int = 4, batch: tuple[int, ...] = (3,), seed: int = 0, dtype: torch.dtype = F64
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        task.unit(rand(*batch, T, d, seed=seed)).to(dtype),
+        rand(*batch, T, d, seed=seed + 1, dtype=dtype),
+        rand(*batch, T, d, seed=seed + 2, dtype=dtype),
+    )
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_scan_is_write_and_read_in_turn(name):
+    """read="before" sees tokens < t, "after" tokens <= t; `before` at t is `after` at t - 1 with the same query."""
+    mem, (k, v, q) = memory.make(name), stream()
+    for read in ("before", "after"):
+        y, end = mem.scan(k, v, q, read=read)
+        state = mem.init(4, 4, (3,), dtype=F64)
+        for t in range(6):
+            if read == "before":
+                close(y[:, t], mem.read(state, q[:, t]))
+            state = mem.write(state, k[:, t], v[:, t])
+            if read == "after":
+                close(y[:, t], mem.read(state, q[:, t]))
+        close(end.M, state.M)
+        close(mem.write_all(k, v).M, state.M)
+    close(mem.read(state, q)[:, 2], mem.read(state, q[:, 2]))  # many queries at once are many single ones
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("cut", [0, 1, 4, 6])
+def test_streaming_cut_anywhere_is_one_call(name, cut):
+    mem, (k, v, q) = memory.make(name, **({"window": 3} if name in ("omega", "sliding_window") else {})), stream()
+    y, end = mem.scan(k, v, q)
+    y1, state = mem.scan(k[:, :cut], v[:, :cut], q[:, :cut])
+    y2, state = mem.scan(k[:, cut:], v[:, cut:], q[:, cut:], state)
+    close(torch.cat([y1, y2], 1), y)
+    close(state.M, end.M)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_later_token_changes_no_earlier_answer(name):
+    mem, (k, v, q) = memory.make(name), stream()
+    t = 3
+    k2, v2 = k.clone(), v.clone()
+    k2[:, t], v2[:, t] = k[:, t].flip(-1), -v[:, t] + 1
+    for read, first in (("before", t + 1), ("after", t)):
+        a, b = mem.scan(k, v, q, read=read)[0], mem.scan(k2, v2, q, read=read)[0]
+        close(a[:, :first], b[:, :first], 0)
+        apart(a[:, first:], b[:, first:], 1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_sequence_has_its_own_memory(name):
+    """Batched equals one by one, and writing to one sequence leaves its neighbours bit for bit alone."""
+    mem, (k, v, q) = memory.make(name), stream()
+    y, end = mem.scan(k, v, q)
+    for b in range(3):
+        alone, state = mem.scan(k[b], v[b], q[b])
+        close(y[b], alone)
+        close(end.M[b], state.M)
+    v2 = v.clone()
+    v2[1] += 1
+    y2, _ = mem.scan(k, v2, q)
+    close(y2[[0, 2]], y[[0, 2]], 0)
+    apart(y2[1], y[1], 1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_states_are_values_and_dtypes_are_kept(name):
+    for dtype in (torch.float32, F64):
+        mem, (k, v, q) = memory.make(name), stream(dtype=dtype)
+        state = mem.init(4, 4, (3,), dtype=dtype)
+        before = state.M.clone()
+        after = mem.write(state, k[:, 0], v[:, 0])
+        assert state.M.shape == before.shape
+        assert torch.equal(state.M, before)
+        y, end = mem.scan(k, v, q)
+        assert y.dtype == end.M.dtype == after.M.dtype == dtype
+        assert all(x.dtype == dtype for x in end.extra.values())
+    y32, _ = mem.scan(*(x.float() for x in (k, v, q)))
+    close(y32.double(), y, 1e-4)  # float32 agrees with float64
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_everything_is_differentiable(name):
+    """Gradients of a scan by keys, values, queries, rates and retention against finite differences."""
+    mem = memory.make(name, **({"hidden": 3} if name == "mlp" else {}))
+    k, v, q = (x.requires_grad_() for x in stream(T=3, d=2, batch=(2,)))
+    lr = torch.full((2, 3), 0.3, dtype=F64, requires_grad=True)
+    keep = torch.full((2, 3), 0.9, dtype=F64, requires_grad=True)
+    run = lambda *a: mem.scan(*a[:3], lr=a[3], keep=a[4], read="after")[0]  # noqa: E731
+    assert torch.autograd.gradcheck(run, (k, v, q, lr, keep))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_rates_per_token_and_as_numbers_agree(name):
+    mem, (k, v, q) = memory.make(name), stream()
+    a = mem.scan(k, v, q, lr=0.3, keep=0.9)[0]
+    per_token = {"lr": torch.full((3, 6), 0.3, dtype=F64), "keep": torch.full((3, 6), 0.9, dtype=F64)}
+    close(mem.scan(k, v, q, **per_token)[0], a)
+    close(mem.scan(k, v, q, lr=torch.tensor(0.3, dtype=F64), keep=torch.tensor(0.9, dtype=F64))[0], a)
+    lr = torch.full((3, 6), 0.3, dtype=F64)
+    lr[1, 2] = 0.0  # a rate of zero writes nothing
+    if name not in ("omega", "softmax", "sliding_window"):  # their windows keep the pair itself
+        state = mem.init(4, 4, (3,), dtype=F64)
+        wrote = mem.write(state, k[:, 2], v[:, 2], lr=lr[:, 2])
+        close(wrote.M[1], state.M[1], 1e-12)
+        apart(wrote.M[0], state.M[0], 1e-3)
+
+
+def test_many_passes_are_many_scans():
+    mem, (k, v, _) = memory.make("delta", lr=0.4), stream()
+    twice = mem.write_all(k, v, mem.write_all(k, v))
+    close(mem.write_all(k, v, passes=2).M, twice.M)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_bad_input_names_the_argument(name):
+    mem, (k, v, q) = memory.make(name), stream()
+    state = mem.init(4, 4, (3,), dtype=F64)
+    k0, v0 = k[:, 0], v[:, 0]
+    for message, call in {
+        r"k: got shape \(4,\)": lambda: mem.write(state, k0[0], v0),
+        r"k: got shape \(1, 4\)": lambda: mem.write(state, k0[:1], v0),  # no silent broadcast over the batch
+        r"v: got shape \(3, 5\)": lambda: mem.write(state, k0, torch.zeros(3, 5, dtype=F64)),
+        r"v: got torch.float32": lambda: mem.write(state, k0, v0.float()),
+        r"k: got dtype torch.int64": lambda: mem.write(state, k0.long(), v0),
+        r"q: got list": lambda: mem.read(state, [1.0]),
+        r"q: got shape \(3, 6, 3\)": lambda: mem.read(state, q[..., :3]),
+        r"q: got shape \(3, 5, 4\)": lambda: mem.scan(k, v, q[:, :5]),
+        r"v: got shape \(3, 5, 4\)": lambda: mem.scan(k, v[:, :5], q),
+        r"k: got shape \(4,\), expected \(\.\.\., length, dim\)": lambda: mem.scan(k[0, 0], v, q),
+        r"read: got 'during'": lambda: mem.scan(k, v, q, read="during"),
+        r"lr: got -0.1": lambda: mem.write(state, k0, v0, lr=-0.1),
+        r"lr: got shape \(6,\)": lambda: mem.scan(k, v, q, lr=torch.ones(6, dtype=F64)),
+        r"lr: got torch.float32": lambda: mem.scan(k, v, q, lr=torch.ones(3, 6)),
+        r"lr: got str": lambda: mem.write(state, k0, v0, lr="1"),
+        r"keep: got 0": lambda: mem.write(state, k0, v0, keep=0),
+        r"keep: got 1.1": lambda: mem.write(state, k0, v0, keep=1.1),
+        r"keep: got values from 0 to 0": lambda: mem.scan(k, v, q, keep=torch.zeros(3, 6, dtype=F64)),
+        r"passes: got 0": lambda: mem.write_all(k, v, passes=0),
+        r"lr: got nan": lambda: memory.make(name, lr=float("nan")),
+        r"keep: got 2": lambda: memory.make(name, keep=2.0),
+    }.items():
+        with pytest.raises(NLBookError, match=message):
+            call()
+
+
+def test_bad_parts_name_the_argument():
+    for message, call in {
+        "name: got 'hopfield'": lambda: memory.make("hopfield"),
+        "window: got an argument": lambda: memory.make("delta", window=3),
+        "window: got 0": lambda: memory.make("omega", window=0),
+        "window: got 0, expected None": lambda: memory.make("sliding_window", window=0),
+        "weights: got": lambda: memory.make("omega", window=3, weights=(1.0,)),
+        "ridge: got 0": lambda: memory.make("rls", ridge=0.0),
+        "form: got 'paper'": lambda: rules.dgd_rate(torch.ones(2), 1.0, "paper"),
+        r"k: got shape \(1,\)": lambda: rules.hebbian(torch.zeros(3, 4), torch.ones(1), torch.ones(3)),
+        r"v: got shape \(1,\)": lambda: rules.delta(torch.zeros(3, 4), torch.ones(4), torch.ones(1)),
+        r"v: got shape \(2,\)": lambda: rules.oja(torch.zeros(3, 4), torch.ones(4), torch.ones(2)),
+        r"grad_y: got shape \(1,\)": lambda: rules.dgd(torch.zeros(3, 4), torch.ones(4), torch.ones(1)),
+        r"values: got shape \(1, 3\)": lambda: rules.omega(torch.zeros(3, 4), torch.ones(2, 4), torch.ones(1, 3)),
+        r"M: got shape \(4,\)": lambda: rules.hebbian(torch.zeros(4), torch.ones(4), torch.ones(4)),
+        "towards: got 'one'": lambda: Retention(towards="one"),
+        "gradient_at: got 'new'": lambda: Retention(gradient_at="new"),
+        "objective: got oja": lambda: MatrixMemory("oja", rules.DGD()),
+        "objective: got dot, expected l2": lambda: MatrixMemory("dot", rules.RLS()),
+        "towards: got 'initial'": lambda: memory.make("rls", towards="initial"),
+        "phi: got 'exp'": lambda: memory.make("hebbian", phi="exp"),
+        "temperature: got -1": lambda: memory.make("softmax", temperature=-1.0),
+        "kernel: got 'laplace'": lambda: memory.make("softmax", kernel="laplace"),
+        "hidden: got 0": lambda: memory.make("mlp", hidden=0),
+        "d_v: got 3, expected 4": lambda: memory.make("mlp").init(4, 3),
+        "d_k: got 0": lambda: memory.make("delta").init(0, 3),
+        "M0: got shape": lambda: memory.make("delta").init(4, 3, M0=torch.zeros(4, 3)),
+        "M0: got a tensor": lambda: memory.make("softmax").init(4, 3, M0=torch.zeros(3, 4)),
+    }.items():
+        with pytest.raises(NLBookError, match=message):
+            call()
+
+
+def test_the_three_parts_are_visible():
+    text = repr(memory.make("gated_delta", lr=0.5))
+    for part in ("gated_delta(lr=0.5)", "objective  ½|Mk − v|²", "rule       M − η∇L", "retention  αM"):
+        assert part in text
+    rows = memory.table()
+    assert [row["memory"] for row in rows] == EVERY
+    assert {"memory", "objective", "learning rule", "retention", "source"} == set(rows[0])
+    assert len(repr(rows).splitlines()) == len(EVERY) + 2
+    markdown = memory.table("delta", "softmax")._repr_markdown_().splitlines()
+    assert len(markdown) == 4 and r"½\|Mk − v\|²" in markdown[2]
+    points = {(row["objective"], row["learning rule"], row["retention"]) for row in rows}
+    assert len(points) == len(EVERY) - 1  # hebbian and linear_attention differ by the feature map alone
+
+
+def test_state_counts_its_floats():
+    d, T = 4, 6
+    k, v, _ = stream(T, d)
+    sizes = {name: memory.make(name).write_all(k, v).floats() for name in EVERY}
+    assert sizes["delta"] == sizes["decay"] == sizes["oja"] == d * d
+    assert sizes["rls"] == 2 * d * d
+    assert sizes["omega"] == d * d + 8 * (2 * d + 1)
+    assert sizes["softmax"] == T * (2 * d + 1)
+    assert memory.make("sliding_window", window=2).write_all(k, v).floats() == 2 * (2 * d + 1)
+    assert sizes["mlp"] == 2 * d * 64
+
+
+def test_detach_cuts_the_past():
+    mem, (k, v, _) = memory.make("delta"), stream()
+    k.requires_grad_()
+    state = mem.write(mem.init(4, 4, (3,), dtype=F64), k[:, 0], v[:, 0])
+    assert state.M.requires_grad and not state.detach().M.requires_grad
+
+
+# ---- the deep memory, the cache, a learned start ----
+
+
+@pytest.mark.eq(29)
+@pytest.mark.parametrize("objective", ["dot", "l2", "lp"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_mlp_gradients_are_autograd(objective, residual):
+    mem = memory.make("mlp", objective=objective, residual=residual, hidden=5)
+    k, v, _ = stream()
+    state = mem.write_all(k, v, lr=0.1)
+    W1, W2 = state.M.requires_grad_(), state.extra["W2"].requires_grad_()
+    y = (W1 @ torch.nn.functional.silu(W2 @ k[:, 0, :, None]))[..., 0] + (k[:, 0] if residual else 0)
+    loss = mem.objective.value(y.unsqueeze(-1), torch.ones_like(y[..., :1]), v[:, 0]).sum()
+    for ours, theirs in zip(mem.grads(state, k[:, 0], v[:, 0]), torch.autograd.grad(loss, (W1, W2))):
+        close(ours, theirs)
+    close(mem.read(state, k[:, 0]), y)
+
+
+def test_mlp_steps_are_repeated_writes_with_one_decay():
+    k, v, _ = stream()
+    mem, one = memory.make("mlp", steps=3), memory.make("mlp")
+    state = thrice = one.write(one.init(4, 4, (3,), dtype=F64), k[:, 1], v[:, 1])
+    for keep in (0.5, 1.0, 1.0):
+        thrice = one.write(thrice, k[:, 0], v[:, 0], keep=keep)
+    close(mem.write(state, k[:, 0], v[:, 0], keep=0.5).M, thrice.M)
+    assert (mem.init(4, 4).extra["W2"] == mem.init(4, 4).extra["W2"]).all()  # the start comes from the seed
+    assert (memory.make("mlp", seed=1).init(4, 4).extra["W2"] != mem.init(4, 4).extra["W2"]).any()
+
+
+@pytest.mark.eq(4, 28)
+def test_a_learned_start_is_learned_after_the_inner_steps():
+    """Printed without the inner adaptation eq. 28 is plain training. With it, tasks are weighed a (1 - lr a)^2."""
+    a, b, lr = torch.tensor([1.0, 4.0, 0.5], dtype=F64), torch.tensor([-1.0, 2.0, 5.0], dtype=F64), 0.2
+    mem = memory.make("delta", lr=lr)
+    k, v = a.sqrt()[:, None], (a.sqrt() * b)[:, None]  # |M k - v|^2 = a (M - b)^2: one scalar memory a task
+
+    def outer_loss(start: Tensor, adapt: bool) -> Tensor:
+        state = mem.init(1, 1, (3,), M0=start.reshape(1, 1), dtype=F64)
+        return mem.loss(mem.write(state, k, v) if adapt else state, k, v).sum()
+
+    zero = torch.zeros(1, dtype=F64)
+    w = a * (1 - lr * a) ** 2
+    close(proximal.argmin(lambda p: outer_loss(p, True), zero), (w * b).sum()[None] / w.sum())
+    close(proximal.argmin(lambda p: outer_loss(p, False), zero), (a * b).sum()[None] / a.sum())
+    apart((w * b).sum() / w.sum(), (a * b).sum() / a.sum())
+
+
+@pytest.mark.eq(62, 63)
+def test_softmax_memory_is_attention_and_its_window():
+    k, v, q = stream(T=7)
+    score = q @ k.mT / 2  # sqrt(d_k) = 2
+    mask = torch.ones(7, 7).tril().bool()
+    close(memory.make("softmax").scan(k, v, q, read="after")[0], score.masked_fill(~mask, -torch.inf).softmax(-1) @ v)
+    band = mask & ~torch.ones(7, 7).tril(-3).bool()
+    windowed = memory.make("sliding_window", window=3).scan(k, v, q, read="after")[0]
+    close(windowed, score.masked_fill(~band, -torch.inf).softmax(-1) @ v)
+    close(memory.make("softmax").scan(k, v, q)[0][:, 0], torch.zeros(3, 4, dtype=F64), 0)  # nothing is known yet
+    age = torch.arange(7.0, dtype=F64)
+    recency = score + (age[:, None] - age[None]) * torch.tensor(0.7, dtype=F64).log()
+    aged = memory.make("softmax", keep=0.7).scan(k, v, q, read="after")[0]
+    close(aged, recency.masked_fill(~mask, -torch.inf).softmax(-1) @ v)
+
+
+@pytest.mark.eq(27)
+def test_softmax_memory_is_a_function_of_the_set():
+    k, v, q = stream()
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    mem = memory.make("softmax")
+    close(mem.read(mem.write_all(k[:, order], v[:, order]), q), mem.read(mem.write_all(k, v), q))
+    delta = memory.make("delta")
+    apart(delta.read(delta.write_all(k[:, order], v[:, order]), q), delta.read(delta.write_all(k, v), q))
+
+
+def test_temperature_runs_from_nearest_neighbour_to_mean():
+    k, v, q = stream()
+    nearest = v.gather(1, (q @ k.mT).argmax(-1, keepdim=True).expand(-1, -1, 4))
+    for tau, want in ((0.0, nearest), (1e-4, nearest), (float("inf"), v.mean(1, keepdim=True).expand(-1, 6, -1))):
+        mem = memory.make("softmax", temperature=tau)
+        close(mem.read(mem.write_all(k, v), q), want, 1e-9)
+    gauss, dot = memory.make("softmax", kernel="gaussian"), memory.make("softmax")  # one thing for keys of one length
+    close(gauss.read(gauss.write_all(k, v), q), dot.read(dot.write_all(k, v), q))

@@ -1,0 +1,219 @@
+"""The training loop: the same run after a kill, a bar, clipping, an end with a reason."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from nlbook.book.data.recall_lm import RecallLM
+from nlbook.errors import NLBookError
+from nlbook.hope import Hope, HopeConfig
+from nlbook.train import CHECKPOINT, TrainingStopped, adamw, constant, cosine, train
+
+TASK = RecallLM(keys=4, values=4, pairs=6, questions=3)
+CONFIG = HopeConfig(
+    vocabulary=TASK.vocabulary, dim=8, layers=1, hidden=8, periods=(4, 16), options={"chunk": 4, "other_chunk": 4}
+)
+
+
+def batches(step: int):
+    return TASK.sample(4, 10_000 + step)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+class Noisy(nn.Module):
+    """Dropout, so that the random state matters, and a tensor that no optimizer moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.drop = nn.Linear(3, 1), nn.Dropout(0.5)
+        self.register_buffer("seen", torch.zeros(()))
+        with torch.no_grad():
+            self.linear.weight.fill_(0.5)
+            self.linear.bias.zero_()
+
+    def loss(self, x):
+        self.seen += 1
+        return (self.linear(self.drop(x)) - x.sum(-1, keepdim=True)).square().mean()
+
+
+def numbers(step: int) -> torch.Tensor:
+    return torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
+
+
+@pytest.mark.parametrize("make", [lambda: Hope(CONFIG), Noisy], ids=["hope", "dropout"])
+def test_a_run_goes_on_bit_for_bit(make, tmp_path):
+    data = batches if make is not Noisy else numbers
+    whole, parts = make(), make()
+    want = train(whole, data, 9, folder=tmp_path / "a", save_every=100, lr=1e-2)
+
+    class Killed(Exception):
+        pass
+
+    def dying(step: int):
+        if step == 5:
+            raise Killed
+        return data(step)
+
+    with pytest.raises(Killed):
+        train(parts, dying, 9, folder=tmp_path / "b", save_every=2, lr=1e-2)
+    again = make()  # a new process: nothing but the folder
+    got = train(again, data, 9, folder=tmp_path / "b", save_every=2, lr=1e-2)
+    assert got.loss == want.loss and got.norm == want.norm and same(again, whole)
+    assert train(make(), data, 9, folder=tmp_path / "b").loss == want.loss  # finished: nothing more to do
+    assert [p.name for p in (tmp_path / "b").iterdir()] == [CHECKPOINT]  # no half-written file left
+
+
+def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
+    """The real thing: SIGKILL in the middle of training, then the same command again."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys, torch
+        from nlbook.train import train
+        torch.set_num_threads(1)
+        class M(torch.nn.Linear):
+            def loss(self, x): return (self(x) - x.sum(-1, keepdim=True)).square().mean()
+        torch.manual_seed(0)
+        model = M(3, 1)
+        def data(step):
+            if step == 30 and "wait" in sys.argv:
+                print("ready", flush=True)
+                sys.stdin.read()
+            return torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        h = train(model, data, 60, folder=sys.argv[1], save_every=7)
+        print(repr(h.loss), model.weight.tolist())
+    """)
+    )
+    env = {**os.environ, "NLBOOK_QUIET": "1"}
+
+    def command(folder: str, *more: str) -> list[str]:
+        return [sys.executable, str(script), str(tmp_path / folder), *more]
+
+    child = subprocess.Popen(command("b", "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    child.stdin.close()
+    out = [subprocess.run(command(f), env=env, capture_output=True, check=True).stdout for f in ("a", "b")]
+    assert out[0] == out[1] and len(out[0]) > 500
+
+
+def test_the_callers_randomness_is_left_alone():
+    models = [Noisy(), Noisy(), Noisy()]
+    torch.manual_seed(3)
+    want = torch.rand(2)
+    torch.manual_seed(3)
+    runs = [train(m, numbers, 4, seed=s).loss for m, s in zip(models, (0, 0, 1))]
+    assert torch.equal(torch.rand(2), want) and runs[0] == runs[1] != runs[2]
+
+
+def test_it_learns_and_it_clips():
+    model = Noisy()
+    model.drop.p = 0.0
+    history = train(model, numbers, 150, lr=0.1, schedule=constant)
+    assert history.tail() < 0.01 * history.loss[0] and history.steps == 150
+    grads = []
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+    sgd.register_step_pre_hook(
+        lambda *_: grads.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters())))
+    )
+    h = train(model, lambda i: 100 * numbers(i), 2, optimizer=sgd, clip=0.25)
+    assert min(h.norm) > 0.25 and grads == pytest.approx([0.25, 0.25], rel=1e-4)
+    h = train(model, lambda i: 100 * numbers(i), 2, optimizer=sgd, clip=None)
+    assert grads[2:] == pytest.approx(h.norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_training(what, tmp_path):
+    class Breaks(nn.Linear):
+        def loss(self, x):
+            bad = float(x.sum()) == 0
+            y = self(x).square().mean()
+            if bad and what == "loss":
+                return y * math.nan
+            return y + (torch.sqrt(0 * self.weight.sum()) if bad else 0)  # finite value, infinite slope
+
+    torch.manual_seed(0)
+    model = Breaks(3, 1)
+    data = lambda step: torch.zeros(2, 3) if step == 5 else numbers(step)  # noqa: E731
+    with pytest.raises(TrainingStopped, match=r"step 5.*checkpoint of step 4.*smaller lr"):
+        train(model, data, 9, folder=tmp_path, save_every=2, schedule=constant)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    torch.manual_seed(0)
+    four = Breaks(3, 1)
+    train(four, data, 4, schedule=constant)
+    assert same(four, model)  # back at the last good one
+    with pytest.raises(TrainingStopped, match="no checkpoint"):
+        train(Breaks(3, 1), data, 9)
+
+
+def test_it_stops_when_it_is_good_enough(tmp_path):
+    model, seen = Noisy(), []
+    history = train(
+        model,
+        numbers,
+        100,
+        check=lambda m: (seen.append(1), len(seen) * 0.25)[1],
+        every=5,
+        enough=0.5,
+        patience=2,
+        folder=tmp_path,
+    )
+    assert history.steps == 15 and history.marks == {5: 0.25, 10: 0.5, 15: 0.75} and history.stopped
+    assert train(Noisy(), numbers, 100, folder=tmp_path, enough=0.5).steps == 15
+
+
+def test_initial_states_can_have_a_rate_of_their_own():
+    model = Hope(CONFIG)
+    opt = adamw(model, 1e-2, start_lr=0.0, weight_decay=0.1)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    train(model, batches, 2, optimizer=opt, schedule=constant, warmup=1)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    starts = {n for n in before if ".initial." in n or ".mlp.up" in n or ".mlp.down" in n}
+    assert starts and not (moved & starts) and {"embedding", "blocks.0.W_o", "blocks.0.mixer.W_q"} <= moved
+    decay = {id(p): g["weight_decay"] for g in opt.param_groups for p in g["params"]}
+    named = dict(model.named_parameters())
+    assert (
+        decay[id(named["blocks.0.W_o"])] == 0.1
+        and decay[id(named["embedding"])] == 0 == decay[id(named["blocks.0.mixer.taps"])]
+    )
+
+
+def test_schedules():
+    assert cosine(0, 100, 10) == pytest.approx(0.1) and cosine(100, 100, 10) == pytest.approx(0, abs=1e-12)
+    assert cosine(9, 100, 10) > 0.9 and constant(50, 100, 10) == 1.0 and constant(4, 100, 10) == 0.5
+
+
+def test_a_bar_shows_the_loss_and_the_speed(monkeypatch, capsys):
+    monkeypatch.setattr("nlbook.train.quiet", lambda: False)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    train(Hope(CONFIG), batches, 2, label="reading")
+    shown = capsys.readouterr().err
+    assert "reading" in shown and "loss" in shown and "tokens/s" in shown
+
+
+def test_bad_arguments_are_named(tmp_path):
+    for bad, word in (
+        (lambda: train(Noisy(), numbers, -1), "steps"),
+        (lambda: train(nn.Linear(2, 2), numbers, 1), "loss"),
+        (lambda: train(Noisy(), numbers, 1, every=0), "every"),
+    ):
+        with pytest.raises(NLBookError, match=word):
+            bad()
+    train(Hope(CONFIG), batches, 1, folder=tmp_path)
+    with pytest.raises(NLBookError, match="folder"):
+        train(Hope(replace(CONFIG, dim=16)), batches, 2, folder=tmp_path)

@@ -1,0 +1,1 @@
+"""What maintainers, teachers and CI run: the command line, the notebook runner, the site, the course, the benches."""

@@ -1,0 +1,33 @@
+"""The command line: `nlbook <command>`. Each command is one file of commands/, imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import click
+
+from nlbook import __version__
+from nlbook_tools import commands
+
+
+class Rooms(click.Group):
+    """A group whose commands are the modules of nlbook_tools.commands: `--help` imports nothing heavy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(m.name for m in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        return importlib.import_module(f"nlbook_tools.commands.{name}").command
+
+
+@click.group(cls=Rooms, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nlbook")
+def main() -> None:
+    """nlbook: the Nested Learning book. Run it, test it, measure it."""
+
+
+if __name__ == "__main__":
+    main()

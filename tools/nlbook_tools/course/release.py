@@ -1,0 +1,226 @@
+"""Sets for a class from notebooks/src/*.md: what students get, the same with every exercise solved, and with notes.
+
+A student's notebook has no output, no solution and no private case: its stubs raise NotImplementedError, its checks use
+the book's public cases, and what would spoil a prediction is sealed. The same chapters, seed and sessions give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
+
+from nlbook.book.check.define import Estimate, Exercise, Explain
+from nlbook.book.check.sealed import call_of
+from nlbook.errors import NLBookError
+from nlbook_tools.course import tasks as find
+from nlbook_tools.course.tasks import Task
+from nlbook_tools.course.variants import VARIANTS, private
+from nlbook_tools.notebooks import sync
+
+LINK = re.compile(r"\[([^\]]+)\]\((\d\d)_[a-z0-9_]+\.ipynb\)")
+FRONT = """> **A set for a class.** Write your answers into the exercise cells, and helpers that an answer needs into
+> the same cell. Run the check below it as often as you like; hints are in its folds, solutions are with your
+> teacher. Leave the other cells as they are, save, and hand this file in under its name. How many points an
+> answer earned is found with cases that are not in this file."""
+SEALED = "# The letters hold what would spoil the prediction; run the cell to read it."
+SOLVED = "> **Solutions.** Every exercise of this chapter, solved. Not for handing out before the set is handed in."
+
+
+@dataclass
+class Sheet:
+    """One notebook in the making, with its exercises; `answers[i]` and `checks[i]` are the cells of `tasks[i]`."""
+
+    name: str
+    nb: NotebookNode
+    tasks: list[Task]
+    seed: int = 0
+    answers: list[NotebookNode] = field(default_factory=list)
+    checks: list[NotebookNode] = field(default_factory=list)
+    exam: bool = False
+
+    def item(self, task: Task) -> Exercise:
+        """The exercise as this set asks it."""
+        return task.item if self.exam else private(task.item.id, self.seed)
+
+    def other_numbers(self, task: Task) -> bool:
+        """Whether the question has other numbers in this set than in the book."""
+        return self.seed != 0 and task.item.id in VARIANTS
+
+
+def sources(folder: Path, chapters: Iterable[str]) -> list[Path]:
+    """The text sources of chapters named 01, 01_a_memory or 01_a_memory.md.
+
+    Raises:
+        NLBookError: no such chapter; the text says which there are.
+    """
+    every = sorted(folder.glob("src/[0-9][0-9]_*.md"))
+    found = []
+    for name in chapters:
+        mine = [p for p in every if p.stem.split("_")[0] == name or p.stem == Path(name).stem]
+        if not mine:
+            known = ", ".join(p.stem[:2] for p in every)
+            raise NLBookError(f"chapter: got {name!r}, expected one of {known}, or a session of `nlbook course`")
+        found += mine
+    return list(dict.fromkeys(found))
+
+
+def sheet(source: Path, seed: int = 0, drop: Iterable[str] = (), together: Iterable[str] = ()) -> Sheet:
+    """A fresh copy of a chapter without outputs, its exercises found.
+
+    drop: headings of sections that are left out. together: chapters (two digits) in the same folder, which links may
+    point to.
+    """
+    nb = nbformat.from_dict(sync.read_text(source))
+    without(nb, set(drop))
+    find.apart(nb)
+    near = {source.stem[:2], *together}
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda m: m[0] if m[2] in near else f"{m[1]} (chapter {m[2]})", cell.source)
+        else:
+            cell.execution_count, cell.outputs = None, []
+    tasks = find.tasks(nb)
+    return Sheet(source.stem, nb, tasks, seed, [nb.cells[t.cell] for t in tasks], [nb.cells[t.check] for t in tasks])
+
+
+def without(nb: NotebookNode, drop: set[str]) -> None:
+    """Leave out whole sections (from a `## heading` to the next), by the text of their heading."""
+    kept, leaving, seen = [], False, set()
+    for cell in nb.cells:
+        heading = re.search(r"^## (.+)$", cell.source, re.M) if cell.cell_type == "markdown" else None
+        if heading:
+            leaving = heading[1].strip() in drop
+            seen.add(heading[1].strip())
+        if not leaving:
+            kept.append(cell)
+    if missing := drop - seen:
+        raise NLBookError(f"drop: got {sorted(missing)}, expected headings of the chapter: {sorted(seen)}")
+    nb.cells = kept
+
+
+# -- for students
+
+
+def student(made: Sheet) -> NotebookNode:
+    """The student's notebook."""
+    for task, answer, check in zip(made.tasks, made.answers, made.checks):
+        answer.source = stub(task, answer.source)
+        if made.other_numbers(task):
+            check.source = f'print("Your answer, judged when it is handed in:", {task.name})'
+    for cell in made.nb.cells:
+        if cell.cell_type == "code":
+            cell.source = sealed(cell.source)
+    asked(made)
+    if not made.exam:
+        after_title(made.nb, new_markdown_cell(FRONT, id="course-front"))
+    at = next((i for i, c in enumerate(made.nb.cells) if imports_check(c)), None)
+    if at is not None:
+        made.nb.cells.insert(at + 1, new_code_cell("check.in_class()", id="course-switch"))
+    return made.nb
+
+
+def stub(task: Task, source: str) -> str:
+    """The answer cell before anybody has answered."""
+    text = task.item.stub_source()
+    return find.with_definition(source, text, task.name) if find.is_function(task.item) else text
+
+
+def asked(made: Sheet) -> None:
+    """Before each answer whose question has other numbers in this set, the question."""
+    for task, answer in zip(made.tasks, made.answers):
+        if made.other_numbers(task):
+            text = f"> **In this set:** {made.item(task).prompt}"
+            at = next(i for i, c in enumerate(made.nb.cells) if c is answer)
+            made.nb.cells.insert(at, new_markdown_cell(text, id=f"asked-{task.item.id}"))
+
+
+def sealed(source: str) -> str:
+    """The cell with what its `check.reveal(...)` gives away in letters; other cells as they are."""
+    reveals = find.calls(source, "reveal")
+    if not reveals:
+        return source
+    values: list[ast.expr] = [a for call in reveals for a in (*call.args[1:], *(k.value for k in call.keywords))]
+    names = {v.id for v in values if isinstance(v, ast.Name)}
+    values += [
+        n.value
+        for n in ast.parse(source).body
+        if isinstance(n, ast.Assign) and any(isinstance(t, ast.Name) and t.id in names for t in n.targets)
+    ]
+    spans = []
+    for value in values:
+        try:
+            plain = ast.literal_eval(value)
+        except ValueError:
+            continue  # worked out by the notebook: it gives nothing away
+        if isinstance(plain, (str, dict)) or (isinstance(value, ast.Constant) and is_answer(value, reveals)):
+            spans.append((value, call_of(plain)))
+    lines = [line.encode() for line in source.splitlines()]  # the offsets of ast count bytes
+    for node, text in sorted(spans, key=lambda s: (s[0].lineno, s[0].col_offset), reverse=True):
+        start, end = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        whole = lines[start][: node.col_offset] + text.encode() + lines[end][node.end_col_offset :]
+        lines[start : end + 1] = whole.splitlines()
+    text = b"\n".join(lines).decode()
+    return f"{SEALED}\n{text}" if spans else source
+
+
+def is_answer(value: ast.expr, reveals: list[ast.Call]) -> bool:
+    """Whether a literal is the measured value itself (a number after the id), not a setting such as `within`."""
+    return any(len(call.args) > 1 and call.args[1] is value for call in reveals)
+
+
+def imports_check(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(re.search(r"^from nlbook import .*\bcheck\b", cell.source, re.M))
+
+
+# -- solved
+
+
+def solution(made: Sheet) -> NotebookNode:
+    """Every exercise filled in."""
+    for task, answer, check in zip(made.tasks, made.answers, made.checks):
+        answer.source = solved(task, answer.source, made.item(task))
+        if made.other_numbers(task):
+            check.source = f'print("Your answer, judged when it is handed in:", {task.name})'
+        elif isinstance(task.item, Explain):
+            check.source = f"check.exercise({task.item.id!r}, {task.name}, score={len(task.item.rubric)})"
+    asked(made)
+    after_title(made.nb, new_markdown_cell(SOLVED, id="course-front"))
+    return made.nb
+
+
+def solved(task: Task, source: str, item: Exercise) -> str:
+    """The answer cell with the solution in it."""
+    if find.is_function(item):
+        return find.with_definition(source, item.solution_source(), task.name)
+    if isinstance(item, Estimate):
+        value = float(item.solution())
+        shown = repr(int(value)) if value == int(value) else repr(float(f"{value:.6g}"))
+        how = f"{item.solution_source()}\n" if item.solution.__name__ != "<lambda>" else ""
+        return f"{how}answer = {shown}  # {item.unit}".rstrip(" #")
+    if isinstance(item, Explain):
+        return f'answer = """\n{item.solution_source().strip()}\n"""'
+    return item.solution_source().rstrip()
+
+
+def after_title(nb: NotebookNode, *cells: NotebookNode) -> None:
+    """Insert cells behind the first cell, which holds the title."""
+    nb.cells[1:1] = list(cells)
+
+
+def finish(nb: NotebookNode, kind: str, **facts: Any) -> str:
+    """The file's text. The front matter is marked as a set, so that the runner does not ask for a chapter's
+    contract.
+    """
+    nb.metadata["nlbook"]["kind"] = "note"
+    nb.metadata["nlbook"]["course"] = {"set": kind, **facts}
+    nbformat.validate(nb)
+    return sync.dumps(nb)
