@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="slow: pytest --slow, or make test-full"))
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Float64 as torch's default dtype for one test."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> None:
     """Who asks for it is skipped where no browser is, and fails where one is required."""

@@ -6,29 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import F64, apart, argmin, close, rand
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nlbook import attention, memory
 from nlbook.errors import NLBookError
-from nlbook.memory import proximal
 
-F64 = torch.float64
 EVERY = memory.names()
 few = settings(max_examples=15, deadline=None)
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
-def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
-    assert a.shape == b.shape
-    assert (a - b).abs().max() <= tol * (1 + b.abs().max()), f"max difference {(a - b).abs().max():.2e}"
-
-
-def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
-    assert (a - b).abs().max() >= at_least
 
 
 # ---- softmax attention as a fit ----
@@ -48,7 +34,7 @@ def test_softmax_attention_is_the_weighted_least_squares_fit(n, d, temperature, 
     o = {"temperature": temperature, "kernel": kernel}
     zero = torch.zeros(3, dtype=F64)
     size = attention.fit_objective(zero, q, k, torch.ones(n, 3, dtype=F64), **o)  # scales the problem, moves no minimum
-    best = proximal.argmin(lambda m: attention.fit_objective(m, q, k, v, **o) / size, zero)
+    best = argmin(lambda m: attention.fit_objective(m, q, k, v, **o) / size, zero)
     close(attention.nadaraya_watson(q[None], k, v, **o)[0], best, 1e-9)
 
 
@@ -67,9 +53,9 @@ def test_the_window_weighs_with_the_query_of_now():
     t, c = 5, 3
     span, zero = slice(t - c + 1, t + 1), torch.zeros(3, dtype=F64)
     windowed = attention.nadaraya_watson(q, k, v, mask=attention.causal_mask(7, c))[t]
-    close(proximal.argmin(lambda m: attention.fit_objective(m, q[t], k[span], v[span]), zero), windowed)
+    close(argmin(lambda m: attention.fit_objective(m, q[t], k[span], v[span]), zero), windowed)
     own = (k[span] * q[span]).sum(-1).div(2).exp()
-    printed = proximal.argmin(lambda m: (own * (v[span] - m).square().sum(-1)).sum(), zero)
+    printed = argmin(lambda m: (own * (v[span] - m).square().sum(-1)).sum(), zero)
     apart(printed, windowed, 0.05)
     close(memory.make("sliding_window", window=c).scan(k, v, q, read="after")[0][t], windowed)
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import F64, apart, argmin, close, grad, rand
 from torch import Tensor
 
 from nlbook import memory
 from nlbook.errors import NLBookError
 from nlbook.memory import MatrixMemory, Retention, objectives, rules
 
-F64 = torch.float64
 Dot, L2, Lp, Oja = objectives.Dot, objectives.L2, objectives.Lp, objectives.Oja
 OBJECTIVES = [Dot(), L2(), Lp(1.0), Lp(1.5), Lp(3.0), Oja()]
 # Shapes and seeds of one case. Few examples each: a case is random in every entry anyway.
@@ -20,39 +20,8 @@ case = st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([(), (3,)
 few = settings(max_examples=15, deadline=None)
 
 
-def rand(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
-
-
 def triple(d_k: int, d_v: int, batch: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return rand(*batch, d_v, d_k, seed=seed), rand(*batch, d_k, seed=seed + 1), rand(*batch, d_v, seed=seed + 2)
-
-
-def autograd(fn, M: Tensor) -> Tensor:
-    """The gradient that torch computes, of the sum over the batch (sequences do not touch)."""
-    M = M.detach().requires_grad_()
-    return torch.autograd.grad(fn(M).sum(), M)[0]
-
-
-def minimise(fn, start: Tensor) -> Tensor:
-    """An independent numerical argmin of a convex function: Newton's method on autograd's derivatives."""
-    x = start.detach().flatten()
-    for _ in range(20):
-        flat = lambda z: fn(z.reshape(start.shape)).sum()  # noqa: E731
-        gradient = torch.autograd.functional.jacobian(flat, x)
-        if gradient.abs().max() < 1e-13:
-            break
-        x = x - torch.linalg.solve(torch.autograd.functional.hessian(flat, x), gradient)
-    return x.reshape(start.shape)
-
-
-def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
-    assert a.shape == b.shape
-    assert (a - b).abs().max() <= tol * (1 + b.abs().max()), f"max difference {(a - b).abs().max():.2e}"
-
-
-def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
-    assert (a - b).abs().max() >= at_least, "a printed form that should fail holds"
 
 
 # ---- objectives ----
@@ -64,11 +33,11 @@ def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
 @given(case)
 def test_gradient_is_autograd_of_the_stated_objective(objective, c):
     M, k, v = triple(*c)
-    close(objective.grad(M, k, v), autograd(lambda M: objective.value(M, k, v), M))
+    close(objective.grad(M, k, v), grad(lambda M: objective.value(M, k, v), M))
     if objective.through_answer:
         y = objectives.recall(M, k)
         s = objective.surprise(M, k, v)
-        close(s, autograd(lambda y: objective.value(y.unsqueeze(-1), torch.ones_like(y[..., :1]), v), y))
+        close(s, grad(lambda y: objective.value(y.unsqueeze(-1), torch.ones_like(y[..., :1]), v), y))
         close(objective.grad(M, k, v), objectives.outer(s, k))  # rank one: surprise times key
 
 
@@ -124,7 +93,7 @@ def test_l2_is_lp_with_p_2_and_bad_names_are_refused():
 def test_named_rules_are_one_gradient_step(c, lr):
     M, k, v = triple(*c)
     for rule, objective in ((rules.hebbian, Dot()), (rules.delta, L2()), (rules.oja, Oja())):
-        step = M - lr * autograd(lambda M, o=objective: o.value(M, k, v), M)
+        step = M - lr * grad(lambda M, o=objective: o.value(M, k, v), M)
         close(rule(M, k, v, lr), step)
         close(M + rules.GD().step(objective, M, k, v, lr, 1.0, {})[0], step)
 
@@ -148,10 +117,10 @@ def test_linear_attention_recurrence_is_the_masked_matrix_form(T, seed):
 @pytest.mark.eq(17, 18)
 def test_hebbian_write_is_the_proximal_step_on_the_dot_product():
     M, k, v = triple(4, 3, (), 7)
-    argmin = minimise(lambda W: -(W @ k) @ v + 0.5 * (W - M).square().sum(), torch.zeros_like(M))
-    close(argmin, rules.hebbian(M, k, v), 1e-9)
+    best = argmin(lambda W: -(W @ k) @ v + 0.5 * (W - M).square().sum(), torch.zeros_like(M))
+    close(best, rules.hebbian(M, k, v), 1e-9)
     # The short version of the paper printed + and no 1/2: another point.
-    apart(minimise(lambda W: (W @ k) @ v + (W - M).square().sum(), torch.zeros_like(M)), rules.hebbian(M, k, v))
+    apart(argmin(lambda W: (W @ k) @ v + (W - M).square().sum(), torch.zeros_like(M)), rules.hebbian(M, k, v))
 
 
 @pytest.mark.eq(68)
@@ -167,7 +136,7 @@ def test_omega_is_gd_on_the_window(window, c, T):
         M = torch.zeros(*batch, d_v, d_k, dtype=F64)
         for t in range(T):
             pairs = [(k[..., i, :], v[..., i, :]) for i in range(max(0, t - window + 1), t + 1)]
-            M = 0.9 * M - 0.05 * autograd(lambda M, o=objective, ps=pairs: sum(o.value(M, *p) for p in ps), M)
+            M = 0.9 * M - 0.05 * grad(lambda M, o=objective, ps=pairs: sum(o.value(M, *p) for p in ps), M)
         close(mem.write_all(k, v).M, M)
     close(rules.omega(M, k[..., -1:, :], v[..., -1:, :], 0.1), rules.delta(M, k[..., -1, :], v[..., -1, :], 0.1))
 
@@ -182,7 +151,7 @@ def test_dgd_is_the_exact_minimiser(objective, c, lr):
     u = -objective.surprise(M, k, v)
     new = M + rules.DGD().step(objective, M, k, v, lr, 1.0, {})[0]
     fit = lambda W: 0.5 * (objectives.recall(W, k) - u).square().sum(-1) + (W - M).square().sum((-1, -2)) / (2 * lr)  # noqa: E731
-    close(autograd(fit, new), torch.zeros_like(M), 1e-10 * (1 + u.abs().max() + M.abs().max()))
+    close(grad(fit, new), torch.zeros_like(M), 1e-10 * (1 + u.abs().max() + M.abs().max()))
     close(new, rules.dgd(M, k, -u, lr))
 
 
@@ -191,7 +160,7 @@ def test_printed_dgd_rate_holds_for_unit_keys_only():
     M, k, v = triple(3, 4, (), 3)
     u, lr = v, 0.37
     for key, holds in ((k / k.norm(), True), (2.3 * k / k.norm(), False)):
-        best = minimise(lambda W, x=key: 0.5 * (W @ x - u).square().sum() + (W - M).square().sum() / (2 * lr), M)
+        best = argmin(lambda W, x=key: 0.5 * (W @ x - u).square().sum() + (W - M).square().sum() / (2 * lr), M)
         printed = M + rules.DGD(form="printed").step(Dot(), M, key, v, lr, 1.0, {})[0]
         close(M + rules.DGD().step(Dot(), M, key, v, lr, 1.0, {})[0], best, 1e-8)
         close(printed, best, 1e-8) if holds else apart(printed, best, 0.05)
@@ -214,7 +183,7 @@ def test_implicit_is_the_proximal_point(objective, c, lr):
     new = M + rules.Implicit().step(objective, M, k, v, lr, 1.0, {})[0]
     total = lambda W: objective.value(W, k, v) + (W - M).square().sum((-1, -2)) / (2 * lr)  # noqa: E731
     size = 1 + objective.grad(M, k, v).abs().max() + M.abs().max() / lr
-    close(autograd(total, new), torch.zeros_like(M), float(1e-7 * size))
+    close(grad(total, new), torch.zeros_like(M), float(1e-7 * size))
 
 
 @pytest.mark.eq(57, 65)
@@ -254,7 +223,7 @@ def test_printed_forms_of_the_sequence_rules_fail():
     M, k, v = triple(4, 4, (), 5)
     eye, lr = torch.eye(4, dtype=F64), 0.1
     # 64: the printed loss has a factor 2 that the printed gradient lacks.
-    printed = autograd(lambda M: -2 * (M @ k) @ v, M)
+    printed = grad(lambda M: -2 * (M @ k) @ v, M)
     close(printed, -2 * torch.outer(v, k))
     apart(printed, -torch.outer(v, k))
     # 65: the erasing factor on the left is wrong even where the shapes allow it; it fits the transposed state.

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import F64, close
 from torch import Tensor
 
 from nlbook import memory
 from nlbook.errors import NLBookError
 
-F64 = torch.float64
 FAST = {
     "hebbian": {},
     "linear_attention": {},
@@ -40,11 +40,6 @@ def data(T: int, batch: tuple[int, ...], seed: int) -> tuple[Tensor, ...]:
     k, v, q = (torch.randn(*batch, T, d, generator=g, dtype=F64) for d in (4, 3, 4))
     lr, keep = (torch.rand(*batch, T, generator=g, dtype=F64) * 0.8 + 0.1 for _ in range(2))
     return k / 2, v, q, lr, keep
-
-
-def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
-    assert a.shape == b.shape
-    assert not a.numel() or (a - b).abs().max() <= tol * (1 + b.abs().max()), f"{(a - b).abs().max():.2e}"
 
 
 @pytest.mark.eq(5, 15, 16, 57, 62, 63, 64, 65)

@@ -6,33 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import F64, apart, argmin, close, grad, rand
 from torch import Tensor, nn
 
 from nlbook.book.chapters.memory import experiments
 from nlbook.errors import NLBookError
 from nlbook.memory import dual, proximal, rules
 
-F64 = torch.float64
 few = settings(max_examples=15, deadline=None)
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10_000))
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
-def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
-    assert a.shape == b.shape
-    assert not a.numel() or (a - b).abs().max() <= tol * (1 + b.abs().max()), f"{(a - b).abs().max():.2e}"
-
-
-def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
-    assert (a - b).abs().max() >= at_least
-
-
-def autograd(fn, x: Tensor) -> Tensor:
-    x = x.detach().requires_grad_()
-    return torch.autograd.grad(fn(x), x)[0]
 
 
 def case(c: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,12 +31,12 @@ def case(c: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
 def test_gd_is_the_proximal_step_and_ftrl_is_all_steps_at_once(c, lr):
     W, _, _ = case(c)
     g = rand(*W.shape, seed=c[2] + 5)
-    best = proximal.argmin(lambda X: proximal.gd_objective(X, W, g, lr), torch.zeros_like(W))
+    best = argmin(lambda X: proximal.gd_objective(X, W, g, lr), torch.zeros_like(W))
     close(best, proximal.gd_step(W, g, lr))
     xs, targets = rand(6, W.shape[1], seed=1), rand(6, W.shape[0], seed=2)
     trace = dual.train_linear(W, xs, dual.squared_loss(targets), lr / 10)
     grads = torch.stack([torch.outer(s, x) for s, x in zip(trace.surprises, xs)])
-    leader = proximal.argmin(lambda X: proximal.ftrl_objective(X, W, grads, lr / 10), torch.zeros_like(W))
+    leader = argmin(lambda X: proximal.ftrl_objective(X, W, grads, lr / 10), torch.zeros_like(W))
     close(leader, trace.weight())
 
 
@@ -89,7 +71,7 @@ def test_ftrl_is_not_gd_for_changing_rates_or_on_a_feasible_set():
     rates = torch.linspace(0.1, 0.5, 6, dtype=F64)
     trace = dual.train_linear(W, xs, dual.squared_loss(targets), rates)
     grads = torch.stack([torch.outer(s, x) for s, x in zip(trace.surprises, xs)])
-    apart(proximal.argmin(lambda X: proximal.ftrl_objective(X, W, grads, 0.5), torch.zeros_like(W)), trace.weight())
+    apart(argmin(lambda X: proximal.ftrl_objective(X, W, grads, 0.5), torch.zeros_like(W)), trace.weight())
     w = total = 0.0
     for g in (-3.0, -3.0, 1.0):  # gradients of a scalar weight held to [-1, 1]
         w, total = max(-1.0, min(1.0, w - g)), total + g
@@ -112,11 +94,11 @@ def test_gd_on_least_squares_ends_at_the_normal_equations():
 def test_a_layer_step_is_a_memory_problem(c, lr):
     W, x, target = case(c)
     loss = lambda y: nn.functional.huber_loss(y, target, reduction="sum") + y.sin().sum()  # noqa: E731
-    s = autograd(loss, W @ x)
-    close(autograd(lambda W: loss(W @ x), W), torch.outer(s, x))
+    s = grad(loss, W @ x)
+    close(grad(lambda W: loss(W @ x), W), torch.outer(s, x))
     step = proximal.layer_step(W, x, s, lr)
-    close(step, W - lr * autograd(lambda W: loss(W @ x), W))
-    close(proximal.argmin(lambda X: proximal.layer_objective(X, W, x, s, lr), torch.zeros_like(W)), step)
+    close(step, W - lr * grad(lambda W: loss(W @ x), W))
+    close(argmin(lambda X: proximal.layer_objective(X, W, x, s, lr), torch.zeros_like(W)), step)
 
 
 @pytest.mark.eq(9)
@@ -124,8 +106,8 @@ def test_second_form_of_eq_9_and_a_moving_surprise_fail():
     W, x, target = case((4, 3, 0))
     s, old_x = W @ x - target, rand(4, seed=9)
     step = proximal.layer_step(W, x, s, 0.3)
-    apart(proximal.argmin(lambda X: proximal.layer_objective(X, W, old_x, s, 0.3), W), step)  # printed: x_t for x_{t+1}
-    moving = proximal.argmin(lambda X: 0.5 * (X @ x - target).square().sum() + proximal.distance(X, W, 0.3), W)
+    apart(argmin(lambda X: proximal.layer_objective(X, W, old_x, s, 0.3), W), step)  # printed: x_t for x_{t+1}
+    moving = argmin(lambda X: 0.5 * (X @ x - target).square().sum() + proximal.distance(X, W, 0.3), W)
     apart(moving, step)  # u must be held fixed: else it is the implicit step
 
 
@@ -134,7 +116,7 @@ def test_second_form_of_eq_9_and_a_moving_surprise_fail():
 @given(sizes, st.floats(0.05, 3.0))
 def test_dgd_derivation_line_by_line(c, lr):
     W, x, s = case(c)
-    best = proximal.argmin(lambda X: proximal.dgd_objective(X, W, x, s, lr), torch.zeros_like(W))
+    best = argmin(lambda X: proximal.dgd_objective(X, W, x, s, lr), torch.zeros_like(W))
     close(best, rules.dgd(W, x, s, lr), 1e-10)
     close(proximal.dgd_stationarity(best, W, x, s, lr), torch.zeros_like(W), 1e-9)
     h = 1 / lr
@@ -171,8 +153,8 @@ def test_dgd_is_sgd_with_an_output_penalty_and_never_overshoots(c, lr):
     W, x, target = case(c)
     loss = lambda y: nn.functional.huber_loss(y, target, reduction="sum") + y.sin().sum()  # noqa: E731
     rate = rules.dgd_rate(x, lr)
-    penalised = autograd(lambda W: loss(W @ x) + 0.5 * (W @ x).square().sum(), W)
-    step = rules.dgd(W, x, autograd(loss, W @ x), lr)
+    penalised = grad(lambda W: loss(W @ x) + 0.5 * (W @ x).square().sum(), W)
+    step = rules.dgd(W, x, grad(loss, W @ x), lr)
     close(step, W - rate * penalised)
     close(1 - rate * (x @ x), 1 / (1 + lr * (x @ x)))
     z = rand(len(x), seed=99)
@@ -200,7 +182,7 @@ def test_generalised_gd_has_gd_and_dgd_as_instances(fit, window):
     states = list(rand(window, 3, 4, seed=window))
     x, s = rand(4, seed=1), rand(3, seed=2)
     step = proximal.ggd_step(states, x, -s, 0.3, fit)
-    best = proximal.argmin(lambda W: proximal.ggd_objective(W, states, x, -s, 0.3, fit), torch.zeros(3, 4, dtype=F64))
+    best = argmin(lambda W: proximal.ggd_objective(W, states, x, -s, 0.3, fit), torch.zeros(3, 4, dtype=F64))
     close(step, best)
     if window == 1:
         close(step, (proximal.layer_step if fit == "dot" else rules.dgd)(states[0], x, s, 0.3))
@@ -231,8 +213,8 @@ def test_the_trace_is_the_training(c, T, kind, changing):
     for t in range(T):
         close(trace.weight(t), W)
         close(trace.predict(q, t), W @ q)
-        close(trace.surprises[t], autograd(lambda y, t=t: loss(y, t), W @ xs[t]))
-        W = W - (lr[t] if changing else lr) * autograd(lambda W, t=t: loss(W @ xs[t], t), W)
+        close(trace.surprises[t], grad(lambda y, t=t: loss(y, t), W @ xs[t]))
+        W = W - (lr[t] if changing else lr) * grad(lambda W, t=t: loss(W @ xs[t], t), W)
     close(trace.weight(), W)
     close(trace.predict(q), W @ q)
     close(trace.start @ q + trace.contributions(q).sum(0), W @ q)
@@ -301,7 +283,7 @@ def test_layer_surprises_are_autograds_gradients():
         assert all(torch.linalg.matrix_rank(e[name].weight_grad) <= 1 for e in each)  # a write is rank one
         one, W = each[0][name], module.weight.detach()
         problem = lambda X, one=one, W=W: proximal.layer_objective(X, W, one.keys[0], one.surprise[0], 0.1)  # noqa: E731
-        close(proximal.argmin(problem, torch.zeros_like(W)), one.step(W, 0.1), 1e-10)  # eq. 31
+        close(argmin(problem, torch.zeros_like(W)), one.step(W, 0.1), 1e-10)  # eq. 31
 
 
 @pytest.mark.eq(29)

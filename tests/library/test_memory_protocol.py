@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kit import F64, apart, argmin, close, rand
 from torch import Tensor
 
 from nlbook import memory
 from nlbook.book.data import recall as task
 from nlbook.errors import NLBookError
-from nlbook.memory import MatrixMemory, Retention, proximal, rules
+from nlbook.memory import MatrixMemory, Retention, rules
 
-F64 = torch.float64
 EVERY = memory.names()
-
-
-def rand(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
-
-
-def close(a: Tensor, b: Tensor, tol: float = 1e-11) -> None:
-    assert a.shape == b.shape
-    assert (a - b).abs().max() <= tol * (1 + b.abs().max()), f"max difference {(a - b).abs().max():.2e}"
-
-
-def apart(a: Tensor, b: Tensor, at_least: float = 1e-3) -> None:
-    assert (a - b).abs().max() >= at_least
 
 
 def stream(
@@ -284,8 +271,8 @@ def test_a_learned_start_is_learned_after_the_inner_steps():
 
     zero = torch.zeros(1, dtype=F64)
     w = a * (1 - lr * a) ** 2
-    close(proximal.argmin(lambda p: outer_loss(p, True), zero), (w * b).sum()[None] / w.sum())
-    close(proximal.argmin(lambda p: outer_loss(p, False), zero), (a * b).sum()[None] / a.sum())
+    close(argmin(lambda p: outer_loss(p, True), zero), (w * b).sum()[None] / w.sum())
+    close(argmin(lambda p: outer_loss(p, False), zero), (a * b).sum()[None] / a.sum())
     apart((w * b).sum() / w.sum(), (a * b).sum() / a.sum())
 
 
