@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from nlbook_tools.notebooks import contract, sync
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 NAME = "99_sample_chapter.ipynb"
 PNG = {"image/png": "iVBORw0KGgo="}
 

@@ -15,7 +15,7 @@ from nlbook.book.check.define import Estimate, Implement
 from nlbook.book.check.judge import judge
 from nlbook.errors import NLBookError
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 2027])

@@ -22,7 +22,7 @@ from nlbook.book.check import registry
 from nlbook.book.check.define import Exercise, Implement
 from nlbook.book.check.judge import judge
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NAME, STEM = "01", "01_a_memory_you_can_hold"
 SEED = 20_271
 TORCH = "import torch\n"

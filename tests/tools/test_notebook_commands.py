@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from nlbook_tools.cli import main
 from nlbook_tools.notebooks import sync
 
-SAMPLE = Path(__file__).parent / "data" / "98_sample_note.md"
+SAMPLE = Path(__file__).parents[1] / "data" / "98_sample_note.md"
 
 
 @pytest.fixture

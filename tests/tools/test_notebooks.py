@@ -14,7 +14,7 @@ import pytest
 from nlbook_tools.notebooks import contract, sync
 from nlbook_tools.notebooks.run import NotebookFailed, run
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 SETUP_S = 120  # the kernel's start, reading and comparing: outside the notebook's own budget
 
 

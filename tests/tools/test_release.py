@@ -28,7 +28,7 @@ from nlbook.book.check.sealed import call_of, seal
 from nlbook.book.check.testing import stub_drift
 from nlbook.errors import NLBookError
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("src/[0-9][0-9]_*.md"))
 SEED = 918_273
 each = pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem[:2])

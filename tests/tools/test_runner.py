@@ -17,7 +17,7 @@ from nlbook_tools.notebooks.kernel import Room
 from nlbook_tools.notebooks.pool import Job, Outcome, do, run_all, table, write_junit
 from nlbook_tools.notebooks.run import PICTURE_ERROR, Failure, NotebookFailed, run
 
-SAMPLE = Path(__file__).parent / "data" / "98_sample_note.md"
+SAMPLE = Path(__file__).parents[1] / "data" / "98_sample_note.md"
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nlbook
+
 MOST = 24  # frames of a view that names no lattice of its own
 LATTICES: dict[str, dict[str, list[Any]]] = {
     "v0": {"keep": [0.5, 0.9, 0.95, 0.98, 0.99, 1.0], "writes": [60, 200]},
@@ -142,8 +144,7 @@ class Frames:
     @staticmethod
     def code() -> str:
         """A digest of the library: a picture is a function of it and of the state."""
-        folder = Path(__file__).parents[1]
-        files = [p for p in sorted(folder.rglob("*.py")) if p.parent != Path(__file__).parent or p.name == "twins.py"]
+        files = [*sorted(Path(nlbook.__file__).parent.rglob("*.py")), Path(__file__)]
         return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
 
     def draw(self, wanted: Iterable[str]) -> None:
