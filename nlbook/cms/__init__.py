@@ -3,10 +3,12 @@
 layer.py      CMS: sequential, nested, head-wise; exact and parallel between boundaries
 state.py      CMSState (save, load), and `schedule`: which level does what when
 inner.py      inner optimizers: SGD, Momentum, Adam, any torch optimizer
+additive.py   levels that add up: the law of one level, and its way out
 reference.py  the definition, token by token
 stack.py      stack_levels: periods for the MLPs of an existing decoder (section 7.3)
 """
 
+from nlbook.cms.additive import Clock, additive
 from nlbook.cms.inner import SGD, Adam, FromTorch, Inner, Momentum
 from nlbook.cms.layer import CMS, half_squared_error
 from nlbook.cms.reference import cms_reference
@@ -18,12 +20,14 @@ __all__ = [
     "SGD",
     "Adam",
     "CMSState",
+    "Clock",
     "Event",
     "FromTorch",
     "Inner",
     "LevelStack",
     "LevelState",
     "Momentum",
+    "additive",
     "cms_reference",
     "find_mlps",
     "half_squared_error",

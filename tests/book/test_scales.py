@@ -1,0 +1,118 @@
+"""Facts of several spans: the exact readers, and what levels that end earn on them (nlbook.book.data.scales)."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nlbook.book.data.scales import Scales
+from nlbook.cms.additive import Clock, additive
+from nlbook.errors import NLBookError
+
+TWO = Scales(keys=8, values=8, documents=12, pairs=15)
+THREE = Scales(keys=8, values=8, documents=16, pairs=15, spans=(4, 1), p=0.25)
+
+
+def brute_force(language, key, value):
+    """Nats of the optimum by summing over every assignment of facts of one key: no filter, no recursion."""
+    facts = torch.cartesian_prod(*[torch.arange(language.values)] * (1 + language.documents))
+    stays = (1 - language.p) * torch.eye(language.values) + language.p / language.values
+    chance = torch.full((len(facts),), 1 / language.values, dtype=torch.float64)
+    for d in range(language.documents):
+        chance = chance * stays.double()[facts[:, 0], facts[:, 1 + d]]
+    paid = torch.zeros(key.shape[1:], dtype=torch.float64)
+    for d in range(language.documents):
+        for t in range(language.pairs):
+            seen = facts[:, 1 + d] == value[0, d, t]
+            like = torch.where(
+                seen, 1 - language.noise + language.noise / language.values, language.noise / language.values
+            )
+            paid[d, t] = -((chance * like).sum() / chance.sum()).log()
+            chance = chance * like
+    return paid
+
+
+def test_the_optimum_is_bayes():
+    language = Scales(keys=1, values=3, documents=4, pairs=3)
+    key, value = language.draw(1, seed=3)
+    assert torch.allclose(language.pay(key, value)[0], brute_force(language, key, value), atol=1e-12)
+
+
+@pytest.mark.parametrize("language", [TWO, THREE])
+def test_each_scale_is_worth_something_and_nobody_beats_the_optimum(language):
+    key, value = language.draw(128, seed=5)
+    best = float(language.pay(key, value).mean())
+    without = [float(language.pay(key, value, w).mean()) for w in range(len(language.spans))]
+    drifting = min(float(language.pay_drifting(key, value, q).mean()) for q in (0.2, 0.3, 0.4, 0.5, 0.6))
+    assert all(best + 0.05 < cost for cost in (*without, drifting))
+
+
+def test_samples_hold_what_was_drawn():
+    for marked in (True, False):
+        language = Scales(marked=marked)
+        data = language.sample(3, seed=1)
+        key, value = language.draw(3, seed=1)
+        assert data.tokens.shape == (3, language.documents * language.document_length)
+        assert torch.equal(data.tokens[data.graded], language.keys + value.flatten())
+        before = torch.roll(data.graded, -1, 1)
+        assert torch.equal(data.tokens[before], key.flatten())
+        assert data.optimum[data.graded].allclose(language.pay(key, value).flatten())
+        assert int((data.tokens == language.boundary).sum()) == 2 * marked * 3 * language.documents
+
+
+def test_spans_hold_for_their_documents():
+    language = Scales(keys=400, documents=8, pairs=4000, spans=(4, 1), p=0.5, noise=1e-9)
+    key, value = language.draw(1, seed=0)
+    last = torch.stack([value[0, d].new_zeros(400).scatter(0, key[0, d], value[0, d]) for d in range(8)])
+    agree = (last[:, None] == last[None]).double().mean(-1)
+    inside, across = agree[0, 1:4].mean(), agree[0, 4:].mean()
+    assert inside > across + 0.1  # documents of one group share more facts than documents of two
+
+
+def test_bad_settings_are_refused():
+    for name, bad in (
+        ("spans", {"spans": (1, 4)}),
+        ("p", {"p": 2.0}),
+        ("noise", {"noise": 0.0}),
+        ("values", {"values": 1}),
+    ):
+        with pytest.raises(NLBookError, match=name):
+            Scales(**bad)
+    with pytest.raises(NLBookError, match="without"):
+        TWO.pay(*TWO.draw(1, 0), without=1)
+
+
+def excess(language, clocks, sets=5):
+    """Nats above the optimum per value, on `sets` sets of 64 streams: mean and standard error."""
+    found = []
+    for seed in range(100, 100 + sets):
+        key, value = language.draw(64, seed)
+        k, v = F.one_hot(key.flatten(1), language.keys).float(), F.one_hot(value.flatten(1), language.values).float()
+        begins = torch.arange(k.shape[1]) % language.pairs == 0
+        y, _ = additive(clocks, k, v, begins, "softmax")
+        paid = -(torch.log_softmax(y, -1) * v).sum(-1)
+        found.append(float((paid - language.pay(key, value).flatten(1)).mean()))
+    x = torch.tensor(found)
+    return float(x.mean()), float(x.std() / sets**0.5)
+
+
+def test_levels_pay_only_when_the_fast_one_ends():
+    """Rates were tuned on 128 other streams (seed 7777) for each row."""
+    one, se = excess(TWO, [Clock(1.5)])
+    two, _ = excess(TWO, [Clock(1.0), Clock(0.5)])
+    ends, _ = excess(TWO, [Clock(3.0, ends=1), Clock(1.0)])
+    seldom, _ = excess(TWO, [Clock(4.0, ends=1), Clock(1.0, period=TWO.pairs)])
+    held, _ = excess(TWO, [Clock(4.0, ends=1), Clock(0.0)])
+    assert abs(one - two) < 1e-5 and abs(ends - seldom) < 1e-5
+    assert ends < 0.1 < one - 2 * se and held > one + 2 * se
+
+
+def test_three_scales_need_three_levels():
+    rows = {
+        "one": [Clock(1.5)],
+        "never": [Clock(0.5), Clock(0.5), Clock(0.5)],
+        "two": [Clock(3.0, ends=1), Clock(1.0)],
+        "three": [Clock(2.0, ends=1), Clock(1.0, ends=4), Clock(0.5)],
+    }
+    found = {name: excess(THREE, clocks) for name, clocks in rows.items()}
+    assert abs(found["one"][0] - found["never"][0]) < 1e-5
+    assert found["three"][0] + 2 * found["three"][1] < found["two"][0] < found["one"][0] / 2
