@@ -1,5 +1,6 @@
 """Hope, Hope-Attention and their baselines as one small language model (section 8.3, eq. 94-97; chapter 10).
 
+plain.py    all of it in one file, token by token: the definition, to be read first
 config.py   HopeConfig: plain settings, JSON; `baseline(mixer)` of the same size
 model.py    HopeBlock, Hope (forward, loss, generate, save, load), HopeAttention
 mixers.py   softmax attention and linear memories: the baselines' mixers

@@ -13,7 +13,7 @@ from torch import Tensor
 from nlbook.book.chapters.selfmod import parity
 from nlbook.cms import CMS
 from nlbook.errors import NLBookError
-from nlbook.hope import MIXERS, Attention, Hope, HopeAttention, HopeConfig, HopeState, LinearMixer
+from nlbook.hope import MIXERS, Attention, Hope, HopeAttention, HopeConfig, HopeState, LinearMixer, plain
 from nlbook.hope.mixers import rotate
 from nlbook.hope.model import rms
 from nlbook.hope.state import tree_tensors
@@ -46,6 +46,32 @@ def stirred(config: HopeConfig, seed: int = 1) -> Hope:
             if not name.split(".")[-1].startswith("log_"):
                 p.add_(0.1 * torch.randn(p.shape, generator=g, dtype=p.dtype))
     return model
+
+
+@pytest.mark.eq(70, 71, 86, 87, 88, 89, 90, 93, 94, 95, 96, 97)
+@pytest.mark.parametrize(
+    ("sizes", "chunks", "length"),
+    [
+        ({"dim": 16, "layers": 2, "heads": 2, "hidden": 12, "periods": (4, 8, 16)}, (8, 4), 37),
+        ({"dim": 6, "layers": 1, "hidden": 9, "periods": (3, 5)}, (5, 7), 23),
+    ],
+)
+def test_hope_is_the_plain_file(sizes, chunks, length, tmp_path):
+    """Logits, and the outer gradient of every parameter through all writes, of a model that comes from a file."""
+    options = {"chunk": chunks[0], "other_chunk": chunks[1]}
+    stirred(HopeConfig(vocabulary=V, options=options, seed=3, **sizes)).save(tmp_path)
+    model, text = Hope.load(tmp_path), tokens(1, length)
+    weights = {n: w.clone().requires_grad_() for n, w in model.state_dict().items()}
+    want = plain.hope(weights, text[0], periods=sizes["periods"], chunks=chunks)
+    got = model(text)[0][0]
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    way = torch.randn(want.shape, generator=torch.Generator().manual_seed(0), dtype=want.dtype)
+    for logits in (got, want):
+        (logits * way).sum().backward()
+    for n, p in model.named_parameters():
+        assert weights[n].grad.abs().max() > 0, n
+        scale = 1 + float(weights[n].grad.abs().max())
+        torch.testing.assert_close(p.grad, weights[n].grad, rtol=0, atol=1e-12 * scale, msg=n)
 
 
 @pytest.fixture(params=sorted(KINDS))
