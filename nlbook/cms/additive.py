@@ -75,7 +75,7 @@ def additive(
                 if c.ends and contexts % c.ends == 0:
                     level[i], waiting[i] = empty, empty
         key = k[..., t, :, None]
-        y = (sum(level) @ key)[..., 0]
+        y = (torch.stack(level).sum(0) @ key)[..., 0]
         g = (torch.softmax(y, -1) if loss == "softmax" else y) - v[..., t, :]
         write = g[..., None] * key.mT
         for i, c in enumerate(clocks):

@@ -140,7 +140,7 @@ class Scales:
         return (1 - self.noise) * eye + self.noise / V, (1 - self.p) * eye + self.p / V
 
     def kind(self, key: Tensor) -> Tensor:
-        """An index into KINDS: first use of a key in a document of the first half, of the second half, or used before."""
+        """An index into KINDS: first use of a key in a document of the first half or the second, or used before."""
         uses = F.one_hot(key, self.keys).cumsum(2).gather(3, key[..., None])[..., 0]
         late = torch.arange(key.shape[1]) >= key.shape[1] // 2
         return torch.where(uses == 1, late.long()[None, :, None].expand_as(uses), torch.full_like(uses, 2))
