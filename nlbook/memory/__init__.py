@@ -5,13 +5,14 @@
     y, state = m.scan(k, v, q)                  # k, q (..., length, d_k), v (..., length, d_v)
     memory.table()                              # all memories side by side
 
-One idea a file: `objectives`, `rules` (and retention), `core` (the protocol, the linear memory), `nonparametric`
-(softmax attention), `mlp`, `presets`, `dual` (training is writing), `proximal` (a step as a small problem and its
-minimiser),
+One idea a file: `objectives`, `rules` (and retention), `core` (the protocol), `matrix` (the linear memory),
+`nonparametric` (softmax attention), `mlp`, `presets`, `dual` (training is writing), `proximal` (a step as a small
+problem and its minimiser).
 """
 
 from nlbook.memory import dual, proximal
-from nlbook.memory.core import FEATURES, MatrixMemory, Memory, State
+from nlbook.memory.core import Memory, State
+from nlbook.memory.matrix import FEATURES, MatrixMemory
 from nlbook.memory.mlp import MLPMemory
 from nlbook.memory.nonparametric import SoftmaxMemory
 from nlbook.memory.objectives import L2, OBJECTIVES, Dot, Lp, Objective, Oja, get_objective, outer, recall

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nlbook.errors import need
-from nlbook.memory.core import MatrixMemory, Memory
+from nlbook.memory.core import Memory
+from nlbook.memory.matrix import MatrixMemory
 from nlbook.memory.mlp import MLPMemory
 from nlbook.memory.nonparametric import SoftmaxMemory
 from nlbook.memory.objectives import Lp

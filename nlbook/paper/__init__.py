@@ -6,27 +6,15 @@
     paper.definition(1)     # in this book's words
     paper.table(6)          # the paper's own numbers
     paper.notation()        # letters in formulas, words in code
-    paper.verdicts()        # what became of each claim: the committed ledger, read
 
 `nlbook paper --coverage` says which equations have code, a test and a chapter. The paper is Behrouz, Razaviyayn,
 Zhong and Mirrokni, "Nested Learning", arXiv 2512.24695. Formulas are the paper's; every sentence here is this book's.
 """
 
-from nlbook_tools.coverage import coverage
-
-from nlbook.paper.equations import Equation, Errata, Erratum, equation, equations, errata
-from nlbook.paper.verdicts import Judged, Verdicts, verdicts
-from nlbook.paper.words import Definition, Table, definition, definitions, glossary, notation, table, tables
+from nlbook.paper.equations import equation, equations, errata
+from nlbook.paper.words import definition, definitions, glossary, notation, table, tables
 
 __all__ = [
-    "Definition",
-    "Equation",
-    "Errata",
-    "Erratum",
-    "Judged",
-    "Table",
-    "Verdicts",
-    "coverage",
     "definition",
     "definitions",
     "equation",
@@ -36,5 +24,4 @@ __all__ = [
     "notation",
     "table",
     "tables",
-    "verdicts",
 ]

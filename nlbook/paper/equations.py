@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlbook_tools import coverage as scan
-
 from nlbook.paper.show import Shown, bad, table
 
 STATUS = {
@@ -52,22 +50,11 @@ class Equation(Shown):
         return next((e for e in errata() if self.number in e.numbers), None)
 
     @property
-    def code(self) -> tuple[str, ...]:
-        """Functions and classes that implement it, as `path:name`, found by scanning the sources."""
-        return scan.installed_code().get(self.number, ())
-
-    @property
-    def tests(self) -> tuple[str, ...]:
-        """Tests that prove it, as pytest ids. Empty outside a checkout: the tests are not installed."""
-        return scan.checkout_tests().get(self.number, ())
-
-    @property
     def printed(self) -> Printed:
         """Only what the paper prints, for a chapter that asks the reader to find what holds."""
         return Printed(self)
 
     def markdown(self) -> str:
-        # no code places here: a committed notebook must not change because a function moved; ask `.code` for them
         head = f"**Eq. {self.number}: {self.name}** (Section {self.section}; {STATUS[self.status]})"
         lines = [head, display(self.latex)]
         if self.correct_latex:

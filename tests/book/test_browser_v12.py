@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nlbook_tools import browser
 
-from nlbook import paper
+from nlbook.book.ledger.verdicts import verdicts
 
 SHOTS = Path(__file__).parents[2] / "build" / "shots"
 pytestmark = pytest.mark.browser
@@ -16,14 +16,14 @@ VIEWS, HEIGHT = ("v12",), 1300
 
 @pytest.fixture(scope="module")
 def page(views_page: browser.Page) -> browser.Page:
-    if len(paper.verdicts()) < 3:
+    if len(verdicts()) < 3:
         pytest.skip("no ledger is committed yet")
     views_page.locator(".nlbook-ledger button").first.wait_for(timeout=20_000)
     return views_page
 
 
 def test_a_row_is_chosen_with_the_mouse_and_with_the_keys_and_filtered(page: browser.Page) -> None:
-    rows = paper.verdicts()
+    rows = verdicts()
     box = page.locator(".nlbook-ledger")
     assert box.get_by_role("option").count() == len(rows)
     shown, card = page.locator(".nlbook-state code"), box.locator(".card")

@@ -15,9 +15,9 @@ from nlbook.book.chapters.referee import exercises as exercises
 from nlbook.book.chapters.referee import figures as ch12
 from nlbook.book.chapters.referee import referee, slips
 from nlbook.book.ledger.tables import gap
+from nlbook.book.ledger.verdicts import WORDS, Verdicts, verdicts
 from nlbook.book.viz import v12_ledger
 from nlbook.errors import NLBookError
-from nlbook.paper.verdicts import WORDS, Verdicts, verdicts
 
 
 # ---- referees --------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_a_ledger_that_is_none_says_so(ledger, tmp_path, monkeypatch):
     bad.write_text('{"rows": [{}]}')
     with pytest.raises(NLBookError, match=r"file: got 'bad.json', expected a ledger .*KeyError"):
         verdicts(bad)
-    monkeypatch.setattr("nlbook_tools.coverage.checkout", lambda: None)
+    monkeypatch.setattr("nlbook.book.coverage.checkout", lambda: None)
     assert len(verdicts()) == 0 and verdicts().count() == {}
 
 
@@ -304,7 +304,7 @@ def test_the_committed_ledger_is_the_ledgers_own_list():
 
     assert VERDICTS == WORDS
     known = {r.id: r for r in all_rows()}
-    for row in paper.verdicts():
+    for row in verdicts():
         assert row.id in known and row.verdict in WORDS and row.claim == known[row.id].claim
         assert row.rule == known[row.id].rule and row.limits == known[row.id].limits
 
@@ -354,7 +354,7 @@ def test_v12_board_moves_as_the_browser_moves_it(board):
 def test_v12_draws_the_committed_ledger():
     v = viz.find("v12")
     f = v.facts()
-    assert f["rows"] == max(1, len(paper.verdicts()))
+    assert f["rows"] == max(1, len(verdicts()))
     assert sum(f[k] for k in ("proved", "toy", "partly", "not", "out")) in (f["rows"], 0)
     assert len(v.landmarks) == max(1, sum(f[k] > 0 for k in ("proved", "toy", "partly", "not", "out")))
 

@@ -12,8 +12,8 @@ import pytest
 from nlbook_tools import browser
 from nlbook_tools.site.build import build
 
-from nlbook import paper
 from nlbook.book import viz
+from nlbook.book.ledger.verdicts import verdicts
 from nlbook.book.viz.v8_detective import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ def test_a_memory_of_the_reader_is_held(site: Path, new_page: Callable[..., brow
 def test_the_ledgers_board_shows_a_row_and_filters(
     site: Path, new_page: Callable[..., browser.Page], size: tuple[int, int]
 ):
-    rows = paper.verdicts()
+    rows = verdicts()
     p = opened(new_page, site, "12_read_like_a_referee.html", size)
     twin = p.locator("figure.twin")
     box = twin.locator(".nlbook-ledger")

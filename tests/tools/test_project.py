@@ -123,12 +123,15 @@ def test_kernels_is_a_plain_folder():
 
 
 HELP = "from nlbook_tools.cli import main; main(['--help'], standalone_mode=False)"
+BOOK = ("jupyterlab", "matplotlib", "IPython", "ipywidgets", "papermill", "psutil")
+ROOMS = "from nlbook import attention, cms, hope, levels, memory, optim, paper, titans, train; import nlkernels"
 
 
-@pytest.mark.parametrize("code", ["import nlbook", HELP])
-def test_the_first_import_is_light(code):
-    """Neither `import nlbook` nor the help of the command line loads what takes seconds."""
-    heavy = ("torch", "jupyterlab", "matplotlib", "IPython", "papermill", "numpy")
+@pytest.mark.parametrize(
+    ("code", "heavy"), [("import nlbook", (*BOOK, "torch", "numpy")), (HELP, (*BOOK, "torch", "numpy")), (ROOMS, BOOK)]
+)
+def test_the_first_import_is_light(code, heavy):
+    """`import nlbook` and the command line's help load nothing that takes seconds, the library nothing of the book."""
     done = run("-c", f"import sys\n{code}\nprint(*[m for m in {heavy} if m in sys.modules], file=sys.stderr)")
     assert done.returncode == 0 and done.stderr.strip() == "", done.stderr
 

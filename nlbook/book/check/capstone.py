@@ -19,8 +19,8 @@ from html import escape
 from typing import Any
 
 from nlbook.book.check.show import GREEN, GREY, ORANGE, Shown, box, rows_html
+from nlbook.book.ledger.verdicts import WORDS
 from nlbook.errors import need
-from nlbook.paper.verdicts import WORDS
 
 SOURCE = re.compile(r"\b(eq|sec|section|table|fig|figure|definition|appendix|algorithm|abstract)s?\b\.?", re.IGNORECASE)
 LEAST_SEEDS = 3

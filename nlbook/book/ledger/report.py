@@ -16,8 +16,8 @@ from nlbook.book.ledger.engine import Outcome, run, settings_hash
 from nlbook.book.ledger.row import Cell, Results, Row, gather
 from nlbook.book.ledger.tables import spread
 from nlbook.errors import NLBookError
-from nlbook.paper import Table
 from nlbook.paper.show import table as markdown_table
+from nlbook.paper.words import Table
 
 Entry = dict[str, Any]
 SYMBOL = {"proved": "●", "reproduced at toy scale": "◕", "partly": "◑", "not reproduced": "○", "out of reach": "–"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlbook.errors import need
-from nlbook.paper import Table
+from nlbook.paper.words import Table
 
 VERDICTS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")
 PROFILES = ("quick", "full")
@@ -64,7 +64,7 @@ class Row:
 
     Args:
         id: "table5". source: "Table 5". claim: what the paper says, one sentence.
-        paper: its printed numbers, a `nlbook.paper.Table` or words.
+        paper: its printed numbers, a `nlbook.paper.words.Table` or words.
         setup, baselines: what is run, against what, in words. rule: how `judge` decides, in words.
         tuning: (profile) -> the cells from which settings are chosen, on seeds that `cells` never uses. Each method
             gets the same number of them.

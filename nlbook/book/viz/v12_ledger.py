@@ -14,11 +14,11 @@ import anywidget
 import traitlets as tr
 from matplotlib.figure import Figure
 
+from nlbook.book.ledger.verdicts import SYMBOLS, WORDS, Judged, Verdicts, verdicts
 from nlbook.book.viz.picture import JS
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, State
 from nlbook.book.viz.style import COLORS, figure
-from nlbook.paper.verdicts import SYMBOLS, WORDS, Judged, Verdicts, verdicts
 
 SHORT = {"all": "all verdicts", **dict(zip(("proved", "toy", "partly", "not", "out"), WORDS))}
 INK = dict(zip(WORDS, (COLORS["memory"], "#006B4F", "#8A5A00", "#A84400", "#555555")))  # 4.5 : 1 on white, and more

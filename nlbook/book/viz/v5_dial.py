@@ -23,7 +23,7 @@ from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, Float, Int, State
 from nlbook.book.viz.style import COLORS, end_label, figure
 from nlbook.errors import generator
-from nlbook.memory.core import elu1
+from nlbook.memory.matrix import elu1
 
 LONGEST = 256
 FEATURES = {"softmax": 0, "64 bumps": 64, "16 bumps": 16, "4 bumps": 4, "elu+1": 2}  # numbers that a key becomes

@@ -16,12 +16,13 @@ import click
 def command(number: int | None, show_errata: bool, show_coverage: bool, show_notation: bool, as_json: bool) -> None:
     """The paper's 121 equations: `nlbook paper 57`, `--errata`, `--coverage`, `--notation`."""
     from nlbook import paper
+    from nlbook.book import coverage
 
     if sum((number is not None, show_errata, show_coverage, show_notation)) != 1:
         raise click.UsageError("say one of: an equation's number, --errata, --coverage, --notation")
     try:
         if show_coverage:
-            rows = paper.coverage()
+            rows = coverage.coverage()
             click.echo(json.dumps(rows, indent=1) if as_json else coverage_table(rows))
         elif show_errata:
             found = paper.errata()
@@ -31,18 +32,19 @@ def command(number: int | None, show_errata: bool, show_coverage: bool, show_not
             click.echo(json.dumps([dict(zip(words.columns, r)) for r in words], indent=1) if as_json else str(words))
         elif number is not None:
             e = paper.equation(number)
-            facts = {**vars(e), "code": e.code, "tests": e.tests}
-            click.echo(json.dumps(facts, indent=1) if as_json else equation_text(e))
+            code, tests = coverage.places(number)
+            facts = {**vars(e), "code": code, "tests": tests}
+            click.echo(json.dumps(facts, indent=1) if as_json else equation_text(facts, str(e)))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
-def equation_text(e) -> str:
-    lines = [str(e), f"  section {e.section}, chapter {', '.join(e.chapters)}"]
+def equation_text(facts: dict, shown: str) -> str:
+    lines = [shown, f"  section {facts['section']}, chapter {', '.join(facts['chapters'])}"]
     for name in ("shapes", "note", "check", "definition_only"):
-        if value := getattr(e, name):
-            lines.append(f"  {name.replace('_', ' ')}: {value}")
-    lines += [f"  code: {place}" for place in e.code] + [f"  test: {place}" for place in e.tests]
+        if facts[name]:
+            lines.append(f"  {name.replace('_', ' ')}: {facts[name]}")
+    lines += [f"  code: {place}" for place in facts["code"]] + [f"  test: {place}" for place in facts["tests"]]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nlbook import __version__, paper
 from nlbook.book import viz
+from nlbook.book.coverage import places
 from nlbook.errors import NLBookError
 from nlbook_tools.site import reference
 from nlbook_tools.site.cells import PICTURE, Chapter, Renderer, joined, read_chapters
@@ -236,7 +237,7 @@ def sources(site: Site) -> dict[str, dict[str, int]]:
     """A listing of every source that an equation points to."""
     index: dict[str, dict[str, int]] = {}
     for e in paper.equations():
-        for found in (*e.code, *e.tests):
+        for found in sum(places(e.number), ()):
             path = found.partition(":")[0]
             file = site.root / path
             if path not in index and file.is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nlbook import paper
+from nlbook.book import coverage
 from nlbook.paper.equations import STATUS
 from nlbook_tools.site.cells import Chapter
 from nlbook_tools.site.maths import inline, mathml, plain
@@ -90,10 +91,11 @@ def equation(e: Any, told: Sequence[Chapter], sources: Mapping[str, Mapping[str,
     places = [f"Section {html.escape(e.section)}"]
     if told:
         places.append("Chapter " + ", ".join(f'<a href="{c.href}">{c.number}</a>' for c in told))
-    for label, found in (("Code", e.code), ("Tests", e.tests)):
+    code, tests = coverage.places(e.number)
+    for label, found in (("Code", code), ("Tests", tests)):
         if found:
             places.append(f"{label}: " + ", ".join(place(p, sources) for p in found))
-    if not e.code and e.definition_only:
+    if not code and e.definition_only:
         places.append(f"No code: {inline(e.definition_only)}")
     parts.append(f'<p class="places">{"<br>".join(places)}</p>')
     parts.append(

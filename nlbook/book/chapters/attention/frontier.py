@@ -18,7 +18,8 @@ from torch import Tensor
 from nlbook.book.chapters.memory.experiments import nearest
 from nlbook.book.data import recall as task
 from nlbook.errors import generator, need
-from nlbook.memory.core import Feature, Memory, State
+from nlbook.memory.core import Memory, State
+from nlbook.memory.matrix import Feature
 from nlbook.memory.presets import make
 
 TEMPERATURE = 0.1  # of every softmax memory here; unit keys of width 32 are told apart below about 0.3

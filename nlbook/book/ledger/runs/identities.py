@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nlbook import paper
+from nlbook.book.coverage import checkout_tests
 from nlbook.errors import generator
 from nlbook.hope.mixers import LinearMixer
 from nlbook.memory.dual import squared_loss, train_linear
@@ -149,11 +150,11 @@ def horizon() -> dict[str, float]:
 
 def equations() -> dict[str, float]:
     """How the paper's numbered equations fare: of each status, and how many have no test in this checkout."""
-    every = paper.equations()
+    every, tests = paper.equations(), checkout_tests()
     out = {s: float(sum(e.status == s for e in every)) for s in ("ok", "conv", "open", "text", "slip")}
     return {
         "equations": float(len(every)),
         **out,
         "without a corrected form": float(sum(e.status == "slip" and not e.correct_latex for e in every)),
-        "without a test": float(sum(not e.tests and not e.definition_only for e in every)),
+        "without a test": float(sum(not tests.get(e.number) and not e.definition_only for e in every)),
     }

@@ -24,6 +24,7 @@ from nlbook.paper.show import bad
 LAST = 121
 _RANGE = r"\d{1,3}(?:\s?[-–]\s?\d{1,3})?"
 MENTION = re.compile(rf"\beqs?\.[\s~]?({_RANGE}(?:(?:,\s?|\s?and\s){_RANGE}(?![\d.]))*)(?![\d])", re.IGNORECASE)
+INDEX = ("paper/", "book/coverage.py", "nlbook_tools/commands/paper.py")
 Places = dict[int, tuple[str, ...]]
 
 
@@ -75,7 +76,7 @@ def _collect(pairs: Iterable[tuple[int, str]]) -> Places:
     return {n: tuple(p) for n, p in places.items()}
 
 
-def _sources(root: Path, skip: str = "") -> Iterator[tuple[str, str]]:
+def _sources(root: Path, skip: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """Relative path and text of every Python source; one that does not parse (yet) carries nothing."""
     for path in sorted(root.rglob("*.py")):
         rel, source = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
@@ -89,14 +90,12 @@ def _sources(root: Path, skip: str = "") -> Iterator[tuple[str, str]]:
 def scan_code(packages: dict[str, Path]) -> Places:
     """Equation -> `path:name` of the code that says it carries it. `packages` maps a shown prefix to a folder.
 
-    The index itself (nlbook/paper and the command that prints it) is left out.
+    The index itself (nlbook/paper, this file and the command that prints it) is left out.
     """
 
     def found() -> Iterator[tuple[int, str]]:
         for shown, folder in packages.items():
-            for rel, source in _sources(folder, skip="paper/"):
-                if rel == "commands/paper.py":
-                    continue
+            for rel, source in _sources(folder, skip=INDEX):
                 for name, numbers in named_in(source).items():
                     yield from ((n, f"{shown}/{rel}:{name}") for n in sorted(numbers))
 
@@ -188,6 +187,11 @@ def checkout_tests() -> Places:
     """`scan_tests` of this checkout; nothing outside one."""
     root = checkout()
     return scan_tests(root) if root else {}
+
+
+def places(number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The code that carries an equation, as `path:name`, and the tests that prove it, as pytest ids."""
+    return installed_code().get(number, ()), checkout_tests().get(number, ())
 
 
 def coverage(root: Path | str | None = None) -> list[dict[str, Any]]:

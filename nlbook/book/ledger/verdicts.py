@@ -1,6 +1,6 @@
 """The committed ledger, read: what became of each claim, without running or importing what produced it.
 
-for row in paper.verdicts():
+for row in verdicts():
     print(row.source, row.verdict, row.because)
 """
 
@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlbook_tools import coverage as scan
-
+from nlbook.book import coverage as scan
 from nlbook.paper.show import Shown, bad, table
 
 WORDS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")
