@@ -136,8 +136,7 @@ def gates(log_alpha, r, ok, C: tl.constexpr, DECAY: tl.constexpr, ACC: tl.conste
 
 @triton.jit
 def solve_rows(Lm, R, C: tl.constexpr):
-    """(I + L)^-1 R by forward substitution, L strictly lower triangular (C, C). C dependent steps, stable for any
-    keys."""
+    """(I + L)^-1 R by forward substitution, L strictly lower triangular (C, C): C dependent steps, always stable."""
     i = tl.arange(0, C)
     for t in range(1, C):
         row = tl.sum(tl.where(i[:, None] == t, Lm, 0.0), 0)

@@ -6,8 +6,7 @@ foreign memory in silence, and two programs that write one element look as if th
   * every load and store must fall inside one of the kernel's tensor arguments                 -> OutOfBounds
   * an element that one program stored may not be loaded or stored by another (atomics may)    -> Race
 
-at no measurable cost. `poisoned()` fills fresh output buffers with NaN, so that an element that no program wrote is
-seen.
+at no measurable cost. `poisoned()` fills fresh buffers with NaN, and so an element that no program wrote is seen.
 """
 
 from __future__ import annotations

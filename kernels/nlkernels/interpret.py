@@ -31,15 +31,13 @@ _patch_lang, _patch_tensor = _interpreter._patch_lang, _interpreter._patch_lang_
 
 
 class _Languages:
-    """What the outermost launch patches: triton.language and its core, once, instead of once a nested call (1 ms
-    each)."""
+    """What the outermost launch patches, triton.language and its core: once, not at each nested call (1 ms each)."""
 
     __globals__ = {"tl": tl, "core": tl.core}  # noqa: RUF012
 
 
 def _patch_tensor_with_index(tensor: Any, *scope: Any) -> None:
-    """Triton 3.6 with NumPy >= 2.4 cannot make `range(runtime_argument)`: an interpreted scalar becomes an index
-    here."""
+    """Triton 3.6 with NumPy >= 2.4 cannot make `range(runtime_argument)`, so an interpreted scalar becomes an index."""
 
     def index(self: Any) -> int:
         return int(self.handle.data.squeeze())
@@ -78,8 +76,7 @@ class _Launch:
 
 
 def interpret(kernel: Any) -> Any:
-    """`interpret(kernel)[grid](*args, **kwargs)` runs a @triton.jit kernel on CPU tensors, whatever TRITON_INTERPRET
-    says."""
+    """`interpret(kernel)[grid](*args, **kwargs)` runs a @triton.jit kernel on CPU tensors without TRITON_INTERPRET."""
     if isinstance(kernel, _interpreter.InterpretedFunction):
         return kernel
     while not isinstance(kernel, JITFunction):  # under @autotune or @heuristics

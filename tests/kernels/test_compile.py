@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import nlkernels
 import pytest
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
@@ -11,7 +13,8 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 import triton
 import triton.language as tl
 from nlbook_tools import compile_check
-from nlbook_tools.compile_check import Case, Compiled, cases, compile_case
+from nlbook_tools.compile_cases import Case
+from nlbook_tools.compile_check import Compiled, cases, compile_case
 
 SPILL = 64  # bytes a thread
 SIZES = (16, 32, 64, 128)
@@ -83,7 +86,5 @@ def test_the_check_names_what_a_case_forgot():
 
 
 def test_every_operator_with_a_kernel_is_checked():
-    from pathlib import Path
-
-    there = {p.parent.name for p in Path(compile_check.__file__).parent.glob("*/triton.py")}
+    there = {p.parent.name for p in Path(nlkernels.__file__).parent.glob("*/triton.py")}
     assert there == set(compile_check.OPERATORS)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 import itertools
 import os
@@ -28,34 +27,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from nlbook_tools import compile_cases
+from nlbook_tools.compile_cases import TORCH, Case
+
 OPERATORS = ("linear_memory", "newton_schulz", "selfref_memory", "titans_memory", "mlp_memory")
 SHARED_LIMIT = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB that a block may opt in to
 SPILLS = r"(\d+) bytes spill stores, (\d+) bytes spill loads"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A kernel in a configuration that `launch` would use."""
-
-    kernel: Any
-    signature: dict[str, str]  # runtime argument -> "*bf16", "*fp32", "i32", ...
-    constexprs: dict[str, Any]
-    num_warps: int = 4
-    num_stages: int = 2
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.kernel.fn.__name__} {self.label}".strip()
 
 
 @dataclass(frozen=True)
@@ -100,7 +84,7 @@ class Compiled:
 def cases(operator: str, cc: int, dtype: str = "bf16", d: int = 64) -> list[Case]:
     """The kernels of an operator as they are launched by default for `dtype` ("bf16" | "fp16" | "fp32") and head size
     `d` on sm_<cc>; an empty list where the fused form does not take the size."""
-    return importlib.import_module(f"nlkernels.{operator}.triton").compile_cases(cc, dtype, d)
+    return getattr(compile_cases, operator)(cc, dtype, d)
 
 
 def _run(tool: str, *args: str) -> subprocess.CompletedProcess[str]:

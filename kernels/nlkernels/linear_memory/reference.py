@@ -8,10 +8,13 @@
     M_c = the memory at the start of the token's chunk
     y_t = M_c q_t ("start", eq. 90) | M_{t-1} q_t ("before", eq. 86) | M_t q_t ("after", eq. 78)
 
-Settings of it: linear attention (eq. 15-16) erase = 0; with decay (eq. 64) alpha < 1; delta rule (eq. 65) erase =
-    write
-= beta, alpha = 1; gated delta rule erase = alpha beta, write = beta; Hope (eq. 92-93) erase = write = eta; TTT-linear
-erase = 0, "l2".
+Settings of it:
+
+    linear attention (eq. 15-16)   erase = 0, alpha = 1; with decay (eq. 64) alpha < 1
+    delta rule (eq. 65)            erase = write = beta, alpha = 1
+    gated delta rule               erase = alpha beta, write = beta
+    Hope (eq. 92-93)               erase = write = eta
+    TTT-linear                     erase = 0, "l2"
 """
 
 from __future__ import annotations

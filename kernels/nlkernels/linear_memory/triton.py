@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton.language as tl
-from nlbook_tools.compile_check import TORCH, Case
 from torch import Tensor
 
 from nlkernels.blocks import block, settings
@@ -20,7 +18,6 @@ from nlkernels.errors import need
 from nlkernels.interpret import launch
 from nlkernels.linear_memory.backward import linear_memory_backward_chain, linear_memory_backward_rest
 from nlkernels.linear_memory.forward import linear_memory_forward
-from nlkernels.linear_memory.split import one_spills
 from nlkernels.linear_memory.wy import (
     linear_memory_wy_backward_chain,
     linear_memory_wy_backward_prepare,
@@ -338,43 +335,3 @@ def fused(
     log_alpha = None if alpha is None else alpha.log()
     y, M, _, _ = linear_memory_op(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values, wy)
     return y, M
-
-
-ONE = (linear_memory_forward, linear_memory_backward_chain)
-WY = (
-    linear_memory_wy_prepare,
-    linear_memory_wy_chain,
-    linear_memory_wy_read,
-    linear_memory_wy_backward_prepare,
-    linear_memory_wy_backward_chain,
-)
-
-
-def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
-    """All kernels as gated_delta_rule (the chunk is free) and as hope_memory (chunk 64 at the user's word) launch
-    them."""
-    found, on = [], (cc // 10, cc % 10)
-    for objective, read in (("dot", "before"), ("l2", "start")):
-        _, meta, options = plan(TORCH[dtype], on, d, d, 64, objective == "dot")
-        meta |= {
-            "DX": d,
-            "DECAY": True,
-            "ERASE": True,
-            "L2": objective == "l2",
-            "SELF": False,
-            "READ": read,
-            "PREC": "tf32" if dtype == "fp32" else dtype,
-            "ACC": tl.float32,
-        }
-        tokens = {"q", "k", "v", "y", "e", "dy", "dr", "dq", "dk", "dv", "us", "ws", "hs", "gs"}
-        one = () if one_spills(64, d, dtype != "fp32", objective == "dot") else ONE
-        for kernel in (*one, linear_memory_backward_rest, *WY):
-            own = {**meta, "R": slice_of(meta, on), "BW": block(d), "BC": columns(meta)}
-            own = {n: x for n, x in own.items() if n in kernel.arg_names}
-            signature = {
-                n: "i32" if n in ("L", "N", "CHUNK", "BHL") else f"*{dtype}" if n in tokens else "*fp32"
-                for n in kernel.arg_names
-                if n not in own
-            }
-            found.append(Case(kernel, signature, own, **options, label=f"{dtype} d{d} C{meta['C']} {objective} {read}"))
-    return found

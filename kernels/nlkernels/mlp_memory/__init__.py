@@ -30,8 +30,9 @@ def mlp_memory(
     impl: str = "auto",
     explain: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A two-layer residual memory per sequence and head.  eq. 89-91, with the DGD factor of eq. 57 a layer; see
-    reference.py.
+    """A two-layer residual memory for every sequence and head; reference.py has the rule.
+
+    eq. 89-91, with the DGD factor of eq. 57 in each layer.
 
     Args:
         q, k, v: (batch, head, length, d), one dtype.

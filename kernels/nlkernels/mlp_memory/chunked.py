@@ -1,11 +1,13 @@
 """The residual two-layer memory, one chunk at a time.
 
-Errors are frozen at the chunk's start, so inside a chunk each weight matrix is a linear memory
-(linear_memory/chunked.py) of its
-own: W2 with keys k and values -e2, W1 with keys a = silu(W2 k) and values -e1, both with erase = write = eta. That is
-    two
-triangular solves, with Gram matrices K K^T and A A^T. A read inside the chunk goes through both: first the hidden
-layer as W2 stands at the token, then the output as W1 stands there (the dual form of TTT, with DGD's factor).
+Errors are frozen at the chunk's start, so inside a chunk each weight matrix is a linear memory of its own
+(linear_memory/chunked.py), both with erase = write = eta:
+
+    W2   keys k,               values -e2,   a triangular solve with the Gram matrix K K^T
+    W1   keys a = silu(W2 k),  values -e1,   a triangular solve with the Gram matrix A A^T
+
+A read inside the chunk goes through both: first the hidden layer as W2 stands at the token, then the output as W1
+stands there (the dual form of TTT, with DGD's factor).
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ At the start of a chunk the memory is frozen for reading errors; z = W2 k, a = s
     e1 = M_c(k) - v  ("l2")  or  -v  ("dot")            the gradient at the output
     e2 = (W1^T e1) * silu'(z)                           the gradient at the hidden layer
 
-are fixed in the chunk. The weights move token by token, each with the DGD factor of its own layer's input (eq. 57 a
-layer):
+are fixed in the chunk. The weights move token by token, each with the DGD factor of its own layer's input (eq. 57):
 
-    W2 <- alpha W2 - eta (W2 k) k^T - eta e2 k^T        W1 <- alpha W1 - eta (W1 a) a^T - eta e1 a^T
+    W2 <- alpha W2 - eta (W2 k) k^T - eta e2 k^T
+    W1 <- alpha W1 - eta (W1 a) a^T - eta e1 a^T
 
 The paper prints k k^T for both; that type-checks for W2 only, and the layer's own input is what its derivation gives.
 `erase=False` drops the factor (plain gradient descent, Table 6's ablation).

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from nlbook_tools.compile_check import Case
 from torch import Tensor
 
 from nlkernels.blocks import block, decay, dot, dot_add, settings, solve_rows, tile
@@ -297,26 +296,3 @@ def fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `mlp_memory`; gates and weights in float32 (float64 for float64).  eq. 89-91"""
     return mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, objective == "l2", read, erase)
-
-
-def compile_cases(cc: int, dtype: str, d: int = 64, hidden: int | None = None, chunk: int = 64) -> list[Case]:
-    """The forward for h = d, chunk 64, read start."""
-    if d > 64:
-        return []
-    hidden = hidden or d
-    meta = plan(d, hidden, chunk)
-    warps, stages = meta.pop("num_warps"), meta.pop("num_stages")
-    meta |= {
-        "ERASE": True,
-        "L2": True,
-        "READ": "start",
-        "PREC": "tf32" if dtype == "fp32" else dtype,
-        "ACC": tl.float32,
-    }
-    tokens = {"q", "k", "v", "y", "scratch", "copies"}
-    signature = {
-        n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in tokens else "*fp32"
-        for n in mlp_memory_forward.arg_names
-        if n not in meta
-    }
-    return [Case(mlp_memory_forward, signature, meta, warps, stages, label=f"{dtype} d{d} h{hidden} C{chunk}")]

@@ -51,11 +51,11 @@ def newton_schulz(
         G: (m, n) or (..., m, n), every matrix on its own; or a list of such tensors, which is grouped by shape, dtype
             and device so that equal shapes share their launches.
         steps: 0 returns G / |G|.
-        coefficients: "quintic" (Muon: fast, singular values end in about [0.7, 1.2]) or "cubic" (eq. 44: converges to
-            1).
+        coefficients: "quintic" (Muon: fast, singular values end in about [0.7, 1.2]) or "cubic" (eq. 44: they converge
+            to 1).
         eps: added to the norm; a zero matrix stays zero.
-        impl: "auto" | "reference" | "chunked" | "triton". The fused kernel keeps a matrix in registers: both sides at
-            most 128.
+        impl: "auto" | "reference" | "chunked" | "triton". The fused kernel keeps a matrix in registers, so both sides
+            are at most 128.
         explain: print which implementation was chosen, and why.
 
     Returns:

@@ -1,5 +1,4 @@
-"""Newton-Schulz, all matrices of one shape at once: three batched products a step instead of three a matrix and a
-step.
+"""Newton-Schulz, all matrices of one shape at once: a step is three batched products, however many matrices there are.
 
 The Gram matrix is taken on the shorter side (A = X X^T for m <= n, else of the transpose), which is the same
 iteration, (X X^T) X = X (X^T X), with smaller products. The norm is summed in float32 at least; the products keep the

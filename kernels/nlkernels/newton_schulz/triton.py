@@ -3,8 +3,7 @@
 Muon and M3 orthogonalise many small matrices. In eager PyTorch each step of each matrix is three launches of some
 microseconds for a product that takes less than one; here a matrix is one program, read once and written once. Both
 sides must fit (at most 128, padded to powers of two); zero padding is kept by the iteration, since every term is a
-product with X.
-Rows are the shorter side: a tall matrix is loaded transposed, (X X^T) X = X (X^T X).
+product with X. Rows are the shorter side: a tall matrix is loaded transposed, (X X^T) X = X (X^T X).
 
 The backward (backward.py) runs the steps again; an optimizer does not need it, learning through an optimizer does.
 """
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from nlbook_tools.compile_check import Case
 from torch import Tensor
 
 from nlkernels.blocks import block, dot_add, dot_t, settings
@@ -163,40 +161,3 @@ newton_schulz_op.register_autograd(_backward, setup_context=_save)
 def fused(G: Tensor, steps: int, abc: tuple[float, float, float], eps: float) -> Tensor:
     """G: (..., m, n), both sides at most 128. Returns the same shape and dtype.  eq. 44"""
     return newton_schulz_op(G, steps, *abc, eps)
-
-
-def compile_cases(cc: int, dtype: str, d: int = 64) -> list[Case]:
-    """A square and a wide matrix with d rows, five steps; none where "auto" does not take the kernel."""
-    found: list[Case] = []
-    if cc >= 90 and dtype == "fp32" and d > 64:
-        return found
-    for M, N in sorted({(d, d), (d, min(2 * d, 128))}):
-        options = plan(M, N)
-        warps = options.pop("num_warps")
-        meta = {
-            "M": M,
-            "N": N,
-            "TALL": False,
-            **options,
-            "STEPS": 5,
-            "PREC": "tf32" if dtype == "fp32" else dtype,
-            "ACC": tl.float32,
-        }
-        signature = {"g": f"*{dtype}", "out": f"*{dtype}", **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
-        found.append(Case(newton_schulz_kernel, signature, meta, warps, label=f"{dtype} {M}x{N}"))
-        signature = {
-            n: "fp32" if n in ("a", "b", "c", "eps") else f"*{dtype}" if n in ("g", "dout", "dg") else "*fp32"
-            for n in newton_schulz_backward.arg_names
-            if n not in meta and n != "R"
-        }
-        found.append(
-            Case(
-                newton_schulz_backward,
-                signature,
-                {**meta, "R": 32},
-                backward_plan(M, N, (cc // 10, cc % 10))["num_warps"],
-                1,
-                label=f"{dtype} {M}x{N}",
-            )
-        )
-    return found

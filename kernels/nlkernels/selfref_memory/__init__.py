@@ -16,8 +16,7 @@ __all__ = ["SelfRefState", "chunked", "reference", "selfref_memory"]
 
 
 class SelfRefState(NamedTuple):
-    """The five fast memories of every sequence and head. Matrices (batch, head, d, d), gate vectors (batch, head,
-    d)."""
+    """The five memories of every sequence and head: matrices (batch, head, d, d), gate vectors (batch, head, d)."""
 
     key: Tensor
     value: Tensor
@@ -49,8 +48,8 @@ def selfref_memory(
         q: (batch, head, length, d), queries, used as they come.
         state: the memories at the start. Zero memories stay zero, and ranks never grow: begin with full ones.
         b_eta, b_alpha: gate biases, a number or a tensor (batch, head). alpha = sigmoid(4) = 0.982 by default.
-        eta_max: the largest write rate. With "l2" and unit keys the transition along k is alpha - 2 eta: 0.5 keeps it
-            stable.
+        eta_max: the largest write rate. With "l2" and unit keys the transition along k is alpha - 2 eta, and so 0.5
+            keeps it stable.
         chunk: tokens a chunk; part of the rule. Cut calls at multiples of it.
         unit_values: divide v_t by its norm, as is needed for stability (self-made targets feed back on themselves).
         impl, explain: see `linear_memory`. The fused kernel takes d and chunk up to 128.

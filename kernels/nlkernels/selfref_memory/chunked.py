@@ -6,8 +6,7 @@ Hence every memory moves by the same matrix,
 
     (I + L) Z = eta V - s K,      Phi = e^{g_C} I + (e^{g_C - g} * K)^T Z,      S <- Phi S for each of them,
 
-and a chunk costs one solve and one Phi, whatever the number of memories. It also says at once what linear
-self-referential
+and a chunk costs one solve and one Phi, whatever the number of memories. It also says what linear self-referential
 memories can never do: gain rank, or leave zero.
 """
 

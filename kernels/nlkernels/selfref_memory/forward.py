@@ -5,8 +5,7 @@ holds, in the tokens' dtype, to which a product would round it anyway. Each take
 chunk and works through `T` tokens or `R` dimensions at a time, so that a tile of any head size fits the registers.
 A barrier orders what one thread stored before what another loads; nothing is updated in place.
 
-The rows of `gates`, C numbers each: eta, log alpha, the slopes of both, 1 / |k~|, 1 / |v~|, w = e^{g_C - g}
-and g'.
+The rows of `gates`, C numbers each: eta, log alpha, the slopes of both, 1 / |k~|, 1 / |v~|, w = e^{g_C - g} and g'.
 """
 
 from __future__ import annotations

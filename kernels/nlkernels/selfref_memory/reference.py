@@ -1,18 +1,18 @@
-"""Self-modifying Titans with linear memories, by definition: five memories that make the keys, values and gates of
-their own learning.
+"""Self-modifying Titans with linear memories, by definition: five memories make the keys, values and gates of their own
+learning.
 
-    k_t = unit(M_k x_t)    v_t = unit(M_v x_t)    eta_t = eta_max sigmoid(m_eta . x_t + b_eta)
-    y_t = M_mem q_t        alpha_t = sigmoid(m_alpha . x_t + b_alpha)                all read at the start of t's
-    chunk (eq. 90)
+Read at the start of the token's chunk (eq. 90),
 
-and each of the five, M in {M_k, M_v, M_mem, m_eta, m_alpha}, learns towards a value that it makes itself, v^ = M_c
-v_t (eq. 87):
+    k_t = unit(M_k x_t)        eta_t = eta_max sigmoid(m_eta . x_t + b_eta)
+    v_t = unit(M_v x_t)        alpha_t = sigmoid(m_alpha . x_t + b_alpha)
+    y_t = M_mem q_t
 
-    M_t = M_{t-1} (alpha_t I - eta_t k_t k_t^T) - eta_t (M_c k_t - M_c v_t) k_t^T       "l2"  (eq. 93; eq. 88 for
-    chunk = 1) M_t = M_{t-1} (alpha_t I - eta_t k_t k_t^T) + eta_t (M_c v_t) k_t^T                 "dot" (eq. 92, the
-    sign that descends)
+and each M of {M_k, M_v, M_mem, m_eta, m_alpha} learns towards a value that it makes itself, v^_t = M_c v_t (eq. 87):
 
-M_c is the memory at the chunk's start. unit(z) = z / sqrt(|z|^2 + 1e-12).
+    M_t = M_{t-1} (alpha_t I - eta_t k_t k_t^T) - eta_t (M_c k_t - M_c v_t) k_t^T    "l2"   (eq. 93; eq. 88: chunk 1)
+    M_t = M_{t-1} (alpha_t I - eta_t k_t k_t^T) + eta_t (M_c v_t) k_t^T              "dot"  (eq. 92, its sign turned)
+
+M_c is the memory at the start of the chunk, and unit(z) = z / sqrt(|z|^2 + 1e-12).
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ def reference(
     eta_max: float,
     unit_values: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """x, q: (batch, head, length, d); memories: three (batch, head, d, d), two (batch, head, d); biases (batch,
-    head)."""
+    """Shapes as in `selfref_memory`; memories in the order of SelfRefState, biases (batch, head)."""
     *matrices, m_eta, m_alpha = memories
     now = [*matrices, m_eta[..., None, :], m_alpha[..., None, :]]  # the gates' memories have one row
     start, ys = now, []

@@ -21,8 +21,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton.language as tl
-from nlbook_tools.compile_check import TORCH, Case
 from torch import Tensor
 
 from nlkernels.blocks import block, settings
@@ -217,27 +215,3 @@ def fused(
     """Shapes as in `reference`; d and chunk at most 128.  eq. 86-88, eq. 90, eq. 92-93"""
     y, *rest = selfref_memory_op(x, q, *memories, b_eta, b_alpha, chunk, objective == "l2", eta_max, unit_values)
     return y, tuple(rest[:5])
-
-
-TOKENS = ("x", "q", "y", "dy", "dx", "dq", "states", "keys", "values", "zs", "gs", "phis", "dphis")  # their dtype
-
-
-def compile_cases(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Case]:
-    """Forward and backward of Hope's setting."""
-    found = []
-    meta, options = plan(d, chunk, (cc // 10, cc % 10))
-    meta |= {"L2": True, "ETA_MAX": 0.5, "UNIT": True, "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
-    assert dtype in TORCH
-    for kernel in (
-        selfref_memory_forward,
-        selfref_memory_backward_prepare,
-        selfref_memory_backward_chain,
-        selfref_memory_backward_rest,
-    ):
-        signature = {
-            n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in TOKENS else "*fp32"
-            for n in kernel.arg_names
-            if n not in meta
-        }
-        found.append(Case(kernel, signature, meta, **options, label=f"{dtype} d{d} C{chunk}"))
-    return found

@@ -303,8 +303,7 @@ def titans_memory_backward_gates(
     MASK_PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """dV and the gates: one program per (chunk, batch x head). rows: from `rest`, summed over
-    its column blocks."""
+    """dV and the gates: one program per (chunk, batch x head). rows: from `rest`, summed over its columns."""
     n, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ov = tl.arange(0, C), tl.arange(0, BW)
     r = n * CHUNK + i

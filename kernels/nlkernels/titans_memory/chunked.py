@@ -6,8 +6,8 @@ With b_t = prod_{j<=t} alpha_j, m_t = prod_{j<=t} mu_j inside the chunk, and the
     M_t = b_t M + sum_{j<=t} (b_t / b_j) S_j = b_t M + f_t S + sum_{i<=t} G_ti u_i k_i^T
     G = tril(b_t / b_j) tril(m_j / m_i),    f = tril(b_t / b_j) m
 
-One C x C product makes G, where the double sum over i <= j <= t would take C^3 exponentials. Ratios are
-exp(difference).
+One C x C product makes G, where the double sum over i <= j <= t would take C^3 exponentials. Ratios are exponentials of
+differences.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Titans' neural memory, linear, by definition: momentum and forgetting (Behrouz et al. 2025, Titans; sections
-8.1-8.2 here).
+"""Titans' linear memory by definition: momentum and forgetting (Behrouz et al. 2025; sections 8.1-8.2 of this paper).
 
-    S_t = mu_t S_{t-1} - eta_t (M_c k_t - v_t) k_t^T          momentum of the surprise, the gradient of 1/2 |M k -
-    v|^2 at M_c M_t = alpha_t M_{t-1} + S_t                               M_c: the memory at the start of the token's
-    chunk
+    S_t = mu_t S_{t-1} - eta_t (M_c k_t - v_t) k_t^T    momentum of the surprise, the gradient of 1/2 |M k - v|^2 at M_c
+    M_t = alpha_t M_{t-1} + S_t                         M_c: the memory at the start of the token's chunk
 
-Names: Titans writes 1 - alpha for this alpha, theta for this eta and eta for this mu.
+Titans writes 1 - alpha for this alpha, theta for this eta and eta for this mu.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton.language as tl
-from nlbook_tools.compile_check import TORCH, Case
 from torch import Tensor
 
 from nlkernels.blocks import block, settings
@@ -244,22 +242,3 @@ KERNELS = (
     titans_memory_backward_rest,
     titans_memory_backward_gates,
 )
-
-
-def compile_cases(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Case]:
-    """Forward and backward as they are launched by default: chunk 64, read after."""
-    found, on = [], (cc // 10, cc % 10)
-    tiles, options = plan(TORCH[dtype], on, d, d, chunk)
-    prec = "tf32" if dtype == "fp32" else dtype
-    cut = slices(TORCH[dtype], d, d, on)
-    every = {**tiles, **cut, "READ": "after", "PREC": prec, "MASK_PREC": "tf32", "ACC": tl.float32}
-    tokens = ("q", "k", "v", "y", "us", "hs", "du", "dy", "dq", "dk", "dv")
-    for kernel in KERNELS:
-        meta = {n: x for n, x in every.items() if n in kernel.arg_names}
-        signature = {
-            n: "i32" if n in ("L", "N", "CHUNK", "BHN") else f"*{dtype}" if n in tokens else "*fp32"
-            for n in kernel.arg_names
-            if n not in meta
-        }
-        found.append(Case(kernel, signature, meta, **options, label=f"{dtype} d{d} C{chunk}"))
-    return found
