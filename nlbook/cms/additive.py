@@ -31,7 +31,8 @@ class Clock:
     """When a level moves, how far, and when it forgets.
 
     rate: the step of eq. 71.
-    period: tokens between two moves. ends: the level starts again from zero after this many contexts (0: never).
+    period: tokens between two moves, counted from the level's start. ends: the level starts again from zero after this
+    many contexts (0: never).
     keep: the share of the level that is left at each token, in (0, 1].
     """
 
@@ -67,13 +68,13 @@ def additive(
     begins = torch.zeros(length, dtype=torch.bool) if begins is None else begins
     need_shape("begins", begins, length)
     empty = (v[..., 0, :, None] * k[..., 0, None, :]).mul(0)
-    level, waiting, contexts, out = [empty] * len(clocks), [empty] * len(clocks), 0, []
+    level, waiting, age, contexts, out = [empty] * len(clocks), [empty] * len(clocks), [0] * len(clocks), 0, []
     for t in range(length):
         if begins[t] and t:
             contexts += 1
             for i, c in enumerate(clocks):
                 if c.ends and contexts % c.ends == 0:
-                    level[i], waiting[i] = empty, empty
+                    level[i], waiting[i], age[i] = empty, empty, 0
         key = k[..., t, :, None]
         y = (torch.stack(level).sum(0) @ key)[..., 0]
         g = (torch.softmax(y, -1) if loss == "softmax" else y) - v[..., t, :]
@@ -81,7 +82,8 @@ def additive(
         for i, c in enumerate(clocks):
             waiting[i] = waiting[i] + write
             level[i] = c.keep * level[i] if c.keep < 1 else level[i]
-            if (t + 1) % c.period == 0:
-                level[i], waiting[i] = level[i] - c.rate * waiting[i], empty
+            age[i] += 1
+            if age[i] == c.period:
+                level[i], waiting[i], age[i] = level[i] - c.rate * waiting[i], empty, 0
         out.append(y)
     return torch.stack(out, -2), level

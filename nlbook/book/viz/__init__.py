@@ -5,6 +5,7 @@
     viz.still("v2:n=4", "v2:n=32")          a static strip of states
     viz.show(fig, alt="…")                  a plain figure with alt text
     viz.score(trace)                        V1 for a run of your own: who wrote when, in motion
+    viz.shop()                              the Clock Shop, computed in the page, with a kernel or without
     viz.gallery()                           what there is
     viz.figure(), viz.COLORS                to draw your own; one colour is one quantity all book long
     @viz.view(…), viz.Int, Float, Choice, Bool, Ints      to make a picture of your own: see README.md here
@@ -14,6 +15,7 @@ Matplotlib, ipywidgets and anywidget are imported with this room, and the module
 
 from typing import Any
 
+from nlbook.book.viz.live import Live, shop
 from nlbook.book.viz.picture import Gallery, Picture, Still, gallery, load, show, still
 from nlbook.book.viz.spec import View, all_views, find, view
 from nlbook.book.viz.state import Bool, Choice, Float, Int, Ints, State
@@ -27,6 +29,7 @@ __all__ = [
     "Gallery",
     "Int",
     "Ints",
+    "Live",
     "Picture",
     "State",
     "Still",
@@ -40,6 +43,7 @@ __all__ = [
     "load",
     "png",
     "score",
+    "shop",
     "show",
     "still",
     "view",
