@@ -105,11 +105,3 @@ def forgetting(r: Tensor) -> Tensor:
     if r.shape[-1] == 1:
         return torch.zeros(r.shape[:-2], dtype=r.dtype)
     return (r[..., :-1, :-1].amax(-2) - r[..., -1, :-1]).mean(-1)
-
-
-def backward_transfer(r: Tensor) -> Tensor:
-    """mean_{j < T-1} ( R[T-1, j] - R[j, j] ) (Lopez-Paz and Ranzato 2017): negative is forgetting. 0 for one task."""
-    r = _matrix(r)
-    if r.shape[-1] == 1:
-        return torch.zeros(r.shape[:-2], dtype=r.dtype)
-    return (r[..., -1, :-1] - r.diagonal(dim1=-2, dim2=-1)[..., :-1]).mean(-1)

@@ -1,26 +1,28 @@
-"""Learners for the fair ablation of chapter 08: a CMS against one MLP of the same size, and what else could explain it.
+"""The learners of chapter 08 and of the ledger's streams of digits: a CMS against one MLP, and what else could explain
+the difference.
 
-All runs of one method, every seed at every learning rate, are one batched computation: parameters carry a leading
-replica axis, so tuning a method costs little more than running it. The network is three residual MLP blocks, chained
-(eq. 70) or in parallel (eq. 74), and a linear head. A token is one training step's batch; periods count steps.
+Every learner is a `nlbook.cms.CMS` of three residual blocks, chained (eq. 70) or side by side (eq. 74), and a linear
+head. Its sequences are replicas, one for each seed and learning rate: tuning a method costs little more than running
+it. The batch of a training step is a stretch of the sequence, so periods count steps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.book.data.continual import Task, average_accuracy, backward_transfer, forgetting, learning_accuracy, stream
-from nlbook.errors import NLBookError, generator, need
+from nlbook.book.data.continual import Task, average_accuracy, forgetting, learning_accuracy, stream
+from nlbook.cms import CMS, Adam, CMSState, LevelState
+from nlbook.errors import generator, need
 
-DIM, CLASSES = 64, 10
-LEARNING_RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+DIM, HIDDEN, CLASSES = 64, 64, 10
+Weights = dict[str, Tensor]  # "up0" (replica, hidden, dim), "down0" (replica, dim, hidden), ..., "head", "bias"
 
 
 @dataclass(frozen=True)
@@ -29,77 +31,61 @@ class Method:
 
     Args:
         periods: steps between two updates of each block (eq. 71); `head_period` of the linear head.
-        reduce: what an update takes of its C gradients: "sum" (as printed), "mean", or "sqrt" (sum / sqrt(C)).
-        lr_split: factors on the blocks' learning rates (the control that has the step sizes of a CMS, but not its
-            periods).
-        headwise: blocks in parallel (eq. 74) instead of chained (eq. 70).
-        frozen: numbers of blocks that never move.
-        reset: steps after which the `reset_blocks` restart from their slow start state (nested CMS, eq. 72, Reptile
-            with rate `meta_lr`); 0 is never.
+        reduce: what an update takes of the gradients of its steps: their "sum" (as printed) or their "mean".
+        lr_split: factors on the blocks' learning rates. (1, 1/8, 1/64) is the control that has the step sizes of a CMS
+            and not its periods; 0 freezes a block.
+        headwise: blocks side by side (eq. 74) instead of chained (eq. 70).
+        reset: steps after which block 0 restarts from a start of its own, which has moved by the share `meta_lr`
+            towards the block (eq. 72, by Reptile); 0 is never. `CMS(variant="nested")` restarts a level only when the
+            next slower one moves; here the end of a context does it.
         ema: tested weights are an exponential average with this retention; 0 is off.
         ewc: strength of elastic weight consolidation (it is told when a task ends); 0 is off.
         replay: examples kept by reservoir sampling and mixed in one to one; 0 is off.
-        adam: Adam in place of SGD, at each (late) update.
     """
 
     periods: tuple[int, ...] = (1, 1, 1)
     head_period: int = 1
     reduce: str = "sum"
-    lr_split: tuple[float, ...] | None = None
+    lr_split: tuple[float, ...] = ()
     headwise: bool = False
-    frozen: tuple[int, ...] = ()
     reset: int = 0
-    reset_blocks: tuple[int, ...] = (0,)
-    reset_head: bool = False
     meta_lr: float = 0.1
     ema: float = 0.0
     ewc: float = 0.0
     replay: int = 0
-    adam: bool = False
 
     def __post_init__(self) -> None:
-        good = len(self.periods) >= 1 and all(isinstance(c, int) and c >= 1 for c in self.periods)
-        need(good, "periods", self.periods, "ints >= 1, one per block")
-        need(self.reduce in ("sum", "mean", "sqrt"), "reduce", repr(self.reduce), "'sum', 'mean' or 'sqrt'")
-        need(
-            self.lr_split is None or len(self.lr_split) == len(self.periods),
-            "lr_split",
-            self.lr_split,
-            f"{len(self.periods)} factors, one per block",
-        )
+        if len(self.lr_split) not in (0, len(self.periods)):
+            need(False, "lr_split", self.lr_split, f"{len(self.periods)} factors, one per block")
 
 
 METHODS: dict[str, Method] = {
     "MLP": Method(),
     "CMS, sum": Method((1, 8, 64)),
     "CMS, mean": Method((1, 8, 64), reduce="mean"),
-    "CMS, sqrt": Method((1, 8, 64), reduce="sqrt"),
-    "CMS, mean, (1, 32, 512)": Method((1, 32, 512), reduce="mean"),
-    "CMS, mean, slow first": Method((64, 8, 1), reduce="mean"),
     "CMS, mean, slow head": Method((1, 8, 64), reduce="mean", head_period=64),
-    "CMS head-wise, sum": Method((1, 8, 64), headwise=True),
     "CMS head-wise, mean": Method((1, 8, 64), reduce="mean", headwise=True),
     "CMS nested, reset 64": Method((1, 8, 64), reduce="mean", reset=64),
     "lr split (1, 1/8, 1/64)": Method(lr_split=(1, 1 / 8, 1 / 64)),
-    "only block 0 learns": Method(frozen=(1, 2)),
-    "only the head learns": Method(frozen=(0, 1, 2)),
+    "only block 0 learns": Method(lr_split=(1, 0, 0)),
     "MLP head-wise": Method(headwise=True),
     "all periods 64, sum": Method((64, 64, 64), head_period=64),
     "EMA 0.99": Method(ema=0.99),
-    "EWC 3": Method(ewc=3.0),
     "EWC 30": Method(ewc=30.0),
-    "EWC 300": Method(ewc=300.0),
-    "replay 20": Method(replay=20),
     "replay 100": Method(replay=100),
 }
 
 
-@dataclass(frozen=True)
-class Run:
+def named(name: str) -> Method:
+    """A method of `METHODS`."""
+    need(name in METHODS, "name", repr(name), f"one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+class Run(NamedTuple):
     """Accuracy matrices (lr, seed, task, task), and, where asked for, the accuracy on every task along the way."""
 
     r: Tensor
-    lrs: tuple[float, ...]
     curve: Tensor | None = None  # (points, lr, seed, task)
 
 
@@ -123,10 +109,6 @@ class Score:
     def forgotten(self) -> Tensor:
         return forgetting(self.r)
 
-    @property
-    def transfer(self) -> Tensor:
-        return backward_transfer(self.r)
-
     def row(self) -> str:
         a = self.average
         return (
@@ -135,32 +117,157 @@ class Score:
         )
 
 
-class Net:
-    """Residual blocks and a head for a batch of replicas: parameters (replica, in, out)."""
+# ---------------------------------------------------------------------- one learner
+@dataclass(frozen=True)
+class ReplicaSGD:
+    """An inner optimizer (see `nlbook.cms.inner`): SGD at a rate of its own in each replica, rate (replica, 1, 1).
 
-    def __init__(self, seeds: Sequence[int], blocks: int, hidden: int, headwise: bool, dtype: torch.dtype) -> None:
-        self.blocks, self.headwise = blocks, headwise
-        params: dict[str, Tensor] = {}
-        for i in range(blocks):
-            for name, shape, gain, offset in (
-                (f"up{i}", (DIM, hidden), 1.4, i),
-                (f"down{i}", (hidden, DIM), 0.3, i + 3),
-            ):
-                draw = [torch.randn(*shape, generator=generator(7 * s + offset)) for s in seeds]
-                params[name] = torch.stack(draw) * gain / math.sqrt(shape[0])
-        params["head"] = torch.zeros(len(seeds), DIM, CLASSES)
-        params["bias"] = torch.zeros(len(seeds), 1, CLASSES)
-        self.params = {k: v.to(dtype).requires_grad_() for k, v in params.items()}
+    A state that holds `stiffness` and `anchor` pulls the weight back to the anchor (elastic weight consolidation).
+    """
 
-    def __call__(self, x: Tensor, p: dict[str, Tensor] | None = None) -> Tensor:
-        """x (replica, n, 64) -> logits (replica, n, 10)."""
-        p = p or self.params
-        h = x
-        for i in range(self.blocks):
-            h = h + torch.relu((x if self.headwise else h) @ p[f"up{i}"]) @ p[f"down{i}"]
-        return h @ p["head"] + p["bias"]
+    rate: Tensor
+
+    def init(self, w: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def step(self, w: Tensor, g: Tensor, state: dict[str, Tensor], lr: Tensor | float) -> tuple[Tensor, dict]:
+        if state:
+            g = g + state["stiffness"] * (w - state["anchor"])
+        return w - lr * self.rate * g, state
 
 
+def first_weights(seed: int, blocks: int) -> list[tuple[Tensor, Tensor]]:
+    """(up, down) of each block before the first step."""
+
+    def draw(rows: int, columns: int, gain: float, offset: int) -> Tensor:
+        return torch.randn(columns, rows, generator=generator(7 * seed + offset)).mT * gain / math.sqrt(columns)
+
+    return [(draw(HIDDEN, DIM, 1.4, i), draw(DIM, HIDDEN, 0.3, i + 3)) for i in range(blocks)]
+
+
+class Learner:
+    """A CMS and a linear head in `len(seeds)` replicas; `tokens` is the number of examples of a step."""
+
+    def __init__(self, method: Method, seeds: Sequence[int], rate: Tensor, tokens: int) -> None:
+        blocks = len(method.periods)
+        self.method, self.rate, self.tokens, self.steps = method, rate, tokens, 0
+        self.inner = ReplicaSGD(rate)
+        # Eq. 74 weighs the blocks by a softmax, here 1/3 each. For a plain sum of ReLU blocks both weights of a block
+        # are sqrt(3) times as large, and with them a step.
+        wide = blocks if method.headwise else 1
+        unit = wide * (tokens if method.reduce == "mean" else 1)  # a step counts as the mean of its examples
+        self.cms = CMS(
+            DIM,
+            HIDDEN,
+            [tokens * c for c in method.periods],
+            "headwise" if method.headwise else "sequential",
+            optimizer=self.inner,
+            lr=[unit * f for f in method.lr_split or (1,) * blocks],
+            reduce=method.reduce,
+            activation="relu",
+            norm=False,
+        ).to(rate.dtype)
+        self.state = self.cms.initial_state(len(seeds))
+        first = [first_weights(s, blocks) for s in seeds]
+        for i, level in enumerate(self.state.levels):
+            up, down = (math.sqrt(wide) * torch.stack([f[i][j] for f in first]).to(rate) for j in (0, 1))
+            level.weights = {"up": up, "down": down}
+        self.start = self.state.levels[0].weights
+        self.head = {"head": torch.zeros(len(seeds), DIM, CLASSES), "bias": torch.zeros(len(seeds), 1, CLASSES)}
+        self.head = {n: w.to(rate) for n, w in self.head.items()}
+        self.pull: dict[str, dict[str, Tensor]] = {n: {} for n in self.head}
+        self.gathered = {n: torch.zeros_like(w) for n, w in self.head.items()}
+        self.average = self.weights if method.ema else None
+        self.fisher = {n: torch.zeros_like(w) for n, w in self.weights.items()}
+
+    @property
+    def weights(self) -> Weights:
+        return {f"{n}{i}": w for i, s in enumerate(self.state.levels) for n, w in s.weights.items()} | self.head
+
+    def logits(self, x: Tensor, p: Weights) -> Tensor:
+        """x (replica, n, 64) -> (replica, n, 10) at the weights p."""
+        levels = [LevelState({n: p[f"{n}{i}"] for n in ("up", "down")}) for i in range(len(self.state.levels))]
+        return self.cms(x, CMSState(levels))[0] @ p["head"] + p["bias"]
+
+    @torch.no_grad()
+    def tested(self, x: Tensor) -> Tensor:
+        return self.logits(x, self.average or self.weights)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """Learn from x (replica, tokens, 64), labels y (replica, tokens): eq. 71 by the CMS, the head beside it."""
+        self.steps += 1
+        head, bias = self.head.values()
+
+        def loss(h: Tensor, label: Tensor) -> Tensor:
+            return F.cross_entropy((h @ head + bias).mT, label, reduction="none") / self.tokens
+
+        h, self.state = self.cms(x, self.state, y, loss=loss)
+        error = (torch.softmax(h @ head + bias, -1) - F.one_hot(y, CLASSES)) / self.tokens
+        self.gathered["head"] += h.mT @ error
+        self.gathered["bias"] += error.sum(1, keepdim=True)
+        if self.steps % self.method.head_period == 0:
+            share = 1 / self.method.head_period if self.method.reduce == "mean" else 1.0
+            for n, g in self.gathered.items():
+                self.head[n], _ = self.inner.step(self.head[n], g, self.pull[n], share)
+                g.zero_()
+        if self.average is not None:
+            self.average = {n: w.lerp(self.weights[n], 1 - self.method.ema) for n, w in self.average.items()}
+        if self.method.reset and self.steps % self.method.reset == 0:
+            fast = self.state.levels[0]
+            self.start = {n: w + self.method.meta_lr * (fast.weights[n] - w) for n, w in self.start.items()}
+            fast.weights = self.start
+
+    def consolidate(self, xs: list[Tensor], index: Tensor, draws: list[torch.Generator], samples: int = 40) -> None:
+        """EWC at the end of a task: add the Fisher diagonal (labels drawn from the model), move the anchor."""
+        p = {n: w.detach().requires_grad_() for n, w in self.weights.items()}
+        for _ in range(samples):
+            pick = [torch.randint(0, len(x), (1,), generator=g) for x, g in zip(xs, draws)]
+            x = torch.stack([x[i] for x, i in zip(xs, pick)]).to(self.rate)[index]
+            logits = self.logits(x, p)[:, 0]
+            coin = torch.stack([torch.rand(1, generator=g) for g in draws])[index]
+            y = (logits.detach().softmax(-1).cumsum(-1) < coin).sum(-1).clamp(max=CLASSES - 1)
+            loss = F.cross_entropy(logits, y, reduction="sum")
+            for n, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
+                self.fisher[n] += g.square() / samples
+        most = 0.5 / float(self.rate.max())
+        pull = {
+            n: {"stiffness": (self.method.ewc * f).clamp(max=most), "anchor": p[n].detach()}
+            for n, f in self.fisher.items()
+        }
+        self.pull = {n: pull[n] for n in self.head}
+        for i, level in enumerate(self.state.levels):
+            level.inner = {n: pull[f"{n}{i}"] for n in level.weights}
+
+
+def _replay(buffer: list, most: int, x: Tensor, y: Tensor, seen: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mix in as many stored examples as new ones, then put the new ones into the reservoir."""
+    old = (x, y)
+    if len(buffer) >= len(x):
+        pick = torch.randint(0, len(buffer), (len(x),), generator=g).tolist()
+        old = (torch.stack([buffer[i][0] for i in pick]), torch.stack([buffer[i][1] for i in pick]))
+    for i in range(len(x)):
+        if len(buffer) < most:
+            buffer.append((x[i], y[i]))
+        else:
+            at = int(torch.randint(0, seen + i + 1, (1,), generator=g))
+            if at < most:
+                buffer[at] = (x[i], y[i])
+    return torch.cat([x, old[0]]), torch.cat([y, old[1]])
+
+
+def _stack_tests(tasks: Sequence[Task], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Test sets of all seeds as one tensor, padded; the third result marks real rows."""
+    longest = max(len(t.y_test) for t in tasks)
+    x, y = torch.zeros(len(tasks), longest, DIM, dtype=dtype), torch.zeros(len(tasks), longest, dtype=torch.long)
+    real = torch.zeros(len(tasks), longest, dtype=torch.bool)
+    for i, t in enumerate(tasks):
+        n = len(t.y_test)
+        x[i, :n], y[i, :n], real[i, :n] = t.x_test.to(dtype), t.y_test, True
+    return x, y, real
+
+
+# ---------------------------------------------------------------------- runs
 def train(
     method: Method,
     kind: str | Callable[[int], list[Task]],
@@ -170,69 +277,59 @@ def train(
     tasks: int = 5,
     steps: int = 350,
     batch: int = 8,
-    hidden: int = 64,
-    cycles: int = 1,
     curve_every: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Run:
     """Run one method on a stream for all seeds and learning rates at once.
 
-    kind: a kind of `stream`, or a function seed -> tasks. cycles: pass through the tasks that often (`steps` each
-        time).
-    curve_every: also record the accuracy on all tasks every so many steps.
+    kind: a kind of `stream`, or a function seed -> tasks. curve_every: also record the accuracy on all tasks every so
+        many steps.
     """
     need(len(lrs) > 0 and all(lr >= 0 for lr in lrs), "lrs", lrs, "learning rates >= 0")
     need(len(seeds) > 0, "seeds", seeds, "at least one seed")
-    data = {s: kind(s) if callable(kind) else stream(kind, s, tasks) for s in seeds}
-    tasks = len(data[seeds[0]])
-    who = [s for _ in lrs for s in seeds]
-    index = torch.tensor([i for _ in lrs for i in range(len(seeds))])
-    rate = torch.tensor([lr for lr in lrs for _ in seeds], dtype=dtype)[:, None, None]
-    net = Net(who, len(method.periods), hidden, method.headwise, dtype)
-    learner = _Learner(method, net, rate)
-    draws = {s: generator(50 + s) for s in seeds}
-    buffers: dict[int, list[tuple[Tensor, Tensor]]] = {s: [] for s in seeds}
-    result, curve, seen = torch.zeros(len(who), tasks, tasks), [], 0
-    tests = [_stack_tests([data[s][j] for s in seeds], dtype) for j in range(tasks)]
+    data = [kind(s) if callable(kind) else stream(kind, s, tasks) for s in seeds]
+    tasks = len(data[0])
+    index = torch.arange(len(seeds)).repeat(len(lrs))  # the data of each replica
+    rate = torch.tensor(lrs, dtype=dtype).repeat_interleave(len(seeds))[:, None, None]
+    learner = Learner(method, [s for _ in lrs for s in seeds], rate, 2 * batch if method.replay else batch)
+    draws = [generator(50 + s) for s in seeds]
+    buffers: list[list] = [[] for _ in seeds]
+    result, curve = torch.zeros(len(index), tasks, tasks), []
+    tests = [_stack_tests([d[t] for d in data], dtype) for t in range(tasks)]
 
     def accuracy() -> Tensor:
-        with torch.no_grad():
-            out = []
-            for x, y, real in tests:  # padded rows do not count
-                hit = (net(x[index], learner.tested).argmax(-1) == y[index]) & real[index]
-                out.append(hit.sum(1) / real[index].sum(1))
-            return torch.stack(out, 1)
+        out = []
+        for x, y, real in tests:  # padded rows do not count
+            hit = (learner.tested(x[index]).argmax(-1) == y[index]) & real[index]
+            out.append(hit.sum(1) / real[index].sum(1))
+        return torch.stack(out, 1)
 
-    for turn in range(tasks * cycles):
-        t = turn % tasks
+    for t in range(tasks):
+        now = [(d[t].x_train.to(dtype), d[t].y_train) for d in data]
         for _ in range(steps):
             parts = []
-            for s in seeds:
-                x, y = data[s][t].x_train, data[s][t].y_train
-                pick = torch.randint(0, len(x), (batch,), generator=draws[s])
+            for (x, y), buffer, g in zip(now, buffers, draws):
+                pick = torch.randint(0, len(x), (batch,), generator=g)
                 x, y = x[pick], y[pick]
-                if method.replay:
-                    x, y = _replay(buffers[s], method.replay, x, y, seen * batch, draws[s])
-                parts.append((x.to(dtype), y))
-            seen += 1
-            xs, ys = torch.stack([p[0] for p in parts])[index], torch.stack([p[1] for p in parts])[index]
-            loss = F.cross_entropy(net(xs).flatten(0, 1), ys.flatten(), reduction="none").view(ys.shape).mean(1).sum()
-            learner.step(dict(zip(net.params, torch.autograd.grad(loss, list(net.params.values())))))
-            if curve_every and seen % curve_every == 0:
+                parts.append(
+                    _replay(buffer, method.replay, x, y, learner.steps * batch, g) if method.replay else (x, y)
+                )
+            learner.step(*(torch.stack(p)[index] for p in zip(*parts)))
+            if curve_every and learner.steps % curve_every == 0:
                 curve.append(accuracy())
         if method.ewc:
-            learner.consolidate([data[s][t].x_train for s in seeds], index, [draws[s] for s in seeds])
-        result[:, t] = accuracy()  # with several cycles the last pass counts
+            learner.consolidate([x for x, _ in now], index, draws)
+        result[:, t] = accuracy()
     shape = (len(lrs), len(seeds), tasks, tasks)
     line = torch.stack(curve).view(-1, *shape[:3]) if curve else None
-    return Run(result.view(shape), tuple(lrs), line)
+    return Run(result.view(shape), line)
 
 
 def tune(
     method: Method,
     kind: str,
     *,
-    lrs: Sequence[float] = LEARNING_RATES,
+    lrs: Sequence[float],
     tuning_seeds: Sequence[int] = (100, 101),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     **kw: Any,
@@ -281,133 +378,24 @@ def period_effect(
     effect), not for Adam, whose normalised step is taken C times less often.
     """
 
+    g = generator(seed)
+    up, down = (torch.randn(16, 16, generator=g, dtype=torch.float64).mT / 4 for _ in range(2))
+    x = torch.cat([torch.randn(8, 16, generator=g, dtype=torch.float64) for _ in range(steps)])[None]
+
+    def loss(y: Tensor, target: Tensor) -> Tensor:
+        return (y - target).square().mean(-1)
+
     def end(c: int) -> Tensor:
-        g = generator(seed)
-        w = [(torch.randn(16, 16, generator=g, dtype=torch.float64) / 4).requires_grad_() for _ in range(2)]
-        first = [p.detach().clone() for p in w]
-        opt = torch.optim.Adam(w, lr=lr, betas=(0.9, 0.99), eps=1e-12) if adam else torch.optim.SGD(w, lr=lr)
-        for t in range(steps):
-            x = torch.randn(8, 16, generator=g, dtype=torch.float64)
-            loss = (torch.tanh(x @ w[0]) @ w[1] - torch.sin(3 * x)).square().mean()
-            (loss / c if adam else loss).backward()
-            if (t + 1) % c == 0:
-                opt.step()
-                opt.zero_grad()
-        return torch.cat([(p.detach() - q).flatten() for p, q in zip(w, first)])
+        """How far both weights are from their start. A step has 8 tokens and counts as their mean."""
+        inner, rate, reduce = (Adam(eps=1e-12), lr, "mean") if adam else ("sgd", lr / 8, "sum")
+        options: dict[str, Any] = {"activation": "tanh", "norm": False, "loss": loss, "reduce": reduce}
+        cms = CMS(16, 16, [8 * c], optimizer=inner, lr=rate, **options).double()
+        state = cms.initial_state(1)
+        state.levels[0].weights = {"up": up[None], "down": down[None]}
+        _, state = cms(x, state, x + torch.sin(3 * x))  # of a residual block, the MLP has to make sin 3x
+        moved = state.levels[0].weights
+        return torch.cat([(moved["up"][0] - up).flatten(), (moved["down"][0] - down).flatten()])
 
-    base = end(1)
-    return {c: float((end(c) - base).norm() / base.norm()) for c in periods}
-
-
-# ---------------------------------------------------------------------- one learner
-class _Learner:
-    """Applies a method's updates to a net's replicas."""
-
-    def __init__(self, method: Method, net: Net, rate: Tensor) -> None:
-        self.m, self.net, self.rate, self.count = method, net, rate, 0
-        p = net.params
-        self.period = {n: method.head_period if (b := _block(n)) is None else method.periods[b] for n in p}
-        power = {"sum": 0.0, "mean": -1.0, "sqrt": -0.5}[method.reduce]
-        self.scale = {n: self.period[n] ** power for n in p}
-        if method.lr_split is not None:
-            self.scale = {n: 1.0 if (b := _block(n)) is None else method.lr_split[b] for n in p}
-        self.frozen = {n for n in p if _block(n) in method.frozen}
-        self.resets = [n for n in p if (method.reset_head if _block(n) is None else _block(n) in method.reset_blocks)]
-        zeros = {n: torch.zeros_like(v) for n, v in p.items()}
-        self.sum = {n: v.clone() for n, v in zeros.items()}
-        self.start = {n: v.detach().clone() for n, v in p.items()}
-        self.mean = {n: v.detach().clone() for n, v in p.items()} if method.ema else None
-        self.fisher = {n: v.clone() for n, v in zeros.items()} if method.ewc else None
-        self.anchor = {n: v.detach().clone() for n, v in p.items()}
-        self.tasks_done = 0
-        self.adam = {n: (v.clone(), v.clone(), 0) for n, v in zeros.items()} if method.adam else None
-
-    @property
-    def tested(self) -> dict[str, Tensor]:
-        return self.mean or self.net.params
-
-    @torch.no_grad()
-    def step(self, grads: dict[str, Tensor]) -> None:
-        self.count += 1
-        for n, w in self.net.params.items():
-            g = grads[n].nan_to_num(0, 0, 0).clamp(-5, 5)  # a diverging learning rate must not spoil its neighbours
-            if self.fisher is not None and self.tasks_done:
-                stiff = (self.m.ewc * self.fisher[n]).clamp(max=0.5 / float(self.rate.max()))
-                g = g + stiff * (w - self.anchor[n])
-            self.sum[n] += g
-            if self.count % self.period[n] == 0:
-                if n not in self.frozen:
-                    w -= self.rate * self._update(n)
-                self.sum[n].zero_()
-            if self.mean is not None:
-                self.mean[n].lerp_(w, 1 - self.m.ema)
-        if self.m.reset and self.count % self.m.reset == 0:
-            for n in self.resets:
-                w = self.net.params[n]
-                self.start[n] += self.m.meta_lr * (w - self.start[n])
-                w.copy_(self.start[n])
-
-    def _update(self, n: str) -> Tensor:
-        if self.adam is None:
-            return self.scale[n] * self.sum[n]
-        g = self.sum[n] / self.period[n]
-        m, v, k = self.adam[n]
-        m, v, k = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g, k + 1
-        self.adam[n] = (m, v, k)
-        split = self.scale[n] if self.m.lr_split is not None else 1.0
-        return split * (m / (1 - 0.9**k)) / ((v / (1 - 0.99**k)).sqrt() + 1e-8)
-
-    def consolidate(self, xs: list[Tensor], index: Tensor, draws: list[torch.Generator], samples: int = 40) -> None:
-        """EWC at the end of a task: add the Fisher diagonal (labels drawn from the model), move the anchor."""
-        assert self.fisher is not None
-        p = self.net.params
-        for _ in range(samples):
-            pick = [torch.randint(0, len(x), (1,), generator=g) for x, g in zip(xs, draws)]
-            x = torch.stack([x[i] for x, i in zip(xs, pick)]).to(self.rate.dtype)[index]
-            logits = self.net(x)[:, 0].nan_to_num(0, 0, 0)
-            coin = torch.stack([torch.rand(1, generator=g) for g in draws])[index]
-            y = (logits.detach().softmax(-1).cumsum(-1) < coin).sum(-1).clamp(max=CLASSES - 1)
-            loss = F.cross_entropy(logits, y, reduction="sum")
-            for (n, _w), g in zip(p.items(), torch.autograd.grad(loss, list(p.values()))):
-                self.fisher[n] += g.nan_to_num(0, 0, 0).clamp(-30, 30).square() / samples
-        self.anchor = {n: v.detach().clone() for n, v in p.items()}
-        self.tasks_done += 1
-
-
-def _block(name: str) -> int | None:
-    """The block of a parameter; None for the head."""
-    return None if name in ("head", "bias") else int(name.lstrip("updown"))
-
-
-def _replay(buffer: list, most: int, x: Tensor, y: Tensor, seen: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix in as many stored examples as new ones, then put the new ones into the reservoir."""
-    old = (x, y)
-    if len(buffer) >= len(x):
-        pick = torch.randint(0, len(buffer), (len(x),), generator=g).tolist()
-        old = (torch.stack([buffer[i][0] for i in pick]), torch.stack([buffer[i][1] for i in pick]))
-    for i in range(len(x)):
-        if len(buffer) < most:
-            buffer.append((x[i], y[i]))
-        else:
-            at = int(torch.randint(0, seen + i + 1, (1,), generator=g))
-            if at < most:
-                buffer[at] = (x[i], y[i])
-    return torch.cat([x, old[0]]), torch.cat([y, old[1]])
-
-
-def _stack_tests(tasks: Sequence[Task], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Test sets of all seeds as one tensor, padded; the third result marks real rows."""
-    longest = max(len(t.y_test) for t in tasks)
-    x, y = torch.zeros(len(tasks), longest, DIM, dtype=dtype), torch.zeros(len(tasks), longest, dtype=torch.long)
-    real = torch.zeros(len(tasks), longest, dtype=torch.bool)
-    for i, t in enumerate(tasks):
-        n = len(t.y_test)
-        x[i, :n], y[i, :n], real[i, :n] = t.x_test.to(dtype), t.y_test, True
-    return x, y, real
-
-
-def named(name: str, **changes: Any) -> Method:
-    """A method of `METHODS`, with changes: named("MLP", adam=True)."""
-    if name not in METHODS:
-        raise NLBookError(f"name: got {name!r}, expected one of {', '.join(METHODS)}")
-    return replace(METHODS[name], **changes)
+    with torch.no_grad():
+        base = end(1)
+        return {c: float((end(c) - base).norm() / base.norm()) for c in periods}
