@@ -21,10 +21,11 @@ CODE = """
 const clocks = Object.fromEntries(Object.entries(model.PRESETS).map(([id, p]) => [id, p.clocks]));
 clocks.two = EXTRA;
 const mean = (a) => a.reduce((x, y) => x + y, 0) / a.length;
-const merge = (rs) => (typeof rs[0] === "number" ? mean(rs) : Array.isArray(rs[0]) ? rs[0].map((_, i) => merge(rs.map((r) => r[i])))
+const merge = (rs) => (typeof rs[0] === "number" ? mean(rs)
+  : Array.isArray(rs[0]) ? rs[0].map((_, i) => merge(rs.map((r) => r[i])))
   : Object.fromEntries(Object.keys(rs[0]).map((k) => [k, merge(rs.map((r) => r[k]))])));
-const out = Object.fromEntries(Object.entries(clocks).map(([id, c]) => [id, merge([1, 2, 3, 4, 5].map((seed) => model.summary(c, seed)))]));
-console.log(JSON.stringify(out));
+const five = (c) => merge([1, 2, 3, 4, 5].map((seed) => model.summary(c, seed)));
+console.log(JSON.stringify(Object.fromEntries(Object.entries(clocks).map(([id, c]) => [id, five(c)]))));
 """
 
 
