@@ -10,7 +10,7 @@ BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend 
 
 INSTALL := $(BIN)/uv pip install -q -p $(BIN)/python $(BACKEND) -c constraints.txt
 
-.PHONY: help setup dev course lab test test-full lint run book site bench env-file lock clean
+.PHONY: help setup dev course lab test test-full lint run book site bench lock clean
 help:        ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -19,17 +19,17 @@ setup: .venv/.done  ## make the environment in .venv
 	$(PY) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nlbook needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PY=python3.12 ...")'
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install -q uv -c constraints.txt
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[book]'
 	touch $@
 
 dev: .venv/.dev  ## the environment, and everything that tests and builds the book
 .venv/.dev: .venv/.done
-	$(INSTALL) --group test -e '.[course,hf,site,text]'
+	$(INSTALL) --group test -e '.[book,course,hf,site,text]'
 	touch $@
 
 course: .venv/.course  ## the environment, and what a teacher needs: student sets, grading, the site
 .venv/.course: .venv/.done
-	$(INSTALL) -e '.[course,site]'
+	$(INSTALL) -e '.[book,course,site]'
 	touch $@
 
 lab: setup  ## open the book in JupyterLab
@@ -55,14 +55,11 @@ book: dev  ## rebuild notebooks/*.ipynb from notebooks/src/*.md
 	$(BIN)/nlbook notebooks build
 
 site: setup  ## the book as static pages in build/site
-	$(INSTALL) -e '.[site]'
+	$(INSTALL) -e '.[book,site]'
 	$(BIN)/nlbook build
 
 bench: setup  ## ratios, measured here
 	$(BIN)/nlbook bench
-
-env-file: setup  ## environment.yml from pyproject.toml
-	$(BIN)/python tools/sync_env.py
 
 # The lock is a *constraints* file: it fixes versions but asks for nothing, so that a machine without a GPU
 # does not get the CUDA wheels that the lock names.

@@ -41,23 +41,29 @@ def tracked() -> list[Path]:
 
 
 # ---- files that must agree -------------------------------------------------------------------------------------------
-def test_environment_yml_is_in_step():
-    done = run("tools/sync_env.py", "--check")
-    assert done.returncode == 0, done.stderr
-    packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert [Requirement(p) for p in packages[-1]["pip"][:-1]] == DEPENDENCIES
-    assert packages[-1]["pip"][-1] == "-e ."
+def test_conda_and_make_install_the_same_book():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert environment["name"] == PROJECT["project"]["name"] and pip == "pip"
+    assert python.startswith(f"python {PROJECT['project']['requires-python']},")
+    assert packages == {"pip": ["-e .[book]"]}
+    installed = re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    assert installed and all("book" in (names := set(i.split(","))) and names <= extras for i in installed)
 
 
-def test_a_stale_environment_yml_is_noticed(tmp_path):
-    (tmp_path / "tools").mkdir()
-    for name in ("pyproject.toml", "environment.yml", "tools/sync_env.py"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    assert run(tmp_path / "tools/sync_env.py", "--check").returncode == 0
-    changed = (ROOT / "pyproject.toml").read_text().replace('"click>=8.1"', '"click>=8.2"')
-    (tmp_path / "pyproject.toml").write_text(changed)
-    stale = run(tmp_path / "tools/sync_env.py", "--check")
-    assert stale.returncode == 1 and "make env-file" in stale.stderr
+def test_the_library_needs_nothing_of_the_book():
+    assert {r.name for r in DEPENDENCIES} == {"numpy", "safetensors", "torch", "triton"}
+
+
+@pytest.mark.parametrize("missing", ["click", "nbformat"])
+def test_the_command_says_what_to_install_where_the_book_is_missing(missing):
+    code = (
+        f"import sys; sys.modules['{missing}'] = None; from nlbook_tools.cli import main; main(['notebooks', 'check'])"
+    )
+    done = run("-c", code)
+    assert done.returncode == 1 and done.stdout == "", done.stderr
+    assert "pip install 'nlbook[book]'" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_the_constraints_fix_every_dependency_inside_its_range():

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
+from typing import Any
 
-import click
+try:
+    import click
+except ModuleNotFoundError:  # the library alone is installed
+    sys.exit("nlbook: the command line needs click: pip install 'nlbook[book]'")
 
 from nlbook import __version__
 from nlbook_tools import commands
@@ -21,6 +26,13 @@ class Rooms(click.Group):
         if name not in self.list_commands(ctx):
             return None
         return importlib.import_module(f"nlbook_tools.commands.{name}").command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as missing:
+            need = f"this command needs {missing.name}: pip install 'nlbook[book]'"
+            raise click.ClickException(f"{need} (or another extra: course, site, text, hf)") from None
 
 
 @click.group(cls=Rooms, context_settings={"help_option_names": ["-h", "--help"]})

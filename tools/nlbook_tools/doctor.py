@@ -70,10 +70,11 @@ def _python() -> Finding:
 
 
 def requirements() -> list[str]:
-    """The dependencies as pyproject.toml states them, or as the installed package does outside a checkout."""
+    """The dependencies of library and book as pyproject.toml states them; outside a checkout, as the package does."""
     if (ROOT / "pyproject.toml").is_file():
-        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    return [r for r in metadata.requires("nlbook") or [] if "extra ==" not in r]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return [*project["dependencies"], *project["optional-dependencies"]["book"]]
+    return [r for r in metadata.requires("nlbook") or [] if "extra ==" not in r or "'book'" in r or '"book"' in r]
 
 
 def _problems(required: list[str]) -> Iterator[str]:
@@ -81,7 +82,7 @@ def _problems(required: list[str]) -> Iterator[str]:
 
     for text in required:
         r = Requirement(text)
-        if r.marker and not r.marker.evaluate():
+        if r.marker and not r.marker.evaluate({"extra": "book"}):
             continue
         try:
             version = metadata.version(r.name)
@@ -95,7 +96,7 @@ def _problems(required: list[str]) -> Iterator[str]:
 def _packages() -> Finding:
     required = requirements()
     if problems := list(_problems(required)):
-        return FAIL, "; ".join(problems), "`make setup` (or `pip install nlbook` again) brings them into range"
+        return FAIL, "; ".join(problems), "`make setup` (or `pip install 'nlbook[book]'` again) brings them into range"
     return OK, f"{len(required)} dependencies in range"
 
 
