@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from kit import close, draws
 
 from nlbook.book.chapters.optimizers import optim_race
 from nlbook.book.chapters.optimizers.optim_toys import (
@@ -21,7 +22,6 @@ from nlbook.book.chapters.optimizers.optim_toys import (
 )
 from nlbook.errors import NLBookError
 from nlbook.optim import M3, DeltaMomentum
-from kit import close, draws
 
 eq = pytest.mark.eq
 
@@ -81,7 +81,7 @@ def test_one_picture_and_its_neighbours():
 
 @eq(75)
 def test_the_slow_momentum_is_the_two_memories_of_m3():
-    """M3 gathers the sum of a period where the toy takes its mean; Newton-Schulz reads both memories and changes none."""
+    """M3 gathers a period's sum where the toy takes its mean; Newton-Schulz reads both memories and changes none."""
     W, draw = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True), draws()
     optimizer, memory = M3([W], 0.1, (0.9, 0.95, 0.8), period=5), SlowMomentum(12, 0.9, 0.8, period=5)
     for _ in range(23):
