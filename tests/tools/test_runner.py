@@ -103,7 +103,7 @@ PICTURE = f"""
 import ipywidgets as W
 message = W.HTML()
 display(message)
-message.value = '{PICTURE_ERROR} role="alert">V2 could not be drawn: singular</pre>'
+message.value = '{PICTURE_ERROR} role="alert">Interference could not be drawn: singular</pre>'
 message.value = ''
 """
 
@@ -112,7 +112,7 @@ message.value = ''
     ("cells", "cell", "why"),
     [
         ((INTERACT, "slider.value = 3", "slider.value = 2"), 4, "ZeroDivisionError: division by zero"),
-        ((PICTURE,), 3, "V2 could not be drawn: singular"),
+        ((PICTURE,), 3, "Interference could not be drawn: singular"),
     ],
     ids=["interact", "picture"],
 )
