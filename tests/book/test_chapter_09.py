@@ -15,9 +15,9 @@ from nlbook.book.chapters.selfmod import five, memories, parity, selfwrite
 from nlbook.book.data import moves
 from nlbook.book.data.formal import words as formal_words
 from nlbook.errors import NLBookError
+from nlbook.numerics import unit
 from nlbook.optim.dgd import dgd_step
 from nlbook.titans import BOXES
-from nlbook.titans.rules import unit
 
 TEXT = (Path(__file__).resolve().parents[2] / "notebooks/src/09_a_memory_that_teaches_itself.md").read_text(
     encoding="utf-8"

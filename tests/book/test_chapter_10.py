@@ -15,8 +15,8 @@ from nlbook.book.chapters.hope import exercises as exercises
 from nlbook.book.chapters.hope import figures as ch10
 from nlbook.errors import NLBookError
 from nlbook.hope import Hope
-from nlbook.hope.model import rms
 from nlbook.levels import levels_of
+from nlbook.numerics import rms
 
 SIX = ("M_k", "M_v", "M_eta", "M_alpha", "C8", "C32")
 

@@ -21,7 +21,7 @@ from nlbook.book.check.define import (
     right,
     wrong,
 )
-from nlbook.hope.model import rms
+from nlbook.numerics import rms
 
 
 # ---------------------------------------------------------------------- the block
