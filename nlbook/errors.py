@@ -5,6 +5,9 @@ A message always says three things: which argument, what came, what was expected
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -22,6 +25,34 @@ def need(condition: bool, argument: str, came: Any, expected: str) -> None:
     """
     if not condition:
         raise NLBookError(f"{argument}: got {came}, expected {expected}")
+
+
+def need_number(
+    argument: str, x: Any, low: float = 0.0, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raise unless `x` is a finite real number in the interval from `low` to `high`.
+
+    >>> need_number("keep", 0.5, 0, 1, open_low=True)
+    """
+    real = isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x)
+    if real and (low < x if open_low else low <= x) and (x < high if open_high else x <= high):
+        return
+    above = "" if low == -math.inf else f" {'>' if open_low else '>='} {low:g}"
+    below = "" if high == math.inf else f" and {'<' if open_high else '<='} {high:g}"
+    raise NLBookError(f"{argument}: got {x!r}, expected a finite number{above}{below}")
+
+
+def need_int(argument: str, x: Any, low: int = 1) -> None:
+    """Raise unless `x` is an int of at least `low`."""
+    if not isinstance(x, Integral) or isinstance(x, bool) or x < low:
+        raise NLBookError(f"{argument}: got {x!r}, expected an int >= {low}")
+
+
+def need_choice(argument: str, x: Any, options: Iterable[Any]) -> None:
+    """Raise unless `x` is one of `options`: the same object, or an equal string."""
+    options = tuple(options)
+    if not any(x is o or (isinstance(x, str) and x == o) for o in options):
+        raise NLBookError(f"{argument}: got {x!r}, expected one of {', '.join(map(repr, options))}")
 
 
 def need_float(argument: str, x: Any) -> None:

@@ -62,5 +62,5 @@ def argmin(f: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 @contextmanager
 def refuses(argument: str, error: type[Exception] = NLBookError) -> Iterator[None]:
     """Assert that the block raises `error` with a message that begins with the argument's name: `argument: got ...`."""
-    with pytest.raises(error, match=rf"^{re.escape(argument)}\b.*: got "):
+    with pytest.raises(error, match=rf"^{re.escape(argument)}(\W.*)?: got "):
         yield

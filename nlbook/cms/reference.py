@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.cms.layer import CMS
-from nlbook.numerics import rms
+from nlbook.cms.layer import CMS, rms
 
 _ACT: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,

@@ -5,19 +5,8 @@ inspect.py   levels_of: the level diagram of any torch model and optimizer
 trace.py     Trace, Writes: which level wrote when, by how much and why
 """
 
-from nlbook.levels.inspect import components_of, levels_of
-from nlbook.levels.order import INF, Component, NestedSystem, OrderError, Violation
-from nlbook.levels.trace import Trace, Write, Writes
+from nlbook.levels.inspect import levels_of
+from nlbook.levels.order import Component, NestedSystem, OrderError
+from nlbook.levels.trace import Trace, Writes
 
-__all__ = [
-    "INF",
-    "Component",
-    "NestedSystem",
-    "OrderError",
-    "Trace",
-    "Violation",
-    "Write",
-    "Writes",
-    "components_of",
-    "levels_of",
-]
+__all__ = ["Component", "NestedSystem", "OrderError", "Trace", "Writes", "levels_of"]

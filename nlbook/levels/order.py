@@ -222,10 +222,9 @@ class NestedSystem:
         `ties=False` also accepts levels that break only the tie rule (each arrow holds, but a component sits deeper
         than it has to).
         """
-        groups = _parse(claimed)
         place: dict[str, int] = {}
         out = []
-        for i, group in enumerate(groups, 1):
+        for i, group in enumerate(_parse(claimed), 1):
             for n in group:
                 if n in place:
                     out.append(
@@ -233,51 +232,29 @@ class NestedSystem:
                     )
                 place.setdefault(n, i)
         names = [c.name for c in self.components]
-        for n in [n for n in place if n not in names]:
-            out.append(Violation("unknown", n, n, f"{n}: got an unknown name, expected one of {', '.join(names)}"))
-        for n in [n for n in names if n not in place]:
-            out.append(Violation("missing", n, n, f"{n}: got no level for it, expected every component in one level"))
+        every, one = ", ".join(names), "expected every component in one level"
+        out += [
+            Violation("unknown", n, n, f"{n}: got an unknown name, expected one of {every}")
+            for n in place
+            if n not in names
+        ]
+        out += [Violation("missing", n, n, f"{n}: got no level for it, {one}") for n in names if n not in place]
         known = [n for n in names if n in place]
-        for a in known:
-            for b in known:
-                if self.faster(a, b) and place[a] < place[b]:
-                    out.append(
-                        Violation(
-                            "arrow",
-                            b,
-                            a,
-                            f"{a} > {b} is violated: {self.why_faster(a, b)}, so {a} belongs "
-                            f"in a faster level than {b}; got {a} in level {place[a]}, {b} in level {place[b]}",
-                        )
-                    )
-                elif self.faster(a, b) and place[a] == place[b]:
-                    out.append(
-                        Violation(
-                            "together",
-                            b,
-                            a,
-                            f"{a} > {b} is violated: {self.why_faster(a, b)}, so they are "
-                            f"not of one level; got both in level {place[a]}",
-                        )
-                    )
-        if not out:
-            for i, group in enumerate(groups, 1):
-                for a in group:
-                    for b in group:
-                        if self[a].frequency != self[b].frequency:  # cannot happen: one of them would be faster
-                            raise AssertionError((a, b))
-                    right = self.level(a)
-                    if ties and right != i:
-                        out.append(
-                            Violation(
-                                "tie",
-                                a,
-                                a,
-                                f"{a}: got level {i}, expected level {right}: no arrow is broken, "
-                                "but by the tie rule a component sits in the outermost level that is admissible",
-                            )
-                        )
+        out += [self._broken(a, b, place) for a in known for b in known if self.faster(a, b) and place[a] <= place[b]]
+        if ties and not out:
+            out = [self._tie(n, i) for n, i in place.items() if self.level(n) != i]
         return out
+
+    def _broken(self, a: str, b: str, place: dict[str, int]) -> Violation:
+        why = f"{a} > {b} is violated: {self.why_faster(a, b)}, so"
+        if place[a] == place[b]:
+            return Violation("together", b, a, f"{why} they are not of one level; got both in level {place[a]}")
+        got = f"got {a} in level {place[a]}, {b} in level {place[b]}"
+        return Violation("arrow", b, a, f"{why} {a} belongs in a faster level than {b}; {got}")
+
+    def _tie(self, name: str, claimed: int) -> Violation:
+        why = "no arrow is broken, but by the tie rule a component sits in the outermost level that is admissible"
+        return Violation("tie", name, name, f"{name}: got level {claimed}, expected level {self.level(name)}: {why}")
 
     def check_order(self, claimed: str | Sequence[Iterable[str]], ties: bool = True) -> None:
         """Raise OrderError, naming the violated arrow, unless `claimed` (slow -> fast) is the order of Definition 2."""
@@ -290,47 +267,6 @@ class NestedSystem:
         """The same system counted in another unit of `size` present units: token -> "sequence of 512 tokens", 512."""
         need(size > 0, "size", size, f"how many of the present unit ({self.unit}) make one {unit}")
         return NestedSystem([c.scaled(size) for c in self.components], unit)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data (JSON): unit, and per level its components; frequencies are strings, exact ("1/16", "inf")."""
-
-        def one(c: Component) -> dict[str, Any]:
-            assert c.frequency is not None and c.period is not None
-            return {
-                "name": c.name,
-                "frequency": _show(c.frequency),
-                "period": _show(c.period),
-                "kind": c.kind,
-                "size": c.size,
-                "needs": sorted(c.needs),
-                "note": c.note,
-            }
-
-        return {
-            "unit": self.unit,
-            "levels": [
-                {"level": i, "components": [one(self[n]) for n in names]} for i, names in enumerate(self.levels, 1)
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, d: dict[str, Any]) -> NestedSystem:
-        """The system that `as_dict` wrote down."""
-        return cls(
-            [
-                Component(
-                    c["name"],
-                    rate(c["frequency"]),
-                    needs=frozenset(c["needs"]),
-                    kind=c["kind"],
-                    size=c["size"],
-                    note=c["note"],
-                )
-                for level in d["levels"]
-                for c in level["components"]
-            ],
-            d["unit"],
-        )
 
     def order(self) -> str:
         """One line, slow -> fast: "{W} < {m} < {M_t}"."""
@@ -355,12 +291,9 @@ class NestedSystem:
             f"| level | component | kind | updates per {self.unit} | needs at the same time |",
             "|---|---|---|---|---|",
         ]
-        for i, names in enumerate(self.levels, 1):
-            for n in names:
-                c = self[n]
-                lines.append(
-                    f"| {i} | `{n}` | {c.kind} | {self._tempo(c)} | {', '.join(f'`{x}`' for x in sorted(c.needs))} |"
-                )
+        for i, c in ((i, self[n]) for i, names in enumerate(self.levels, 1) for n in names):
+            needs = ", ".join(f"`{x}`" for x in sorted(c.needs))
+            lines.append(f"| {i} | `{c.name}` | {c.kind} | {self._tempo(c)} | {needs} |")
         return "\n".join(lines)
 
     def _tempo(self, c: Component) -> str:
@@ -369,9 +302,8 @@ class NestedSystem:
             return "inf (no state)"
         if c.frequency == 0:
             return "0 (frozen)"
-        return _show(c.frequency) + (
-            f" (every {_show(c.period)})" if c.period not in (1, INF) and c.frequency < 1 else ""
-        )
+        every = f" (every {_show(c.period)})" if c.period not in (1, INF) and c.frequency < 1 else ""
+        return _show(c.frequency) + every
 
     @staticmethod
     def _reads(c: Component) -> str:

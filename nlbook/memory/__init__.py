@@ -10,47 +10,21 @@ One idea a file: `objectives`, `rules` (and retention), `core` (the protocol), `
 problem and its minimiser).
 """
 
-from nlbook.memory import dual, proximal
-from nlbook.memory.core import Memory, State
-from nlbook.memory.matrix import FEATURES, MatrixMemory
+from nlbook.memory import dual, objectives, proximal, rules
+from nlbook.memory.matrix import MatrixMemory
 from nlbook.memory.mlp import MLPMemory
 from nlbook.memory.nonparametric import SoftmaxMemory
-from nlbook.memory.objectives import L2, OBJECTIVES, Dot, Lp, Objective, Oja, get_objective, outer, recall
-from nlbook.memory.presets import PRESETS, make, names, table
-from nlbook.memory.rules import DGD, GD, RLS, Implicit, Omega, Retention, delta, dgd, dgd_rate, hebbian, oja, omega
+from nlbook.memory.presets import make, names, table
 
 __all__ = [
-    "DGD",
-    "FEATURES",
-    "GD",
-    "L2",
-    "OBJECTIVES",
-    "PRESETS",
-    "RLS",
-    "Dot",
-    "Implicit",
-    "Lp",
     "MLPMemory",
     "MatrixMemory",
-    "Memory",
-    "Objective",
-    "Oja",
-    "Omega",
-    "Retention",
     "SoftmaxMemory",
-    "State",
-    "delta",
-    "dgd",
-    "dgd_rate",
     "dual",
-    "get_objective",
-    "hebbian",
     "make",
     "names",
-    "oja",
-    "omega",
-    "outer",
+    "objectives",
     "proximal",
-    "recall",
+    "rules",
     "table",
 ]

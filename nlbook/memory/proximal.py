@@ -1,12 +1,11 @@
 """A gradient step as the answer to a small problem: fit a little, stay close (eq. 2-3, 9, 31, 54-60, 112-121).
 
-Each function comes as a pair: the objective that is minimised, and its minimiser in closed form. `argmin` solves
-any of them numerically, so that a notebook can hold one against the other.
+Each function comes as a pair: the objective that is minimised, and its minimiser in closed form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,24 +13,6 @@ from torch import Tensor
 from nlbook.errors import need, need_shape
 from nlbook.memory.objectives import outer, recall
 from nlbook.memory.rules import dgd_rate
-
-
-def argmin(fn: Callable[[Tensor], Tensor], start: Tensor, steps: int = 30) -> Tensor:
-    """The minimiser of a smooth, strictly convex fn(W) -> scalar, by Newton's method on autograd's derivatives.
-
-    Exact after one step where fn is quadratic. Meant for small W: it builds the Hessian.
-    """
-    x = start.detach().flatten()
-
-    def flat(z: Tensor) -> Tensor:
-        return fn(z.reshape(start.shape))
-
-    for _ in range(steps):
-        gradient = torch.autograd.functional.jacobian(flat, x)
-        if gradient.abs().max() <= 1e-14 * (1 + x.abs().max()):
-            break
-        x = x - torch.linalg.solve(torch.autograd.functional.hessian(flat, x), gradient)
-    return x.reshape(start.shape)
 
 
 def distance(W: Tensor, centre: Tensor, lr: float) -> Tensor:
@@ -85,6 +66,11 @@ def layer_step(W: Tensor, x: Tensor, surprise: Tensor, lr: float) -> Tensor:
 def dgd_objective(W: Tensor, W_t: Tensor, x: Tensor, surprise: Tensor, lr: float) -> Tensor:
     """1/2 |W x + surprise|^2 + 1/(2 lr) |W - W_t|^2: regress on u = -surprise, a constant (eq. 56, 113)."""
     return 0.5 * (recall(W, x) + surprise).square().sum() + distance(W, W_t, lr)
+
+
+def dgd_step(W: Tensor, x: Tensor, surprise: Tensor, lr: float, form: str = "exact") -> Tensor:
+    """W (I - eta' x x^T) - eta' surprise x^T, the minimiser of `dgd_objective` (eq. 57); `form` as in `dgd_rate`."""
+    return W - dgd_rate(x, lr, form) * outer(recall(W, x) + surprise, x)
 
 
 def dgd_stationarity(W: Tensor, W_t: Tensor, x: Tensor, surprise: Tensor, lr: float, form: str = "corrected") -> Tensor:
@@ -152,4 +138,4 @@ def ggd_step(states: Sequence[Tensor], x: Tensor, value: Tensor, lr: float, fit:
     mean, rate = torch.stack(list(states)).mean(0), lr / len(states)
     if fit == "dot":
         return mean + rate * outer(value, x)
-    return mean - dgd_rate(x, rate) * outer(recall(mean, x) - value, x)
+    return dgd_step(mean, x, -value, rate)

@@ -1,7 +1,10 @@
 """How a memory moves (the learning rule), and what it keeps (the retention): parts two and three.
 
-First the named rules as plain functions, one line each, the way the field writes them; then the same rules as parts:
-`GD` on an objective gives Hebb (dot), delta (l2) and Oja (oja), so that a test can compare the two.
+`GD` on an objective gives the rules that have a name of their own:
+
+    dot   M + eta v k^T                          Hebb (eq. 15, 18, 64)
+    l2    M (I - eta k k^T) + eta v k^T          delta (eq. 65; printed with the erasing factor on the left)
+    oja   M + eta v (k - M^T v)^T                Oja (eq. 66-67; printed as a row minus a column)
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nlbook.errors import need
+from nlbook.errors import need, need_choice
 from nlbook.memory.objectives import Objective, outer, recall
 
 Rate = float | Tensor
@@ -23,73 +26,14 @@ def spread(rate: Rate, dims: int) -> Rate:
     return rate[(...,) + (None,) * dims] if isinstance(rate, Tensor) and rate.ndim else rate
 
 
-def need_pair(M: Tensor, k: Tensor, v: Tensor, v_name: str = "v") -> None:
-    """Raise unless k and v fit the state M (..., d_v, d_k), batch included: a size of 1 would broadcast in silence."""
-    *batch, d_v, d_k = M.shape if M.ndim >= 2 else (None, None)
-    need(M.ndim >= 2, "M", f"shape {tuple(M.shape)}", "(..., d_v, d_k)")
-    need(tuple(k.shape) == (*batch, d_k), "k", f"shape {tuple(k.shape)}", f"{(*batch, d_k)}, as M has")
-    need(tuple(v.shape) == (*batch, d_v), v_name, f"shape {tuple(v.shape)}", f"{(*batch, d_v)}, as M has")
-
-
-# ---- the named rules: M (..., d_v, d_k), k (..., d_k), v (..., d_v), lr a number or one per sequence (...) ----
-
-
-def hebbian(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
-    """M + lr v k^T: add the pair (eq. 15, 18, 64)."""
-    need_pair(M, k, v)
-    return M + spread(lr, 2) * outer(v, k)
-
-
-def delta(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
-    """M (I - lr k k^T) + lr v k^T: erase what the key held, write what it shall hold (eq. 65).
-
-    The erasing factor stands on the right. The printed left factor (I - lr k k^T) M fits the transposed state only.
-    """
-    need_pair(M, k, v)
-    return M - spread(lr, 2) * outer(recall(M, k) - v, k)
-
-
-def oja(M: Tensor, k: Tensor, v: Tensor, lr: Rate = 1.0) -> Tensor:
-    """M + lr v (k - M^T v)^T (eq. 66-67; printed as a row minus a column)."""
-    need_pair(M, k, v)
-    return M + spread(lr, 2) * outer(v, k - recall(M.mT, v))
-
-
-def omega(M: Tensor, keys: Tensor, values: Tensor, lr: Rate = 1.0) -> Tensor:
-    """M - lr sum_i (M k_i - v_i) k_i^T over a window: keys (..., c, d_k), values (..., c, d_v) (eq. 68).
-
-    Printed, eq. 68 subtracts the losses themselves, at the state still to be computed; a gradient at M_{t-1} is meant.
-    """
-    need(
-        keys.ndim >= 2 and keys.shape[:-1] == values.shape[:-1],
-        "values",
-        f"shape {tuple(values.shape)}",
-        f"{tuple(keys.shape[:-1])} and d_v, as keys have",
-    )
-    need_pair(M, keys[..., -1, :], values[..., -1, :])
-    return M - spread(lr, 2) * ((keys @ M.mT - values).mT @ keys)
-
-
 def dgd_rate(k: Tensor, lr: Rate, form: str = "exact") -> Tensor:
     """eta' = lr / (1 + lr |k|^2), one a sequence (...) (eq. 57, 121).
 
     form="printed": lr / (1 + lr), as the paper prints it, is right for |k| = 1 only.
     """
-    need(form in ("exact", "printed"), "form", repr(form), "'exact' or 'printed'")
+    need_choice("form", form, ("exact", "printed"))
     square = k.square().sum(-1) if form == "exact" else torch.ones_like(k[..., 0])
     return lr / (1 + lr * square)
-
-
-def dgd(M: Tensor, k: Tensor, grad_y: Tensor, lr: Rate = 1.0, form: str = "exact") -> Tensor:
-    """M (I - eta' k k^T) - eta' grad_y k^T: Delta Gradient Descent (eq. 57).
-
-    grad_y (..., d_v): gradient of any loss at the answer M k.
-    """
-    need_pair(M, k, grad_y, "grad_y")
-    return M - spread(dgd_rate(k, lr, form), 2) * outer(recall(M, k) + grad_y, k)
-
-
-# ---- the rules as parts ----
 
 
 @dataclass(frozen=True)
@@ -154,6 +98,7 @@ class DGD(GD):
 class Omega(GD):
     """One gradient step on the sum over the last `window` pairs (eq. 68). window=1 is GD.
 
+    Printed, eq. 68 subtracts the losses themselves, at the state still to be computed; a gradient at M_{t-1} is meant.
     The window is state: window * (d_k + d_v + 1) floats.
 
     weights: None (all 1), or one factor per age, newest first (gamma_{t,i} / lr in the paper's letters).

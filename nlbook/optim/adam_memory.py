@@ -2,8 +2,7 @@
 
 The memory m answers: which element-wise multiplier turns the past (negative) gradients g_i into a target P?
 
-    m* = argmin_m  sum_i w_i |m * g_i - P|^2 + ridge |m|^2  =  (sum w g) P / (sum w g^2 + ridge)            (eq.
-    101-102)
+    m* = argmin_m  sum_i w_i |m * g_i - P|^2 + ridge |m|^2  =  (sum w g) P / (sum w g^2 + ridge)     (eq. 101-102)
 
 With the target P = sqrt(sum w g^2) and no ridge this is sum w g / sqrt(sum w g^2): Adam, *if* numerator and denominator
 carry the same weights w, that is beta_1 = beta_2. Adam's usual (0.9, 0.999) minimises no such objective.
@@ -23,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError, need, need_shape
-from nlbook.optim.base import GradientMemory, Group, bias_corrected, choice, count, decay_, number
+from nlbook.errors import need, need_choice, need_int, need_number, need_shape
+from nlbook.optim.base import GradientMemory, Group, bias_corrected, decay_
 
 
 def discount(beta: float, n: int, normalised: bool = False) -> Tensor:
@@ -32,8 +31,8 @@ def discount(beta: float, n: int, normalised: bool = False) -> Tensor:
 
     `normalised` divides by their sum, 1 - beta^n: Adam's bias correction.
     """
-    number("beta", beta, 0, 1)
-    count("n", n)
+    need_number("beta", beta, 0, 1)
+    need_int("n", n)
     w = beta ** torch.arange(n - 1, -1, -1, dtype=torch.float64) * (1 - beta if beta < 1 else 1.0)
     return w / w.sum() if normalised else w
 
@@ -52,8 +51,7 @@ def elementwise_loss(
 
 
 def elementwise_optimum(grads: Tensor, target: Tensor, weights: Tensor | None = None, ridge: float = 0.0) -> Tensor:
-    """The minimiser of `elementwise_loss`, (sum w g) P / (sum w g^2 + ridge) (eq. 102, corrected: one set of
-    weights)."""
+    """The minimiser of `elementwise_loss`: (sum w g) P / (sum w g^2 + ridge) (eq. 102 with one set of weights)."""
     w = grads.new_ones(len(grads)) if weights is None else weights
     return w @ grads * target / (w @ grads.square() + ridge)
 
@@ -119,12 +117,12 @@ class AdamMemory(GradientMemory):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        number("beta", group["beta"], 0, 1, open_high=True)
-        choice("target", group["target"], ("root", "square", "one"))
-        number("ridge", group["ridge"])
-        number("eps", group["eps"])
-        choice("bias_correction", group["bias_correction"], (True, False))
-        number("weight_decay", group["weight_decay"])
+        need_number("beta", group["beta"], 0, 1, open_high=True)
+        need_choice("target", group["target"], ("root", "square", "one"))
+        need_number("ridge", group["ridge"])
+        need_number("eps", group["eps"])
+        need_choice("bias_correction", group["bias_correction"], (True, False))
+        need_number("weight_decay", group["weight_decay"])
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         beta, target, ridge, lr = group["beta"], group["target"], group["ridge"], group["lr"]
@@ -152,74 +150,11 @@ class AdamMemory(GradientMemory):
             torch._foreach_addcdiv_(params, up, [h + (ridge or group["eps"]) for h in H], lr)
 
 
-class AdaGradMemory(GradientMemory):
-    """AdaGrad with the full matrix (eq. 106-111, corrected): W <- W + lr (H + ridge I)^(-1/2) M, g = -gradient.
-
-    H sums (or averages) the outer products g g^T of each flattened parameter, N^2 numbers and an eigendecomposition a
-    step for N of them: an object of study for small parameters, as in the paper, not a drop-in for a large model.
-
-    Args:
-        lr: >= 0 (default 1e-1).
-        momentum: retention of M, in [0, 1) (default 0: M is the present gradient, AdaGrad proper; the paper's beta_1 =
-            1 in the convention M <- (1 - beta_1) M + beta_1 g, which eq. 109 needs and does not print).
-        keep: retention of H, in (0, 1] (default 1: AdaGrad's sum; below 1 an average, the full-matrix RMSProp).
-        ridge: > 0 (default 1e-10), relative to H's largest eigenvalue: the inverse root of the directions never seen.
-            Their gradient component is zero, so any small value does.
-        max_size: largest N accepted (default 2048).
-        weight_decay: decoupled (default 0).
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 1e-1,
-        momentum: float = 0.0,
-        keep: float = 1.0,
-        ridge: float = 1e-10,
-        max_size: int = 2048,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "keep": keep,
-                "ridge": ridge,
-                "max_size": max_size,
-                "weight_decay": weight_decay,
-            },
-        )
-
-    def _check_group(self, group: Group) -> None:
-        super()._check_group(group)
-        number("momentum", group["momentum"], 0, 1, open_high=True)
-        number("keep", group["keep"], 0, 1, open_low=True)
-        number("ridge", group["ridge"], open_low=True)
-        count("max_size", group["max_size"])
-        number("weight_decay", group["weight_decay"])
-
-    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
-        keep, beta = group["keep"], group["momentum"]
-        for p in params:
-            if p.numel() > group["max_size"]:
-                raise NLBookError(
-                    f"params: got a parameter of {p.numel()} elements, expected at most max_size = "
-                    f"{group['max_size']} (the memory holds its square)"
-                )
-            if "second" not in self.state[p]:
-                self.state[p]["second"] = p.new_zeros(p.numel(), p.numel())
-        (M,) = self._states(params, "first")
-        torch._foreach_lerp_(M, list(torch._foreach_neg(grads)), 1 - beta)
-        decay_(params, group["lr"] * group["weight_decay"])
-        for p, g, m in zip(params, grads, M, strict=True):
-            H, g = self.state[p]["second"], g.flatten()
-            H.mul_(keep).addr_(g, g, alpha=1.0 if keep == 1 else 1 - keep)
-            p.add_(inverse_root(H, group["ridge"], m.flatten()).reshape(p.shape), alpha=group["lr"])
-
-
 def inverse_root(H: Tensor, ridge: float, x: Tensor) -> Tensor:
-    """(H + ridge * lambda_max I)^(-1/2) x for a symmetric H (N, N); zero if H is."""
+    """(H + ridge lambda_max I)^(-1/2) x for a symmetric H (N, N); zero if H is (eq. 106-111, corrected).
+
+    The step of full-matrix AdaGrad, with H = sum g g^T and x the gradient or a memory of it.
+    """
     values, vectors = torch.linalg.eigh(H)
     top = values[-1]
     if top <= 0:

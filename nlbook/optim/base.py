@@ -9,46 +9,16 @@ and a resumed run continues bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nlbook.errors import NLBookError, need
+from nlbook.errors import NLBookError, need_number
 
 Group = dict[str, Any]
-
-
-def number(
-    name: str, value: Any, low: float = 0.0, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
-) -> None:
-    """Raise unless `value` is a finite real number in the interval from `low` to `high`."""
-    real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    inside = real and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    kind = (
-        "a finite number"
-        + ("" if low == -math.inf else f" {'>' if open_low else '>='} {low:g}")
-        + ("" if high == math.inf else f" and {'<' if open_high else '<='} {high:g}")
-    )
-    need(inside, name, repr(value), kind)
-
-
-def count(name: str, value: Any, low: int = 1) -> None:
-    """Raise unless `value` is an int of at least `low`."""
-    need(isinstance(value, int) and not isinstance(value, bool) and value >= low, name, repr(value), f"an int >= {low}")
-
-
-def choice(name: str, value: Any, options: Iterable[Any]) -> None:
-    """Raise unless `value` is one of `options`."""
-    options = tuple(options)
-    need(
-        any(value is o or (isinstance(value, str) and value == o) for o in options),
-        name,
-        repr(value),
-        "one of " + ", ".join(map(repr, options)),
-    )
 
 
 def as_matrix(p: Tensor) -> Tensor:
@@ -91,7 +61,7 @@ class GradientMemory(Optimizer):
                 )
 
     def _check_group(self, group: Group) -> None:
-        number("lr", group["lr"])
+        need_number("lr", group["lr"])
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError

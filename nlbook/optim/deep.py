@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import generator
-from nlbook.optim.base import GradientMemory, Group, choice, count, decay_, number
+from nlbook.errors import generator, need_choice, need_int, need_number
+from nlbook.optim.base import GradientMemory, Group, decay_
 
 
 def read_memory(weights: list[Tensor], keys: Tensor) -> Tensor:
@@ -113,15 +113,15 @@ class DeepMomentum(GradientMemory):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        number("inner_lr", group["inner_lr"])
-        number("keep", group["keep"], 0, 1, open_low=True)
-        count("hidden", group["hidden"], 0)
-        choice("key", group["key"], ("gradient", "constant"))
-        choice("value", group["value"], ("gradient", "ones"))
-        choice("objective", group["objective"], ("dot", "l2"))
-        choice("normalise", group["normalise"], (True, False))
-        count("seed", group["seed"], 0)
-        number("weight_decay", group["weight_decay"])
+        need_number("inner_lr", group["inner_lr"])
+        need_number("keep", group["keep"], 0, 1, open_low=True)
+        need_int("hidden", group["hidden"], 0)
+        need_choice("key", group["key"], ("gradient", "constant"))
+        need_choice("value", group["value"], ("gradient", "ones"))
+        need_choice("objective", group["objective"], ("dot", "l2"))
+        need_choice("normalise", group["normalise"], (True, False))
+        need_int("seed", group["seed"], 0)
+        need_number("weight_decay", group["weight_decay"])
 
     def _memory(self, group: Group, p: Tensor, d_k: int, d_v: int) -> list[Tensor]:
         state = self.state[p]

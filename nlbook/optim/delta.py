@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import need
-from nlbook.optim.base import GradientMemory, Group, as_matrix, choice, decay_, number
+from nlbook.errors import need, need_choice, need_number
+from nlbook.optim.base import GradientMemory, Group, as_matrix, decay_
 from nlbook.optim.momentum import apply_map, back
 
 VARIANTS = ("bounded", "clipped", "implicit", "corrected", "printed")
@@ -56,7 +56,7 @@ def delta_write(
 
         value: P (p, p) of eq. 49; None is the identity.
     """
-    choice("variant", variant, VARIANTS)
+    need_choice("variant", variant, VARIANTS)
     c = lr if erase is None else erase
     M, G = as_matrix(m), as_matrix(grad)
     V = (G if value is None else value @ G) * lr
@@ -113,11 +113,11 @@ class DeltaMomentum(GradientMemory):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        number("keep", group["keep"], 0, 1, open_high=True)
+        need_number("keep", group["keep"], 0, 1, open_high=True)
         if group["erase"] is not None:
-            number("erase", group["erase"])
-        choice("variant", group["variant"], VARIANTS)
-        number("weight_decay", group["weight_decay"])
+            need_number("erase", group["erase"])
+        need_choice("variant", group["variant"], VARIANTS)
+        need_number("weight_decay", group["weight_decay"])
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         (m,) = self._states(params, "momentum")

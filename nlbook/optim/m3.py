@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlbook.errors import need_choice, need_int, need_number
 from nlbook.levels.order import Component
-from nlbook.optim.base import Group, choice, count, decay_, number
-from nlbook.optim.muon import KEPT, MatrixMemory, check_betas, orthogonalise, shape_scale
+from nlbook.optim.base import Group, decay_
+from nlbook.optim.muon import KEPT, MatrixOptimizer, check_betas, orthogonalise, shape_scale
 
 
 def m3_reference(
@@ -69,7 +70,7 @@ def m3_reference(
     return W
 
 
-class M3(MatrixMemory):
+class M3(MatrixOptimizer):
     """M3 (eq. 75, Algorithm 1, corrected) for matrices, AdamW for the rest.
 
         M1 <- b1 M1 + (1 - b1) G                    every step
@@ -139,10 +140,10 @@ class M3(MatrixMemory):
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
         check_betas("betas", group["betas"], 3)
-        number("alpha", group["alpha"])
-        count("period", group["period"])
-        choice("second", group["second"], ("update", "grad", "none"))
-        number("eps", group["eps"])
+        need_number("alpha", group["alpha"])
+        need_int("period", group["period"])
+        need_choice("second", group["second"], ("update", "grad", "none"))
+        need_number("eps", group["eps"])
 
     def _matrix_components(self, group: Group) -> list[Component]:
         names = ["fast"] + ["second"] * (group["second"] != "none")

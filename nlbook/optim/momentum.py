@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError, need, need_shape
-from nlbook.optim.base import GradientMemory, Group, as_matrix, choice, count, decay_, number
+from nlbook.errors import NLBookError, need, need_choice, need_int, need_number, need_shape
+from nlbook.optim.base import GradientMemory, Group, as_matrix, decay_
 
 Map = Callable[[Tensor], Tensor]
 
@@ -36,9 +36,9 @@ def momentum_horizon(beta: float, share: float, period: int = 1) -> int:
     >>> momentum_horizon(0.9, 0.5), momentum_horizon(0.9, 0.99), momentum_horizon(0.9, 0.99, period=10)
     (7, 44, 440)
     """
-    number("beta", beta, 0, 1, open_high=True)
-    number("share", share, 0, 1, open_low=True, open_high=True)
-    count("period", period)
+    need_number("beta", beta, 0, 1, open_high=True)
+    need_number("share", share, 0, 1, open_low=True, open_high=True)
+    need_int("period", period)
     n = 1 if beta == 0 else max(1, math.ceil(math.log1p(-share) / math.log(beta)))
     while n > 1 and 1 - beta ** (n - 1) >= share:  # the quotient of two logarithms may lie a hair off an integer
         n -= 1
@@ -49,8 +49,8 @@ def momentum_horizon(beta: float, share: float, period: int = 1) -> int:
 
 def momentum_weights(beta: float, n: int) -> Tensor:
     """Weights (n,) in float64 of the last n gradients in a moving average, the newest first: (1 - beta) beta^i."""
-    number("beta", beta, 0, 1, open_high=True)
-    count("n", n)
+    need_number("beta", beta, 0, 1, open_high=True)
+    need_int("n", n)
     return (1 - beta) * beta ** torch.arange(n, dtype=torch.float64)
 
 
@@ -72,8 +72,8 @@ def momentum_objective(m: Tensor, m_prev: Tensor, grad: Tensor, lr: float, keep:
     Returns:
         A scalar; differentiable in `m`.
     """
-    number("lr", lr, open_low=True)
-    number("keep", keep, 0, 1)
+    need_number("lr", lr, open_low=True)
+    need_number("keep", keep, 0, 1)
     if m.shape != m_prev.shape or m.shape != grad.shape:
         raise NLBookError(
             f"m, m_prev, grad: got shapes {tuple(m.shape)}, {tuple(m_prev.shape)}, {tuple(grad.shape)}, "
@@ -100,7 +100,7 @@ def key_value_momentum_loss(
         key: (d_in,). value: (d_out,).
         ridge: weight of |m|^2 / 2.
     """
-    choice("objective", objective, ("dot", "l2"))
+    need_choice("objective", objective, ("dot", "l2"))
     need_shape("m", m, "d_out", "d_in")
     out = m @ key
     fit = -(out @ value) if objective == "dot" else (out - value).square().sum() / 2
@@ -199,9 +199,9 @@ class Momentum(GradientMemory):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        number("keep", group["keep"], 0, 1, open_high=True)
-        number("weight_decay", group["weight_decay"])
-        choice("lr_at", group["lr_at"], ("read", "write"))
+        need_number("keep", group["keep"], 0, 1, open_high=True)
+        need_number("weight_decay", group["weight_decay"])
+        need_choice("lr_at", group["lr_at"], ("read", "write"))
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         (m,) = self._states(params, "momentum")

@@ -14,9 +14,9 @@ import torch
 from nlkernels import newton_schulz
 from torch import Tensor, nn
 
-from nlbook.errors import need
+from nlbook.errors import need, need_choice, need_int, need_number
 from nlbook.levels.order import Component
-from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, choice, count, decay_, number
+from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, decay_
 
 POLYNOMIALS = ("quintic", "cubic")
 
@@ -111,7 +111,7 @@ def is_matrix(rule: str, p: Tensor) -> bool:
     return rule == "matrix" or (rule == "auto" and p.ndim >= 2)
 
 
-class MatrixMemory(GradientMemory):
+class MatrixOptimizer(GradientMemory):
     """Base of `Muon` and `M3`: matrices take the rule of the class, the other parameters AdamW with the same lr.
 
     `rule` of a param group is "auto" (two dimensions or more: matrix; else AdamW), "matrix" or "adamw".
@@ -119,13 +119,13 @@ class MatrixMemory(GradientMemory):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        choice("rule", group["rule"], ("auto", "matrix", "adamw"))
-        number("weight_decay", group["weight_decay"])
-        number("adamw_lr_ratio", group["adamw_lr_ratio"])
+        need_choice("rule", group["rule"], ("auto", "matrix", "adamw"))
+        need_number("weight_decay", group["weight_decay"])
+        need_number("adamw_lr_ratio", group["adamw_lr_ratio"])
         check_betas("adamw_betas", group["adamw_betas"], 2)
-        number("adamw_eps", group["adamw_eps"])
-        count("ns_steps", group["ns_steps"], 0)
-        choice("polynomial", group["polynomial"], POLYNOMIALS)
+        need_number("adamw_eps", group["adamw_eps"])
+        need_int("ns_steps", group["ns_steps"], 0)
+        need_choice("polynomial", group["polynomial"], POLYNOMIALS)
         for p in group["params"]:
             p = p[1] if isinstance(p, tuple) else p
             if group["rule"] == "matrix" and isinstance(p, Tensor):
@@ -180,7 +180,7 @@ def check_betas(name: str, betas: Any, n: int) -> None:
     """Raise unless `betas` is a sequence of n numbers in [0, 1)."""
     need(isinstance(betas, (tuple, list)) and len(betas) == n, name, repr(betas), f"{n} numbers in [0, 1)")
     for i, beta in enumerate(betas):
-        number(f"{name}[{i}]", beta, 0, 1, open_high=True)
+        need_number(f"{name}[{i}]", beta, 0, 1, open_high=True)
 
 
 def shape_scale(shape: torch.Size, scale: str) -> float:
@@ -190,7 +190,7 @@ def shape_scale(shape: torch.Size, scale: str) -> float:
     return {"rms": 0.2 * math.sqrt(max(out, inside)), "spectral": math.sqrt(max(1.0, out / inside)), "none": 1.0}[scale]
 
 
-class Muon(MatrixMemory):
+class Muon(MatrixOptimizer):
     """Muon (eq. 42, corrected; an instance of eq. 52): m <- keep m + G, W <- W - lr * scale * NS(m).
 
     Errata: eq. 42 has the learning rate inside m, where the scale-free Newton-Schulz erases it.
@@ -245,9 +245,9 @@ class Muon(MatrixMemory):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        number("keep", group["keep"], 0, 1, open_high=True)
-        choice("nesterov", group["nesterov"], (True, False))
-        choice("scale", group["scale"], ("rms", "spectral", "none"))
+        need_number("keep", group["keep"], 0, 1, open_high=True)
+        need_choice("nesterov", group["nesterov"], (True, False))
+        need_choice("scale", group["scale"], ("rms", "spectral", "none"))
 
     def _matrix_components(self, group: Group) -> list[Component]:
         return [Component("weights", 1, needs=frozenset({"momentum"})), Component("momentum", 1, kind=KEPT)]

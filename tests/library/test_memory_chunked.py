@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlbook import memory
 from nlbook.errors import NLBookError
+from nlbook.memory.core import Memory
 
 FAST = {
     "hebbian": {},
@@ -31,7 +32,7 @@ FAST = {
 }
 
 
-def make(name: str) -> memory.Memory:
+def make(name: str) -> Memory:
     return memory.make(name.split("-")[0], **FAST[name])
 
 

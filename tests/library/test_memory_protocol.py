@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kit import F64, apart, argmin, close, rand
+from kit import F64, apart, argmin, close, rand, refuses
 from torch import Tensor
 
 from nlbook import memory
 from nlbook.book.data import recall as task
-from nlbook.errors import NLBookError
-from nlbook.memory import MatrixMemory, Retention, rules
+from nlbook.memory import MatrixMemory, rules
 
 EVERY = memory.names()
 
@@ -136,63 +135,57 @@ def test_bad_input_names_the_argument(name):
     mem, (k, v, q) = memory.make(name), stream()
     state = mem.init(4, 4, (3,), dtype=F64)
     k0, v0 = k[:, 0], v[:, 0]
-    for message, call in {
-        r"k: got shape \(4,\)": lambda: mem.write(state, k0[0], v0),
-        r"k: got shape \(1, 4\)": lambda: mem.write(state, k0[:1], v0),  # no silent broadcast over the batch
-        r"v: got shape \(3, 5\)": lambda: mem.write(state, k0, torch.zeros(3, 5, dtype=F64)),
-        r"v: got torch.float32": lambda: mem.write(state, k0, v0.float()),
-        r"k: got dtype torch.int64": lambda: mem.write(state, k0.long(), v0),
-        r"q: got list": lambda: mem.read(state, [1.0]),
-        r"q: got shape \(3, 6, 3\)": lambda: mem.read(state, q[..., :3]),
-        r"q: got shape \(3, 5, 4\)": lambda: mem.scan(k, v, q[:, :5]),
-        r"v: got shape \(3, 5, 4\)": lambda: mem.scan(k, v[:, :5], q),
-        r"k: got shape \(4,\), expected \(\.\.\., length, dim\)": lambda: mem.scan(k[0, 0], v, q),
-        r"read: got 'during'": lambda: mem.scan(k, v, q, read="during"),
-        r"lr: got -0.1": lambda: mem.write(state, k0, v0, lr=-0.1),
-        r"lr: got shape \(6,\)": lambda: mem.scan(k, v, q, lr=torch.ones(6, dtype=F64)),
-        r"lr: got torch.float32": lambda: mem.scan(k, v, q, lr=torch.ones(3, 6)),
-        r"lr: got str": lambda: mem.write(state, k0, v0, lr="1"),
-        r"keep: got 0": lambda: mem.write(state, k0, v0, keep=0),
-        r"keep: got 1.1": lambda: mem.write(state, k0, v0, keep=1.1),
-        r"keep: got values from 0 to 0": lambda: mem.scan(k, v, q, keep=torch.zeros(3, 6, dtype=F64)),
-        r"passes: got 0": lambda: mem.write_all(k, v, passes=0),
-        r"lr: got nan": lambda: memory.make(name, lr=float("nan")),
-        r"keep: got 2": lambda: memory.make(name, keep=2.0),
-    }.items():
-        with pytest.raises(NLBookError, match=message):
+    for argument, call in (
+        ("k", lambda: mem.write(state, k0[0], v0)),
+        ("k", lambda: mem.write(state, k0[:1], v0)),  # no silent broadcast over the batch
+        ("v", lambda: mem.write(state, k0, torch.zeros(3, 5, dtype=F64))),
+        ("v", lambda: mem.write(state, k0, v0.float())),
+        ("k", lambda: mem.write(state, k0.long(), v0)),
+        ("q", lambda: mem.read(state, [1.0])),
+        ("q", lambda: mem.read(state, q[..., :3])),
+        ("q", lambda: mem.scan(k, v, q[:, :5])),
+        ("v", lambda: mem.scan(k, v[:, :5], q)),
+        ("k", lambda: mem.scan(k[0, 0], v, q)),
+        ("read", lambda: mem.scan(k, v, q, read="during")),
+        ("lr", lambda: mem.write(state, k0, v0, lr=-0.1)),
+        ("lr", lambda: mem.scan(k, v, q, lr=torch.ones(6, dtype=F64))),
+        ("lr", lambda: mem.scan(k, v, q, lr=torch.ones(3, 6))),
+        ("lr", lambda: mem.write(state, k0, v0, lr="1")),
+        ("keep", lambda: mem.write(state, k0, v0, keep=0)),
+        ("keep", lambda: mem.write(state, k0, v0, keep=1.1)),
+        ("keep", lambda: mem.scan(k, v, q, keep=torch.zeros(3, 6, dtype=F64))),
+        ("passes", lambda: mem.write_all(k, v, passes=0)),
+        ("lr", lambda: memory.make(name, lr=float("nan"))),
+        ("keep", lambda: memory.make(name, keep=2.0)),
+    ):
+        with refuses(argument):
             call()
 
 
 def test_bad_parts_name_the_argument():
-    for message, call in {
-        "name: got 'hopfield'": lambda: memory.make("hopfield"),
-        "window: got an argument": lambda: memory.make("delta", window=3),
-        "window: got 0": lambda: memory.make("omega", window=0),
-        "window: got 0, expected None": lambda: memory.make("sliding_window", window=0),
-        "weights: got": lambda: memory.make("omega", window=3, weights=(1.0,)),
-        "ridge: got 0": lambda: memory.make("rls", ridge=0.0),
-        "form: got 'paper'": lambda: rules.dgd_rate(torch.ones(2), 1.0, "paper"),
-        r"k: got shape \(1,\)": lambda: rules.hebbian(torch.zeros(3, 4), torch.ones(1), torch.ones(3)),
-        r"v: got shape \(1,\)": lambda: rules.delta(torch.zeros(3, 4), torch.ones(4), torch.ones(1)),
-        r"v: got shape \(2,\)": lambda: rules.oja(torch.zeros(3, 4), torch.ones(4), torch.ones(2)),
-        r"grad_y: got shape \(1,\)": lambda: rules.dgd(torch.zeros(3, 4), torch.ones(4), torch.ones(1)),
-        r"values: got shape \(1, 3\)": lambda: rules.omega(torch.zeros(3, 4), torch.ones(2, 4), torch.ones(1, 3)),
-        r"M: got shape \(4,\)": lambda: rules.hebbian(torch.zeros(4), torch.ones(4), torch.ones(4)),
-        "towards: got 'one'": lambda: Retention(towards="one"),
-        "gradient_at: got 'new'": lambda: Retention(gradient_at="new"),
-        "objective: got oja": lambda: MatrixMemory("oja", rules.DGD()),
-        "objective: got dot, expected l2": lambda: MatrixMemory("dot", rules.RLS()),
-        "towards: got 'initial'": lambda: memory.make("rls", towards="initial"),
-        "phi: got 'exp'": lambda: memory.make("hebbian", phi="exp"),
-        "temperature: got -1": lambda: memory.make("softmax", temperature=-1.0),
-        "kernel: got 'laplace'": lambda: memory.make("softmax", kernel="laplace"),
-        "hidden: got 0": lambda: memory.make("mlp", hidden=0),
-        "d_v: got 3, expected 4": lambda: memory.make("mlp").init(4, 3),
-        "d_k: got 0": lambda: memory.make("delta").init(0, 3),
-        "M0: got shape": lambda: memory.make("delta").init(4, 3, M0=torch.zeros(4, 3)),
-        "M0: got a tensor": lambda: memory.make("softmax").init(4, 3, M0=torch.zeros(3, 4)),
-    }.items():
-        with pytest.raises(NLBookError, match=message):
+    for argument, call in (
+        ("name", lambda: memory.make("hopfield")),
+        ("window", lambda: memory.make("delta", window=3)),
+        ("window", lambda: memory.make("omega", window=0)),
+        ("window", lambda: memory.make("sliding_window", window=0)),
+        ("weights", lambda: memory.make("omega", window=3, weights=(1.0,))),
+        ("ridge", lambda: memory.make("rls", ridge=0.0)),
+        ("form", lambda: rules.dgd_rate(torch.ones(2), 1.0, "paper")),
+        ("towards", lambda: rules.Retention(towards="one")),
+        ("gradient_at", lambda: rules.Retention(gradient_at="new")),
+        ("objective", lambda: MatrixMemory("oja", rules.DGD())),
+        ("objective", lambda: MatrixMemory("dot", rules.RLS())),
+        ("towards", lambda: memory.make("rls", towards="initial")),
+        ("phi", lambda: memory.make("hebbian", phi="exp")),
+        ("temperature", lambda: memory.make("softmax", temperature=-1.0)),
+        ("kernel", lambda: memory.make("softmax", kernel="laplace")),
+        ("hidden", lambda: memory.make("mlp", hidden=0)),
+        ("d_v", lambda: memory.make("mlp").init(4, 3)),
+        ("d_k", lambda: memory.make("delta").init(0, 3)),
+        ("M0", lambda: memory.make("delta").init(4, 3, M0=torch.zeros(4, 3))),
+        ("M0", lambda: memory.make("softmax").init(4, 3, M0=torch.zeros(3, 4))),
+    ):
+        with refuses(argument):
             call()
 
 

@@ -8,17 +8,16 @@ import pickle
 
 import pytest
 import torch
+from kit import refuses
 from torch import nn
 
 from nlbook.errors import NLBookError
 from nlbook.optim import (
     DGD,
     M3,
-    AdaGradMemory,
     AdamMemory,
     DeepMomentum,
     DeltaMomentum,
-    GeneralizedGD,
     Momentum,
     Muon,
     matrix_groups,
@@ -38,8 +37,6 @@ CASES = {
     "deep constant key": (DeepMomentum, {"lr": 0.2, "key": "constant", "hidden": 4}),
     "dgd": (DGD, {"lr": 0.2}),
     "dgd mean": (DGD, {"lr": 0.2, "batch": "mean"}),
-    "ggd": (GeneralizedGD, {"lr": 0.2}),
-    "ggd window": (GeneralizedGD, {"lr": 0.4, "window": 3, "fit": "squared"}),
     "muon": (Muon, {"lr": 0.02}),
     "muon cubic": (Muon, {"lr": 0.02, "polynomial": "cubic", "ns_steps": 8, "nesterov": False, "scale": "spectral"}),
     "m3 update": (M3, {"lr": 0.01, "period": 4}),
@@ -49,7 +46,6 @@ CASES = {
     "adam root": (AdamMemory, {"lr": 0.01}),
     "adam square": (AdamMemory, {"lr": 0.1, "target": "square", "bias_correction": False}),
     "adam ridge": (AdamMemory, {"lr": 0.01, "ridge": 1e-3}),
-    "adagrad": (AdaGradMemory, {"lr": 0.05, "momentum": 0.5}),
 }
 CLASSES = sorted({cls for cls, _ in CASES.values()}, key=lambda c: c.__name__)
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.replace(" ", "-"))
@@ -70,7 +66,7 @@ def data(t: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torc
 def build(case: str, model: nn.Module, **more):
     cls, options = CASES[case]
     optimizer = cls(model.parameters(), **{**options, **more})
-    return optimizer.attach(model) if isinstance(optimizer, (DGD, GeneralizedGD)) else optimizer
+    return optimizer.attach(model) if isinstance(optimizer, DGD) else optimizer
 
 
 def train(model: nn.Module, optimizer, steps: range, scheduler=None, weight: float = 1.0) -> list[float]:
@@ -94,7 +90,7 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 @every_case
 def test_training_lowers_the_loss(case):
     model = model_of()
-    weight = 20.0 if "dgd" in case or "window" in case else 1.0  # DGD erases outputs; the loss must weigh more
+    weight = 20.0 if "dgd" in case else 1.0  # DGD erases outputs; the loss must weigh more
     losses = train(model, build(case, model, **({"lr": 0.02} if weight > 1 else {})), range(150), weight=weight)
     assert sum(losses[-20:]) < 0.75 * sum(losses[:20])
 
@@ -118,7 +114,7 @@ def test_saved_and_resumed_mid_training_continues_bit_for_bit(case):
     fresh = model_of(seed=1)
     fresh.load_state_dict(saved["model"])
     train(fresh, build(case, fresh), range(7, 20))
-    stateless = case in {"dgd", "dgd mean", "ggd"}
+    stateless = case in {"dgd", "dgd mean"}
     assert same_weights(model, fresh) == stateless  # so the state does matter wherever there is one
 
 
@@ -128,11 +124,10 @@ def test_a_zero_rate_moves_nothing_and_one_group_may_be_frozen(case):
     before = copy.deepcopy(model)
     cls, options = CASES[case]
     optimizer = cls([{"params": model[0].parameters(), "lr": 0.0}, {"params": list(model[3].parameters())}], **options)
-    if isinstance(optimizer, (DGD, GeneralizedGD)):
+    if isinstance(optimizer, DGD):
         optimizer.attach(model)
     train(model, optimizer, range(3))
-    exact = {} if CASES[case][1].get("window") else {"rtol": 0, "atol": 0}  # the mean of three equal states rounds
-    torch.testing.assert_close(list(model[0].parameters()), list(before[0].parameters()), **exact)
+    torch.testing.assert_close(list(model[0].parameters()), list(before[0].parameters()), rtol=0, atol=0)
     assert not torch.equal(model[3].weight, before[3].weight)
     assert torch.equal(model[2].weight, before[2].weight)  # held by no group
 
@@ -187,7 +182,7 @@ def test_a_copy_steps_like_the_original(case):
     optimizer = build(case, model)
     train(model, optimizer, range(3))
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
-    if isinstance(twin_optimizer, (DGD, GeneralizedGD)):
+    if isinstance(twin_optimizer, DGD):
         twin_optimizer.attach(twin)
     assert train(twin, twin_optimizer, range(3, 6)) == train(model, optimizer, range(3, 6))
     assert same_weights(model, twin)
@@ -198,9 +193,9 @@ def test_a_copy_steps_like_the_original(case):
 def test_sparse_and_complex_gradients_are_refused(cls):
     table = nn.Embedding(4, 3, sparse=True)
     table(torch.tensor([1])).sum().backward()
-    with pytest.raises(NLBookError, match=r"sparse.*\(4, 3\).*expected a dense one"):
+    with refuses("gradient"):
         cls(table.parameters(), lr=0.1).step()
-    with pytest.raises(NLBookError, match=r"params: got a parameter of dtype torch\.complex64"):
+    with refuses("params"):
         cls([torch.zeros(3, dtype=torch.complex64, requires_grad=True)], lr=0.1)
 
 
@@ -208,9 +203,9 @@ def test_sparse_and_complex_gradients_are_refused(cls):
 @pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf"), "fast", None, True])
 def test_a_bad_rate_is_refused_in_the_constructor_and_in_a_group(cls, lr):
     p = torch.zeros(3, 2, requires_grad=True)
-    with pytest.raises(NLBookError, match=r"lr: got .* expected a finite number >= 0"):
+    with refuses("lr"):
         cls([p], lr=lr)
-    with pytest.raises(NLBookError, match="lr: got"):
+    with refuses("lr"):
         cls([{"params": [p], "lr": lr}])
 
 
@@ -230,9 +225,6 @@ REFUSED = [
     (DeepMomentum, "normalise", "yes"),
     (DGD, "batch", "sum"),
     (DGD, "reduction", "none"),
-    (GeneralizedGD, "window", 0),
-    (GeneralizedGD, "fit", "huber"),
-    (GeneralizedGD, "retention", "l2"),
     (Muon, "keep", 1.0),
     (Muon, "scale", "max"),
     (Muon, "polynomial", "septic"),
@@ -248,15 +240,12 @@ REFUSED = [
     (AdamMemory, "beta", 1.0),
     (AdamMemory, "target", "sign"),
     (AdamMemory, "ridge", -1.0),
-    (AdaGradMemory, "keep", 0.0),
-    (AdaGradMemory, "ridge", 0.0),
-    (AdaGradMemory, "max_size", 0),
 ]
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), REFUSED, ids=[f"{c.__name__}-{n}-{v}" for c, n, v in REFUSED])
 def test_bad_options_are_refused_by_name(cls, name, value):
-    with pytest.raises(NLBookError, match=rf"^{name}.*: got .*expected"):
+    with refuses(name):
         cls([torch.zeros(3, 2, requires_grad=True)], **{name: value})
 
 
@@ -272,7 +261,7 @@ def test_a_refused_group_leaves_the_optimizer_as_it_was():
 
 def test_the_matrix_rule_refuses_a_vector_and_auto_sends_it_to_adamw():
     p = torch.zeros(4, requires_grad=True)
-    with pytest.raises(NLBookError, match=r"shape \(4,\) in a group with rule='matrix'"):
+    with refuses("params"):
         Muon([{"params": [p], "rule": "matrix"}])
     p.grad = torch.ones(4)
     optimizer = M3([p], lr=0.1)
@@ -309,9 +298,9 @@ def test_matrix_groups_sends_embeddings_heads_and_vectors_to_adamw():
     assert len(rest["params"]) == 7 and matrices["lr"] == 0.1 and "lr" not in rest
     optimizer = Muon([matrices, rest], lr=0.02)
     assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.02]
-    with pytest.raises(NLBookError, match=r"adamw: got \['haed'\]"):
+    with refuses("adamw"):
         matrix_groups(model, adamw=("haed",))
-    with pytest.raises(NLBookError, match="adamw: got 'head', expected a sequence"):
+    with refuses("adamw"):
         matrix_groups(model, adamw="head")
 
 
@@ -347,7 +336,7 @@ def test_float64_parameters_stay_float64_and_zero_gradients_are_harmless(case):
 def test_parameters_of_different_dtype_share_a_group():
     a, b = torch.ones(3, 2, requires_grad=True), torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
     for cls, options in CASES.values():
-        if cls is DGD or options.get("fit"):
+        if cls is DGD:
             continue
         optimizer = cls([a, b], **options)
         a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from nlbook.book.chapters.levels.detective import KIND_COLORS, pretty
 from nlbook.book.viz.style import COLORS, book_style, figure
-from nlbook.levels import INF, NestedSystem
+from nlbook.book.viz.v8_detective import KIND_COLORS, pretty
+from nlbook.levels.order import INF, NestedSystem
 
 
 def tempo(system: NestedSystem, name: str) -> str:

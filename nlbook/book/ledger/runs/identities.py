@@ -16,8 +16,8 @@ from nlbook.book.coverage import checkout_tests
 from nlbook.errors import generator
 from nlbook.hope.mixers import LinearMixer
 from nlbook.memory.dual import squared_loss, train_linear
+from nlbook.memory.rules import dgd_rate
 from nlbook.optim import adam_memory, momentum_weights
-from nlbook.optim.dgd import dgd_rate
 from nlbook.optim.momentum import momentum_objective, momentum_write
 from nlbook.optim.muon import orthogonality_loss, orthogonality_step
 from nlbook.titans import SelfModifyingTitans
@@ -126,7 +126,7 @@ def dgd_closed_form(*, seed: int) -> dict[str, float]:
         objective = lambda V: (V @ x + u).square().sum() / 2 + (V - W).square().sum() / (2 * lr)  # noqa: E731
         return float(_slope(objective, Z).abs().max())
 
-    return {"holds": slope(step(dgd_rate(lr, x))), "printed": slope(step(lr / (1 + lr)))}
+    return {"holds": slope(step(dgd_rate(x, lr))), "printed": slope(step(lr / (1 + lr)))}
 
 
 def parallel_equals_sequential(*, seed: int) -> dict[str, float]:

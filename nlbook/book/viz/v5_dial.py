@@ -1,4 +1,4 @@
-"""The attention dial: pairs on a line, one question, and how sharply the answer looks at the nearest keys.
+"""V5, the attention dial: pairs on a line, one question, and how sharply the answer looks at the nearest keys.
 
 The exact answer is the weighted mean of eq. 62-63 from nlbook.attention, with the Gaussian kernel that softmax becomes
 for unit keys. The blurred one is a linear memory (nlbook.memory) with D features: bumps on a grid, which multiply out
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nlbook import attention, memory
+from nlbook.book.chapters.attention import costs
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, Float, Int, State
 from nlbook.book.viz.style import COLORS, end_label, figure
@@ -75,7 +76,7 @@ def ask(feature: str, temperature: float, window: str, query: float, tokens: int
     if feature == "softmax":
         c = tokens if window == "all" else min(int(window), tokens)
         w = attention.attention_weights(q, k[-c:], temperature=temperature, kernel="gaussian")
-        y, floats = w @ v[-c:], attention.cost("softmax", c, 1).floats
+        y, floats = w @ v[-c:], costs.cost("softmax", c, 1).floats
         return Reading(y[:-1, 0], float(y[-1]), w[-1], c, floats)
     phi = feature_map(feature, temperature)
     linear = memory.make("hebbian", phi=phi)  # values and ones: the sum of the weights is kept beside the answer
@@ -107,7 +108,7 @@ def facts(state: Any) -> dict[str, float]:
         "effective": 1 / float(r.weights.square().sum()),
         "seen": r.seen,
         "floats": r.floats,
-        "floats_cache": attention.cost("softmax", state.tokens, 1).floats,
+        "floats_cache": costs.cost("softmax", state.tokens, 1).floats,
         "floats_later": reading(state, tokens=LONGEST).floats,
         "blur": float((r.curve - exact.curve).square().mean().sqrt()),
         "error": float((r.curve - truth(GRID[:, 0])).square().mean().sqrt()),
@@ -176,7 +177,7 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
 
 
 @view(
-    "dial",
+    "v5",
     title="Attention dial: how sharply does it look?",
     task="Predict the answer at temperature 0 and at temperature inf, then turn the dial to both ends. Then set the "
     "temperature back to 0.01, change softmax for 64, 16 and 4 bumps, and raise the number of tokens: what stays, "
