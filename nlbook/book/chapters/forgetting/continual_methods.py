@@ -122,15 +122,18 @@ class Score:
 class ReplicaSGD:
     """An inner optimizer (see `nlbook.cms.inner`): SGD at a rate of its own in each replica, rate (replica, 1, 1).
 
-    A state that holds `stiffness` and `anchor` pulls the weight back to the anchor (elastic weight consolidation).
+    most: entries of a gradient are cut to +-most, so that a rate at the edge of the grid still ends in numbers. A state
+    that holds `stiffness` and `anchor` pulls the weight back to the anchor (elastic weight consolidation).
     """
 
     rate: Tensor
+    most: float
 
     def init(self, w: Tensor) -> dict[str, Tensor]:
         return {}
 
     def step(self, w: Tensor, g: Tensor, state: dict[str, Tensor], lr: Tensor | float) -> tuple[Tensor, dict]:
+        g = g.nan_to_num(0, 0, 0).clamp(-self.most, self.most)
         if state:
             g = g + state["stiffness"] * (w - state["anchor"])
         return w - lr * self.rate * g, state
@@ -150,19 +153,19 @@ class Learner:
 
     def __init__(self, method: Method, seeds: Sequence[int], rate: Tensor, tokens: int) -> None:
         blocks = len(method.periods)
-        self.method, self.rate, self.tokens, self.steps = method, rate, tokens, 0
-        self.inner = ReplicaSGD(rate)
+        self.method, self.rate, self.steps = method, rate, 0
+        self.share = 1 / tokens if method.reduce == "sum" else 1.0  # a step counts as the mean of its examples
+        self.inner = ReplicaSGD(rate, 5.0 * (max(method.periods) if method.reduce == "sum" else 1))
         # Eq. 74 weighs the blocks by a softmax, here 1/3 each. For a plain sum of ReLU blocks both weights of a block
         # are sqrt(3) times as large, and with them a step.
         wide = blocks if method.headwise else 1
-        unit = wide * (tokens if method.reduce == "mean" else 1)  # a step counts as the mean of its examples
         self.cms = CMS(
             DIM,
             HIDDEN,
             [tokens * c for c in method.periods],
             "headwise" if method.headwise else "sequential",
             optimizer=self.inner,
-            lr=[unit * f for f in method.lr_split or (1,) * blocks],
+            lr=[wide * f for f in method.lr_split or (1,) * blocks],
             reduce=method.reduce,
             activation="relu",
             norm=False,
@@ -200,16 +203,16 @@ class Learner:
         head, bias = self.head.values()
 
         def loss(h: Tensor, label: Tensor) -> Tensor:
-            return F.cross_entropy((h @ head + bias).mT, label, reduction="none") / self.tokens
+            return F.cross_entropy((h @ head + bias).mT, label, reduction="none") * self.share
 
         h, self.state = self.cms(x, self.state, y, loss=loss)
-        error = (torch.softmax(h @ head + bias, -1) - F.one_hot(y, CLASSES)) / self.tokens
+        error = (torch.softmax(h @ head + bias, -1) - F.one_hot(y, CLASSES)) / y.shape[1]
         self.gathered["head"] += h.mT @ error
         self.gathered["bias"] += error.sum(1, keepdim=True)
         if self.steps % self.method.head_period == 0:
             share = 1 / self.method.head_period if self.method.reduce == "mean" else 1.0
             for n, g in self.gathered.items():
-                self.head[n], _ = self.inner.step(self.head[n], g, self.pull[n], share)
+                self.head[n], _ = self.inner.step(self.head[n], share * g, self.pull[n], 1.0)
                 g.zero_()
         if self.average is not None:
             self.average = {n: w.lerp(self.weights[n], 1 - self.method.ema) for n, w in self.average.items()}
