@@ -24,7 +24,7 @@ setup: .venv/.done  ## make the environment in .venv
 
 dev: .venv/.dev  ## the environment, and everything that tests and builds the book
 .venv/.dev: .venv/.done
-	$(INSTALL) --group test -e '.[book,course,hf,site,text]'
+	$(INSTALL) --group test -e '.[book,course,hf,site]'
 	touch $@
 
 course: .venv/.course  ## the environment, and what a teacher needs: student sets, grading, the site

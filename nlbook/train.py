@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from nlbook.errors import NLBookError, need
-from nlbook.progress import quiet
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -152,7 +151,7 @@ def train(
         torch.manual_seed(seed)
         if path is not None and path.is_file():
             history = load_checkpoint(path, model, opt)
-        bar = None if quiet() else _bar(steps, history.steps, label)
+        bar = _bar(steps, history.steps, label)
         tokens, began = 0, time.perf_counter()
         while history.steps < steps and not history.stopped:
             step = history.steps
@@ -187,9 +186,13 @@ def train(
 
 
 def _bar(steps: int, done: int, label: str) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=steps, initial=done, desc=label, leave=False, dynamic_ncols=True)
+    """tqdm's bar, where a person sees it. It shows times: TQDM_DISABLE=1 keeps it out of committed notebooks."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    off = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return tqdm(total=steps, initial=done, desc=label, leave=False, dynamic_ncols=True, disable=off or None)
 
 
 def _tokens(batch: Any) -> int:

@@ -21,6 +21,7 @@ from nlbook.cms.inner import SGD, inner_of
 from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
 from nlbook.errors import NLBookError, generator, need, need_float, need_same, need_shape
 from nlbook.levels import Component, Writes
+from nlbook.numerics import rms, silu_slope
 
 Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient sum e a^T
 Loss = Callable[[Tensor, Tensor], Tensor]  # (y, target) -> (batch, length), one number a token
@@ -31,16 +32,11 @@ def half_squared_error(y: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (y - target).square().sum(-1)
 
 
-def rms(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(mean(x^2)): no learned gain."""
-    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
-
-
 def _silu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return torch.ops.aten.silu_backward(e, z)  # one pass; has no derivative of its own
     s = torch.sigmoid(z)
-    return e * (s + a * (1 - s))
+    return e * silu_slope(s, a)
 
 
 def _gelu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.cms.layer import CMS, rms
+from nlbook.cms.layer import CMS
+from nlbook.numerics import rms
 
 _ACT: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError
+from nlbook.tree import Tree
 
 Weights = dict[str, Tensor]
 
@@ -69,7 +66,7 @@ def schedule(
 
 
 @dataclass
-class LevelState:
+class LevelState(Tree):
     """One level: its present weights and whatever it has gathered since its last boundary.
 
     Tensors of `weights`, `buffer`, `start` and `meta` have a leading axis of sequences (1 when shared).
@@ -84,79 +81,15 @@ class LevelState:
     updates: int = 0
     restarts: int = 0
 
-    def map(self, fn: Callable[[Tensor], Tensor]) -> LevelState:
-        def over(w: Weights | None) -> Weights | None:
-            return None if w is None else {k: fn(v) for k, v in w.items()}
-
-        return replace(
-            self,
-            weights=over(self.weights) or {},
-            buffer=over(self.buffer),
-            start=over(self.start),
-            meta=over(self.meta),
-            inner={k: over(v) or {} for k, v in self.inner.items()},
-        )
-
 
 @dataclass
-class CMSState:
+class CMSState(Tree):
     """State of a CMS: its levels (in the order of application) and the number of tokens read so far."""
 
     levels: list[LevelState]
     position: int = 0
 
-    def map(self, fn: Callable[[Tensor], Tensor]) -> CMSState:
-        """The same state with `fn` applied to each tensor."""
-        return CMSState([s.map(fn) for s in self.levels], self.position)
-
-    def detach(self) -> CMSState:
-        """Cut the graph: truncated backpropagation through time."""
-        return self.map(torch.Tensor.detach)
-
-    def clone(self) -> CMSState:
-        return self.map(lambda t: t.detach().clone())
-
     def moved_per_token(self) -> float:
         """Parameters moved per token and sequence so far, counted: sum over levels of updates * size / tokens."""
         size = [sum(w[0].numel() for w in s.weights.values()) for s in self.levels]
         return sum(s.updates * p for s, p in zip(self.levels, size)) / max(1, self.position)
-
-    def save(self, path: str | Path) -> None:
-        """Write it with safetensors (no pickle). `CMSState.load` reads it back, bit for bit."""
-        from safetensors.torch import save_file
-
-        flat: dict[str, Tensor] = {}
-        facts = []
-        for i, s in enumerate(self.levels):
-            for part in ("weights", "buffer", "start", "meta"):
-                for k, v in (getattr(s, part) or {}).items():
-                    flat[f"{i}/{part}/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
-            for w, kept in s.inner.items():
-                for k, v in kept.items():
-                    flat[f"{i}/inner/{w}/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
-            facts.append({"clock": s.clock, "updates": s.updates, "restarts": s.restarts})
-        save_file(flat, str(path), metadata={"nlbook.cms": json.dumps({"position": self.position, "levels": facts})})
-
-    @classmethod
-    def load(cls, path: str | Path) -> CMSState:
-        """The state that `save` wrote."""
-        from safetensors import safe_open
-
-        with safe_open(str(path), framework="pt") as f:
-            meta = (f.metadata() or {}).get("nlbook.cms")
-            if meta is None:
-                raise NLBookError(f"path: got {path}, which holds no CMS state, expected a file of CMSState.save")
-            facts = json.loads(meta)
-            levels = [LevelState({}, d["clock"], updates=d["updates"], restarts=d["restarts"]) for d in facts["levels"]]
-            for name in f.keys():  # noqa: SIM118 (safe_open is no dict)
-                i, part, *rest = name.split("/")
-                s, t = levels[int(i)], f.get_tensor(name)
-                if part == "inner":
-                    s.inner.setdefault(rest[0], {})[rest[1]] = t
-                else:
-                    if getattr(s, part) is None:
-                        setattr(s, part, {})
-                    getattr(s, part)[rest[0]] = t
-        for s in levels:
-            s.inner = {k: s.inner.get(k, {}) for k in s.weights}
-        return cls(levels, facts["position"])

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nlbook.errors import generator, need
 from nlbook.levels import Component
+from nlbook.numerics import unit
 from nlbook.titans.group import causal_conv, identity_taps
-from nlbook.titans.rules import unit
 
 
 class Projections(nn.Module):

@@ -16,14 +16,11 @@ from nlbook.cms import CMS
 from nlbook.errors import NLBookError, generator, need, need_shape
 from nlbook.hope.config import HopeConfig
 from nlbook.hope.mixers import Attention, LinearMixer
-from nlbook.hope.state import HopeState, restart_rows
+from nlbook.hope.state import HopeState
 from nlbook.levels import NestedSystem, levels_of
+from nlbook.numerics import rms
 from nlbook.titans import NeuralMemory, SelfModifyingTitans
-
-
-def rms(x: Tensor) -> Tensor:
-    """x / sqrt(mean(x^2)): no learned gain."""
-    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+from nlbook.tree import restart
 
 
 def full(logits: Tensor) -> Tensor:
@@ -157,7 +154,7 @@ class Hope(nn.Module):
         for first, last in _documents(reset, length):
             if reset is not None and first < length and (rows := reset[:, first]).any():
                 fresh = self.initial_state(batch)
-                state = fresh if rows.all() else restart_rows(rows, state, fresh)
+                state = fresh if rows.all() else restart(rows, state, fresh)
             logits, state = self._read(tokens[:, first:last], state)
             parts.append(logits)
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state

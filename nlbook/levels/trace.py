@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import statistics
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,25 +23,14 @@ from torch.utils.hooks import RemovableHandle
 
 from nlbook.errors import need
 from nlbook.levels.order import INF, NestedSystem, Rate
+from nlbook.tree import tensors
 
 State = Any  # a tensor, or dicts, lists and tuples of tensors
 
 
-def tensors(state: State) -> Iterable[Tensor]:
-    """The tensors of a state, whatever holds them."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, Mapping):
-        for v in state.values():
-            yield from tensors(v)
-    elif isinstance(state, Sequence) and not isinstance(state, str):
-        for v in state:
-            yield from tensors(v)
-
-
 def norm(state: State) -> float:
     """Frobenius norm over everything that a state holds (all sequences of a batch together)."""
-    return float(sum(t.detach().double().square().sum() for t in tensors(state))) ** 0.5
+    return float(sum(t.detach().double().square().sum() for t in tensors(state).values())) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -208,7 +197,7 @@ class Trace:
         if period is not None:
             self._declared[level] = period
         if level not in self._first and change is not None:
-            pairs = list(zip(tensors(state), tensors(change)))
+            pairs = list(zip(tensors(state).values(), tensors(change).values()))
             self._first[level] = norm([a.detach() - b.detach() for a, b in pairs if a.shape == b.shape])
         self.events.append(Write(level, when, norm(state), None if change is None else norm(change), reason, known))
         self.length = max(self.length, when)

@@ -11,7 +11,7 @@ States are values: a write returns a new state and leaves the old one alone. Eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,10 +20,11 @@ from torch import Tensor
 from nlbook.errors import NLBookError, need, need_float
 from nlbook.memory.objectives import Objective
 from nlbook.memory.rules import GD, Rate, Retention
+from nlbook.tree import Tree
 
 
 @dataclass(frozen=True)
-class State:
+class State(Tree):
     """A memory's fast state. M is the (main) tensor, `start` what retention may pull towards, `extra` the rest."""
 
     M: Tensor
@@ -32,14 +33,6 @@ class State:
     d_k: int
     d_v: int
     extra: dict[str, Tensor] = field(default_factory=dict)
-
-    def map(self, fn: Callable[[Tensor], Tensor]) -> State:
-        """The state with `fn` applied to every tensor of it."""
-        return replace(self, M=fn(self.M), start=fn(self.start), extra={name: fn(x) for name, x in self.extra.items()})
-
-    def detach(self) -> State:
-        """The state cut from autograd's graph: what follows no longer differentiates through what came before."""
-        return self.map(Tensor.detach)
 
     def floats(self) -> int:
         """Numbers kept for one sequence. Starts (`start`, extra "..._start") are the same for all and do not count."""

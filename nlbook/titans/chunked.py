@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nlbook.titans.rules import unit
+from nlbook.numerics import unit
 
 
 def _ratios(log_total: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlbook.errors import generator, need
+from nlbook.numerics import unit
 from nlbook.titans.group import Gates, answer, causal_conv, identity_taps, write
 from nlbook.titans.layer import FastLayer, Group
 from nlbook.titans.operators import for_neural_memory, run_neural_memory
-from nlbook.titans.rules import Rule, layer_io, unit
+from nlbook.titans.rules import Rule, layer_io
 from nlbook.titans.state import TitansState
 
 TOGETHER = 16  # runs whose decays are made in one go: fewer operations; more would only hold more memory

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlbook.errors import need
+from nlbook.numerics import silu_slope, unit
 
 Weights = dict[str, Tensor]
 Signals = dict[str, tuple[Tensor, Tensor]]  # weight -> its inputs a (..., length, in), its errors e (..., length, out)
@@ -67,11 +68,6 @@ class Rule:
         return self.factor
 
 
-def unit(x: Tensor) -> Tensor:
-    """Rows at length 1; a zero row stays zero and has a finite slope."""
-    return x * (x.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
-
-
 def read(S: Weights, x: Tensor, residual: bool) -> Tensor:
     """M(x) = W x, or [x +] W1 silu(W2 x)  (eq. 89, 91). Scalar memories have no residual (it would broadcast)."""
     if "W" in S:
@@ -93,7 +89,7 @@ def layer_io(S: Weights, k: Tensor, value: Tensor, objective: str, residual: boo
     e = -value
     if objective == "l2":
         e = a @ S["W1"].mT - value + (k if residual else 0)
-    return {"W1": (a, e), "W2": (k, (e @ S["W1"]) * (s + a * (1 - s)))}
+    return {"W1": (a, e), "W2": (k, (e @ S["W1"]) * silu_slope(s, a))}
 
 
 def implicit_rate(eta: Tensor, a: Tensor) -> Tensor:

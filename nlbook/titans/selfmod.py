@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlbook.errors import generator, need
+from nlbook.numerics import unit
 from nlbook.titans.group import Gates, answer, causal_conv, identity_taps, write
 from nlbook.titans.layer import FastLayer, Group
 from nlbook.titans.operators import for_self_modifying, run_self_modifying
-from nlbook.titans.rules import Rule, layer_io, read, unit
+from nlbook.titans.rules import Rule, layer_io, read
 from nlbook.titans.state import TitansState
 
 BOXES = ("mem", "k", "v", "eta", "alpha")

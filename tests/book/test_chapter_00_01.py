@@ -18,18 +18,21 @@ from nlbook.errors import NLBookError
 @pytest.mark.parametrize(("keep", "half"), [(0.9, 7), (0.99, 69)])
 def test_keep_halves_a_memory_in_so_many_writes(keep, half):
     assert keep ** (half - 1) > 0.5 - 0.04 and keep**half < 0.5
-    assert round(viz.load(f"v0:keep={keep}").facts["half"]) == half
+    assert round(viz.load(f"first_look:keep={keep}").facts["half"]) == half
 
 
 def test_the_first_plot_is_the_memory_it_says():
-    fading, kept = viz.load("v0:keep=0.9").facts, viz.load("v0:keep=1.0").facts
-    assert fading["left_7"] < 0.5 < viz.load("v0:keep=0.91").facts["left_7"]  # the task's answer
+    fading, kept = viz.load("first_look:keep=0.9").facts, viz.load("first_look:keep=1.0").facts
+    assert fading["left_7"] < 0.5 < viz.load("first_look:keep=0.91").facts["left_7"]  # the task's answer
     assert abs(fading["signal_end"] - fading["left_end"]) < 0.05  # forgotten
     assert abs(kept["signal_end"] - 1) < 0.1 and kept["noise_end"] > 1.2  # nothing shrinks, and yet it drowns
     assert kept["half"] == math.inf and 25 <= kept["drowned"] <= 45  # "some 30 writes"
 
 
-@pytest.mark.parametrize("state", ["v0:keep=0.5,writes=10", "v0:keep=1.0,writes=200", "v0:keep=0.99,writes=200,seed=9"])
+@pytest.mark.parametrize(
+    "state",
+    ["first_look:keep=0.5,writes=10", "first_look:keep=1.0,writes=200", "first_look:keep=0.99,writes=200,seed=9"],
+)
 def test_the_first_plot_draws_at_its_extremes(state):
     picture = viz.load(state)
     assert picture.figure().axes and all(not math.isnan(x) for x in picture.facts.values())

@@ -91,7 +91,7 @@ def test_gradient_descent_explodes_at_the_printed_rates():
 
 
 def test_the_frozen_sum_of_v3_overshoots():
-    facts = viz.load("v3").facts
+    facts = viz.load("weight").facts
     assert facts["gap"] < 1e-12 and facts["error"] < 0.01 and facts["ratio"] > 3
 
 

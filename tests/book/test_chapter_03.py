@@ -1,4 +1,4 @@
-"""Every claim of chapter 03 that stands under a figure or in a sentence with a number; V4 among them."""
+"""Every claim of chapter 03 that stands under a figure or in a sentence with a number; the horizon among them."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from nlbook.book.chapters.optimizers.optim_toys import Valley
 SEEDS = range(5)
 
 
-# --- V4, how far back? ---
+# --- how far back? ---
 
 
-def test_v4_horizons():
-    v4 = viz.find("v4")
+def test_horizon_horizons():
+    view = viz.find("horizon")
     for beta, half, most in ((0.9, 7, 44), (0.99, 69, 459), (0.999, 693, 4603)):
-        f = v4.facts({"beta": beta})
+        f = view.facts({"beta": beta})
         assert (f["n50"], f["n99"]) == (f["step50"], f["step99"]) == (half, most)
-        assert str(half) in v4.answer and str(most) in v4.answer
-    assert v4.facts("beta=0.5")["n50"] == 1
+        assert str(half) in view.answer and str(most) in view.answer
+    assert view.facts("beta=0.5")["n50"] == 1
 
 
-def test_v4_a_slow_momentum_adds_a_tail():
-    v4 = viz.find("v4")
-    plain, slow = v4.facts("beta=0.9"), v4.facts("beta=0.9,slow=1,log=1")
-    assert (slow["step50"], slow["step99"]) == (12, 333) and "333" in v4.answer
+def test_horizon_a_slow_momentum_adds_a_tail():
+    view = viz.find("horizon")
+    plain, slow = view.facts("beta=0.9"), view.facts("beta=0.9,slow=1,log=1")
+    assert (slow["step50"], slow["step99"]) == (12, 333) and "333" in view.answer
     assert plain["tail"] < 0.01 < 0.2 < slow["tail"]
     for period, before in ((20, 10), (50, 20)):  # the longer the period, the longer the tail
-        f = [v4.facts({"slow": True, "period": p}) for p in (period, before)]
+        f = [view.facts({"slow": True, "period": p}) for p in (period, before)]
         assert f[0]["step99"] > f[1]["step99"]
 
 
-def test_v4_draws_what_a_slow_momentum_does():
+def test_horizon_draws_what_a_slow_momentum_does():
     """Its weights, against the memory itself: write one gradient of one, then zeros."""
-    from nlbook.book.viz.v4_horizon import weights
+    from nlbook.book.chapters.optimizers.horizon import weights
 
     _, step = weights(0.9, True, 10, 0.9, 0.5)
     for age in (0, 3, 9, 10, 37):

@@ -1,4 +1,4 @@
-"""Every claim of chapter 04 that stands under a figure or in a sentence with a number, and what its picture V5 says."""
+"""Every claim of chapter 04 under a figure or in a sentence with a number, and what its picture, the dial, says."""
 
 from __future__ import annotations
 
@@ -177,46 +177,47 @@ def test_sizes_and_features_refuse_nonsense():
         frontier.fourier_features(4, 8, 0.0)
 
 
-# ---- V5 ----
+# ---- the dial ----
 
 
-def test_v5_the_ends_of_the_dial():
-    v5 = viz.find("v5")
+def test_dial_the_ends_of_the_dial():
+    view = viz.find("dial")
     for seed in range(10):
         for query in (-0.9, 0.0, 0.5):
-            cold = v5.facts(v5.state(seed=seed, query=query, temperature=0.0))
-            hot = v5.facts(v5.state(seed=seed, query=query, temperature=math.inf))
+            cold = view.facts(view.state(seed=seed, query=query, temperature=0.0))
+            hot = view.facts(view.state(seed=seed, query=query, temperature=math.inf))
             assert abs(cold["answer"] - cold["nearest"]) < 1e-12 and cold["effective"] == 1
             assert abs(hot["answer"] - hot["mean"]) < 1e-12 and abs(hot["effective"] - 64) < 1e-9
-    assert v5.facts("window=1,temperature=inf")["answer"] == v5.facts("window=1,temperature=0")["answer"]
+    assert view.facts("window=1,temperature=inf")["answer"] == view.facts("window=1,temperature=0")["answer"]
 
 
-def test_v5_too_cold_repeats_the_noise_and_too_hot_wipes_out_the_step():
-    v5 = viz.find("v5")
+def test_dial_too_cold_repeats_the_noise_and_too_hot_wipes_out_the_step():
+    view = viz.find("dial")
     error = {
-        tau: sum(v5.facts(v5.state(seed=s, temperature=tau))["error"] for s in range(10)) for tau in (0.0, 0.001, 1.0)
+        tau: sum(view.facts(view.state(seed=s, temperature=tau))["error"] for s in range(10))
+        for tau in (0.0, 0.001, 1.0)
     }
     assert error[0.001] < error[0.0] and error[0.001] < error[1.0] / 3
 
 
-def test_v5_the_cache_grows_and_the_linear_memory_blurs():
-    v5 = viz.find("v5")
+def test_dial_the_cache_grows_and_the_linear_memory_blurs():
+    view = viz.find("dial")
     for tokens in (4, 16, 64, 128, 256):
-        assert v5.facts(v5.state(tokens=tokens))["floats"] == 3 * tokens
-        assert v5.facts(v5.state(tokens=tokens, window="16"))["floats"] == 3 * min(tokens, 16)
+        assert view.facts(view.state(tokens=tokens))["floats"] == 3 * tokens
+        assert view.facts(view.state(tokens=tokens, window="16"))["floats"] == 3 * min(tokens, 16)
         for name, D in (("64 bumps", 64), ("16 bumps", 16), ("4 bumps", 4), ("elu+1", 2)):
-            assert v5.facts(v5.state(tokens=tokens, feature=name))["floats"] == 2 * D
+            assert view.facts(view.state(tokens=tokens, feature=name))["floats"] == 2 * D
     for seed in range(10):
         blur = [
-            v5.facts(v5.state(seed=seed, feature=f))["blur"] for f in ("softmax", "64 bumps", "16 bumps", "4 bumps")
+            view.facts(view.state(seed=seed, feature=f))["blur"] for f in ("softmax", "64 bumps", "16 bumps", "4 bumps")
         ]
         assert blur[0] == 0 and blur[1] < 0.02 and blur == sorted(blur) and blur[3] > 0.3
 
 
-def test_v5_a_sum_cannot_let_go_of_one_pair():
-    v5 = viz.find("v5")
-    assert v5.facts("feature=16 bumps,window=1")["answer"] == v5.facts("feature=16 bumps")["answer"]
-    assert v5.facts("window=1")["answer"] != v5.facts()["answer"]
+def test_dial_a_sum_cannot_let_go_of_one_pair():
+    view = viz.find("dial")
+    assert view.facts("feature=16 bumps,window=1")["answer"] == view.facts("feature=16 bumps")["answer"]
+    assert view.facts("window=1")["answer"] != view.facts()["answer"]
 
 
 # ---- figures ----

@@ -103,7 +103,7 @@ def test_a_transformer_keeps_the_two_ends():
     block = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     after = levels_of(block, depth=0)
     assert len(after.levels) == 2 and {float(c.frequency) for c in after.components} == {0.0, float("inf")}
-    score = viz.find("v1").facts("C=none;T=128")
+    score = viz.find("score").facts("C=none;T=128")
     assert score["writes_per_token"] == 0
 
 

@@ -72,29 +72,29 @@ def test_the_cold_open():
 # ---------------------------------------------------------------------------- the loud and the quiet context
 @pytest.mark.eq(28)
 def test_the_best_start_serves_the_quiet_context():
-    f = viz.find("v10").facts("v10:writes=1")
+    f = viz.find("start").facts("start:writes=1")
     assert (f["best_printed"], f["best_first"], f["best_meta"]) == pytest.approx((0.8, 0.0, -0.8), abs=1e-9)
     assert (f["left_loud"], f["left_quiet"]) == pytest.approx((0.1, 0.9))
     assert f["loss_meta"] < f["loss_first"] < f["loss_printed"]
-    assert viz.find("v10").facts("v10:writes=0")["best_meta"] == pytest.approx(0.8)
-    same = viz.find("v10").facts("v10:loud=1.0,quiet=1.0")
+    assert viz.find("start").facts("start:writes=0")["best_meta"] == pytest.approx(0.8)
+    same = viz.find("start").facts("start:loud=1.0,quiet=1.0")
     assert same["best_printed"] == same["best_first"] == same["best_meta"] == 0
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        "v10:writes=6",
-        "v10:writes=0,eta=0",
-        "v10:eta=0.5,loud=1.9,quiet=1.9,writes=6",
-        "v10:loud=0.2,quiet=0.1,eta=0.05",
+        "start:writes=6",
+        "start:writes=0,eta=0",
+        "start:eta=0.5,loud=1.9,quiet=1.9,writes=6",
+        "start:loud=0.2,quiet=0.1,eta=0.05",
     ],
 )
 def test_the_dial_is_right_at_its_extremes(state):
     """The marked start is the minimum of the outer loss: no start on a fine grid is better, and autograd agrees."""
-    view = viz.find("v10")
+    view = viz.find("start")
     f, s = view.facts(state), view.state(state)
-    from nlbook.book.viz.v10_start import loss
+    from nlbook.book.chapters.starts.start import loss
 
     grid = torch.linspace(-2, 2, 401, dtype=F64)
     assert float(loss(s, grid, s.writes).min()) >= f["loss_meta"] - 1e-15

@@ -127,10 +127,10 @@ def test_the_outer_gradient_reaches_every_start():
 
 def test_the_score_at_120_tokens_and_after():
     for seed in range(5):
-        f = viz.find("v1").facts(viz.find("v1").state("C=1,16,64;T=120").replace(seed=seed))
+        f = viz.find("score").facts(viz.find("score").state("C=1,16,64;T=120").replace(seed=seed))
         assert f["first_64"] > 0.9 > 0.5 > max(f["first_1"], f["first_16"])
-    assert viz.find("v1").facts("C=1,16,64;T=120")["notes_16"] == 7
-    assert viz.find("v1").facts("C=1,16,64;T=128")["notes_64"] == 2
+    assert viz.find("score").facts("C=1,16,64;T=120")["notes_16"] == 7
+    assert viz.find("score").facts("C=1,16,64;T=128")["notes_64"] == 2
 
 
 def test_figures_say_what_they_show():

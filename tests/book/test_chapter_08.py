@@ -96,8 +96,8 @@ def test_the_saw_tooth_only_the_nested_variant_brings_a_back():
     assert "CMS nested falls to" in ch08.sawtooth_alt(loop) and len(ch08.sawtooth(loop).axes) == 1
 
 
-def test_v7_at_the_extremes_of_the_exercise():
-    assert viz.find("v7").facts("keep=0.95")["a_after"] == pytest.approx(0.167, abs=0.005)
+def test_two_tasks_at_the_extremes_of_the_exercise():
+    assert viz.find("two_tasks").facts("keep=0.95")["a_after"] == pytest.approx(0.167, abs=0.005)
 
 
 def test_the_figure_and_its_words():

@@ -1,4 +1,4 @@
-"""Every claim of chapter 09 that stands under a figure or in a sentence with a number, and V11's."""
+"""Every claim of chapter 09 under a figure or in a sentence with a number, and in its picture of five memories."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import torch
 
 from nlbook.book import viz
 from nlbook.book.chapters.selfmod import figures as ch09
-from nlbook.book.chapters.selfmod import five, parity, selfwrite
+from nlbook.book.chapters.selfmod import five, memories, parity, selfwrite
 from nlbook.book.data import moves
 from nlbook.book.data.formal import words as formal_words
-from nlbook.book.viz import v11_memories
 from nlbook.errors import NLBookError
+from nlbook.numerics import unit
 from nlbook.optim.dgd import dgd_step
 from nlbook.titans import BOXES
-from nlbook.titans.rules import unit
 
 TEXT = (Path(__file__).resolve().parents[2] / "notebooks/src/09_a_memory_that_teaches_itself.md").read_text(
     encoding="utf-8"
@@ -119,33 +118,33 @@ def test_from_zero_a_memory_with_own_values_answers_nothing_and_at_right_angles_
     assert float(moves.read_by_hand(story, "fixed", d=None)[:, -1].mean()) < 0.4
 
 
-# ---- V11: five memories ---------------------------------------------------------------------------------------------
+# ---- five memories ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(3))
-def test_v11_all_five_move_more_after_the_switch(seed):
-    f = viz.find("v11").facts(f"v11:seed={seed}")
+def test_memories_all_five_move_more_after_the_switch(seed):
+    f = viz.find("memories").facts(f"memories:seed={seed}")
     assert all(1.3 < f[f"jump_{b}"] < 4 for b in BOXES) and 0.4 < f["share"] < 0.6 and not f["exploded"]
 
 
-def test_v11_says_what_is_measured():
-    v11 = viz.find("v11")
-    f = v11.facts("v11")
-    assert sorted(round(f[f"jump_{b}"], 1) for b in BOXES)[::4] == [1.9, 2.6] and "1.9 to 2.6 times" in v11.answer
-    same = v11.facts(v11.landmarks["k = v"])
+def test_memories_says_what_is_measured():
+    view = viz.find("memories")
+    f = view.facts("memories")
+    assert sorted(round(f[f"jump_{b}"], 1) for b in BOXES)[::4] == [1.9, 2.6] and "1.9 to 2.6 times" in view.answer
+    same = view.facts(view.landmarks["k = v"])
     assert same["cosine"] > 0.999 and round(same["share"], 3) == 0.002 and all(same[f"away_{b}"] > 2 for b in BOXES)
-    zero = v11.facts(v11.landmarks["linear, from zero"])
+    zero = view.facts(view.landmarks["linear, from zero"])
     assert zero["away_mem"] == 0.0 == zero["written_mem"] and all(zero[f"away_{b}"] > 0.2 for b in BOXES[1:])
-    free = v11.facts(v11.landmarks["v of any length"])
-    assert free["exploded"] == 5 and math.isinf(free["away_mem"]) and "fifth token" in v11.answer
-    chunks = v11.facts(v11.landmarks["chunks of 16"])
+    free = view.facts(view.landmarks["v of any length"])
+    assert free["exploded"] == 5 and math.isinf(free["away_mem"]) and "fifth token" in view.answer
+    chunks = view.facts(view.landmarks["chunks of 16"])
     assert chunks["moved_k_before"] > 2 * f["moved_k_before"]
     assert chunks["jump_k"] < 1 and chunks["jump_v"] < 1 and chunks["jump_mem"] > 1.5
-    assert round(v11.facts("v11:switch=16")["jump_mem"], 1) == 1.3
+    assert round(view.facts("memories:switch=16")["jump_mem"], 1) == 1.3
     for name, words in (
         ("k = v", "0.2 % of all movement"),
         ("linear, from zero", "M_mem never moves"),
         ("v of any length", "After token 5"),
     ):
-        assert words in v11.alt(v11.landmarks[name])
+        assert words in view.alt(view.landmarks[name])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -188,14 +187,14 @@ def test_what_the_recorder_calls_written_is_the_write():
         assert moved**0.5 == pytest.approx(float(first[i]), rel=1e-9)
 
 
-@pytest.mark.parametrize("state", ["v11", "v11:case=free-v;chunk=16", "v11:case=zero;switch=48"])
-def test_v11_draws_what_it_says(state):
-    v11 = viz.find("v11")
-    fig, f = v11.figure(state), v11.facts(state)
+@pytest.mark.parametrize("state", ["memories", "memories:case=free-v;chunk=16", "memories:case=zero;switch=48"])
+def test_memories_draws_what_it_says(state):
+    view = viz.find("memories")
+    fig, f = view.figure(state), view.facts(state)
     assert len(fig.axes) == 3
     words = " ".join(t.get_text() for ax in fig.axes for t in ax.texts)
     assert ("exploded" in words) == bool(f["exploded"]) and "text B" in words
-    assert v11_memories.verdict(f) in v11.alt(state)
+    assert memories.verdict(f) in view.alt(state)
 
 
 # ---- the trained readers --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Every claim of chapter 10 that stands under a figure or in a sentence with a number, and V13's."""
+"""Every claim of chapter 10 under a figure or in a sentence with a number, and in the picture of a reading model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 
 from nlbook import paper
 from nlbook.book import viz
-from nlbook.book.chapters.hope import capstone, hope_race, reading
+from nlbook.book.chapters.hope import capstone, hope_race, reading, reading_view
 from nlbook.book.chapters.hope import exercises as exercises
 from nlbook.book.chapters.hope import figures as ch10
-from nlbook.book.viz import v13_reading
 from nlbook.errors import NLBookError
 from nlbook.hope import Hope
-from nlbook.hope.model import rms
 from nlbook.levels import levels_of
+from nlbook.numerics import rms
 
 SIX = ("M_k", "M_v", "M_eta", "M_alpha", "C8", "C32")
 
@@ -139,26 +138,26 @@ def test_a_held_memory_does_not_move_and_the_others_do():
     assert all(float(r.moved[n][-1]) > 0.001 for n in ("M_mem", "M_k", "M_eta", "M_alpha", "C32"))
 
 
-def test_v13_facts_at_the_default_and_the_extremes():
-    v = viz.find("v13")
-    free, no_memory = v.facts(), v.facts("v13:hold=M_mem")
+def test_reading_facts_at_the_default_and_the_extremes():
+    v = viz.find("reading")
+    free, no_memory = v.facts(), v.facts("reading:hold=M_mem")
     assert free["moved_M_k"] == pytest.approx(0.31, abs=0.03)  # "by a third of its length"
     known = tuple(no_memory[f"known_{k}"] for k in ("document", "fast", "static"))
     assert known == pytest.approx((0.17, 0.22, 0.96), abs=0.02)
     for part in SIX:
-        f = v.facts(f"v13:hold={part}")
+        f = v.facts(f"reading:hold={part}")
         assert f[f"moved_{part}"] == 0 < free[f"moved_{part}"]
         assert all(abs(f[f"known_{k}"] - free[f"known_{k}"]) < 0.05 for k in capstone.KINDS)
     for document in range(10):
-        alone = v.facts(f"v13:hold=M_mem,document={document}")
+        alone = v.facts(f"reading:hold=M_mem,document={document}")
         assert alone["known_document"] < 0.35 and alone["known_static"] > 0.93
-        assert v.facts(f"v13:document={document}")["known_document"] > alone["known_document"] + 0.3
-    assert all(v.facts("v13:hold=all")[f"moved_{p}"] == 0 for p in v13_reading.PARTS)
+        assert v.facts(f"reading:document={document}")["known_document"] > alone["known_document"] + 0.3
+    assert all(v.facts("reading:hold=all")[f"moved_{p}"] == 0 for p in reading_view.PARTS)
 
 
-def test_v13_slips_at_static_keys_are_ignored_and_the_one_at_token_82_is_believed():
-    r = v13_reading.watched("nothing", 0)
-    slips = [i for i in range(v13_reading.PAIRS) if r.slips[i]]
+def test_reading_slips_at_static_keys_are_ignored_and_the_one_at_token_82_is_believed():
+    r = reading_view.watched("nothing", 0)
+    slips = [i for i in range(reading_view.PAIRS) if r.slips[i]]
     at = {2 * (i + 1): float(r.known[i // 2, r.tokens[2 * i]]) for i in slips}
     assert sorted(at) == [34, 44, 70, 82] and min(at[34], at[70]) > 0.9 and at[44] < 0.3 and at[82] < 0.1
     keys, values = r.tokens[0:81:2].tolist(), r.tokens[1:81:2].tolist()

@@ -1,4 +1,4 @@
-"""Every claim of chapter 11 that stands under a figure or in a sentence with a number, and V9's."""
+"""Every claim of chapter 11 that stands under a figure or in a sentence with a number, and in the kernel theatre."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from nlbook.book import viz
-from nlbook.book.chapters.speed import chunking, stage
+from nlbook.book.chapters.speed import chunking, stage, theatre
 from nlbook.book.chapters.speed import exercises as exercises
 from nlbook.book.chapters.speed import figures as ch11
 from nlbook.book.chapters.speed.stage import tl
 from nlbook.book.check import registry
 from nlbook.book.check.define import KernelPuzzle
 from nlbook.book.check.judge import judge
-from nlbook.book.viz import v9_theatre
 from nlbook.errors import NLBookError
 
 PUZZLES = ("11-write", "11-scores", "11-loop")
@@ -113,35 +112,39 @@ def test_errors_name_the_argument():
         chunking.solve_errors("same")
 
 
-# ---- V9 -------------------------------------------------------------------------------------------------------------
-def test_v9_says_what_is_measured():
-    v9 = viz.find("v9")
+# ---- the theatre -----------------------------------------------------------------------------------------------------
+def test_theatre_says_what_is_measured():
+    view = viz.find("theatre")
     for eta, told in ((0.1, "2, 3, 5, 8, 14 and 26"), (0.5, "10, 18, 31, 53, 112 and 657")):
-        f = v9.facts(v9.state(eta=eta))
+        f = view.facts(view.state(eta=eta))
         numbers = [f"{f[f'error_{c}']:.0f}" for c in chunking.CHUNKS[1:]]
-        assert told == ", ".join(numbers[:-1]) + " and " + numbers[-1] and told in v9.answer
-    assert f"{v9.facts('v9:C=64,eta=0.5,rule=eq. 93')['error_percent']:.0f} %" == "147 %" and "147 %" in v9.answer
-    one, many = v9.facts("v9:C=1"), v9.facts("v9:C=64")
+        assert told == ", ".join(numbers[:-1]) + " and " + numbers[-1] and told in view.answer
+    assert (
+        f"{view.facts('theatre:C=64,eta=0.5,rule=eq. 93')['error_percent']:.0f} %" == "147 %" and "147 %" in view.answer
+    )
+    one, many = view.facts("theatre:C=1"), view.facts("theatre:C=64")
     assert (one["waits"], many["waits"]) == (256, 4) and one["error"] == 0
     assert f"{one['intensity']:.1f}" == "0.7" and f"{many['intensity']:.0f}" == "35"
     assert all(
-        v9.facts(v9.state(rule="exact", C=c, eta=e))["error"] < 1e-12 for c in chunking.CHUNKS for e in (0.05, 0.5, 1.0)
+        view.facts(view.state(rule="exact", C=c, eta=e))["error"] < 1e-12
+        for c in chunking.CHUNKS
+        for e in (0.05, 0.5, 1.0)
     )
 
 
 @pytest.mark.parametrize("chunk", chunking.CHUNKS)
-def test_v9_programs_wait_for_what_they_load(chunk):
-    parts = {p.name: p for p in v9_theatre.programs(chunk, "frozen")}
+def test_theatre_programs_wait_for_what_they_load(chunk):
+    parts = {p.name: p for p in theatre.programs(chunk, "frozen")}
     n = 64 // chunk
     assert len(parts) == 3 * n and max(p.step for p in parts.values()) + 1 == n + 2
     for p in parts.values():
         first = 1 + max((parts[w].step for w in p.waits), default=-1)
         assert p.step == first  # as early as what it waits for allows
-    assert viz.find("v9").facts(f"v9:C={chunk}")["steps"] == n + 2
+    assert viz.find("theatre").facts(f"theatre:C={chunk}")["steps"] == n + 2
 
 
 @needs_triton
-def test_v9_counts_are_those_of_a_kernel_that_was_played():
+def test_theatre_counts_are_those_of_a_kernel_that_was_played():
     """What the chain loads and stores, and that chunks of one head take turns: from the moves of a real run."""
     H, L, C, D = 2, 14, 4, 4
     run = exercises.LOOP.record(exercises.linear_loop, *exercises.example("11-loop"))
@@ -245,7 +248,7 @@ def test_the_chapter_is_imported_where_triton_is_missing():
     code = (
         "import sys; sys.modules['triton'] = None; sys.modules['triton.language'] = None\n"
         "from nlbook.book.chapters.speed import exercises as ch11, figures\n"
-        "from nlbook.book.viz import v9_theatre\n"
+        "from nlbook.book.chapters.speed import theatre\n"
         "from nlbook.book.chapters.speed.stage import tl\n"
         "def kernel(x, N: tl.constexpr): ...\n"
         "print(len(ch11.ITEMS))"

@@ -1,4 +1,4 @@
-"""Every claim of chapter 12 under a figure or in a sentence with a number; V12, the card, the ledger read."""
+"""Every claim of chapter 12 under a figure or in a sentence with a number; the card, the ledger and its picture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nlbook import paper
 from nlbook.book import check, viz
 from nlbook.book.chapters.referee import exercises as exercises
 from nlbook.book.chapters.referee import figures as ch12
+from nlbook.book.chapters.referee import ledger as explorer
 from nlbook.book.chapters.referee import referee, slips
 from nlbook.book.ledger.tables import gap
 from nlbook.book.ledger.verdicts import WORDS, Verdicts, verdicts
-from nlbook.book.viz import v12_ledger
 from nlbook.errors import NLBookError
 
 
@@ -309,11 +309,11 @@ def test_the_committed_ledger_is_the_ledgers_own_list():
         assert row.rule == known[row.id].rule and row.limits == known[row.id].limits
 
 
-# ---- V12 -------------------------------------------------------------------------------------------------------------
+# ---- the ledger's picture --------------------------------------------------------------------------------------------
 @pytest.fixture
 def board(ledger, monkeypatch):
     rows = verdicts(ledger)
-    monkeypatch.setattr(v12_ledger, "rows", lambda: rows)
+    monkeypatch.setattr(explorer, "rows", lambda: rows)
     return rows
 
 
@@ -326,19 +326,19 @@ class At(dict):
         return At({**self, **values})
 
 
-def test_v12_filters_and_counts(board):
-    f = v12_ledger.facts(At(show="partly", row="a"))
+def test_ledger_filters_and_counts(board):
+    f = explorer.facts(At(show="partly", row="a"))
     assert f == {"rows": 5, "shown": 2, "proved": 1, "toy": 0, "partly": 2, "not": 1, "out": 0}
-    assert [r.id for r in v12_ledger.shown(At(show="partly", row="a"))] == ["b", "c"]
-    assert v12_ledger.chosen(At(show="partly", row="a")).id == "b"  # the chosen row is hidden: the first shown
-    assert v12_ledger.chosen(At(show="all", row="c")).id == "c" and v12_ledger.chosen(At(show="out", row="a")) is None
+    assert [r.id for r in explorer.shown(At(show="partly", row="a"))] == ["b", "c"]
+    assert explorer.chosen(At(show="partly", row="a")).id == "b"  # the chosen row is hidden: the first shown
+    assert explorer.chosen(At(show="all", row="c")).id == "c" and explorer.chosen(At(show="out", row="a")) is None
     for state in (At(show="all", row="a"), At(show="out", row="a"), At(show="all", row="d")):
-        assert viz.png(v12_ledger.draw._draw(state)) and len(v12_ledger.alt(state, v12_ledger.facts(state)).split()) > 8
+        assert viz.png(explorer.draw._draw(state)) and len(explorer.alt(state, explorer.facts(state)).split()) > 8
 
 
-def test_v12_board_moves_as_the_browser_moves_it(board):
+def test_ledger_board_moves_as_the_browser_moves_it(board):
     state = At(show="all", row="a")
-    live = v12_ledger.Board(state)
+    live = explorer.Board(state)
     assert [r["source"] for r in live.rows] == ["Fig. 9"] * 5 and live.at == 0 and live.head[1].endswith("proved")
     assert [c[:2] for c in live.counts] == [["proved", 1], ["partly", 2], ["not reproduced", 1]]
     live.chosen = [1, 4]
@@ -351,8 +351,8 @@ def test_v12_board_moves_as_the_browser_moves_it(board):
     assert live.rows == [] and live.at == -1 and live.head == [] and live.card == [["", "No row has this verdict."]]
 
 
-def test_v12_draws_the_committed_ledger():
-    v = viz.find("v12")
+def test_ledger_draws_the_committed_ledger():
+    v = viz.find("ledger")
     f = v.facts()
     assert f["rows"] == max(1, len(verdicts()))
     assert sum(f[k] for k in ("proved", "toy", "partly", "not", "out")) in (f["rows"], 0)

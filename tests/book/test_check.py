@@ -565,7 +565,7 @@ def test_estimate_refuses_with_a_reason():
     says(ESTIMATE, torch.zeros(2), "type")
     assert check_definition(ESTIMATE) == []
     assert judge(ESTIMATE, "").status == "not tried"
-    item = ReadPicture(id="99-r", solution=bytes_of_state, view="v2:n=4", low=8, high=9, **COMMON)
+    item = ReadPicture(id="99-r", solution=bytes_of_state, view="interference:n=4", low=8, high=9, **COMMON)
     assert judge(item, 8.9).status == "passed"
     says(item, 9.1, "value")
 

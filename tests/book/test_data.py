@@ -1,8 +1,6 @@
-"""The data that comes with the book, and the progress bar that no committed output may contain."""
+"""The data that comes with the book."""
 
 from __future__ import annotations
-
-import sys
 
 import pytest
 import torch
@@ -10,7 +8,6 @@ import torch
 from nlbook.book import data
 from nlbook.book.data.digits import load_digits
 from nlbook.errors import NLBookError
-from nlbook.progress import progress, quiet
 
 
 def test_every_file_has_a_checksum_and_keeps_it():
@@ -71,22 +68,3 @@ def test_a_changed_missing_or_unknown_file_is_refused_clearly(monkeypatch, tmp_p
         data.path("gone.npz")
     with pytest.raises(NLBookError, match=r"name: got 'mnist', expected one of digits\.npz, gone\.npz"):
         data.path("mnist")
-
-
-@pytest.mark.parametrize("switch", ["NLBOOK_QUIET", "TQDM_DISABLE"])
-def test_progress_yields_everything_and_prints_nothing_when_quiet(monkeypatch, capsys, switch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv(switch, "1")
-    assert quiet() and list(progress(range(5), label="train")) == list(range(5))
-    assert capsys.readouterr() == ("", "")
-
-
-def test_progress_shows_a_bar_to_a_terminal_only(monkeypatch, capsys):
-    monkeypatch.delenv("NLBOOK_QUIET", raising=False)
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    assert quiet() and list(progress(iter("ab"), total=2)) == ["a", "b"]
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert not quiet() and list(progress(range(3), label="train")) == [0, 1, 2]
-    assert "train" in capsys.readouterr().err

@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from kit import close, draws
 
 from nlbook.book.chapters.optimizers import optim_race
 from nlbook.book.chapters.optimizers.optim_toys import (
     START,
     VALLEYS,
+    SlowMomentum,
     Valley,
     descend,
     forgetting,
@@ -19,7 +21,7 @@ from nlbook.book.chapters.optimizers.optim_toys import (
     two_tasks,
 )
 from nlbook.errors import NLBookError
-from nlbook.optim import DeltaMomentum
+from nlbook.optim import M3, DeltaMomentum
 
 eq = pytest.mark.eq
 
@@ -75,6 +77,21 @@ def test_one_picture_and_its_neighbours():
     assert steps("heavy ball", 0.0316) == math.inf and steps("clipped", 0.0316, 0.1) < 150
     with pytest.raises(NLBookError, match="rule: got 'nesterov'"):
         descend(Valley(), "nesterov", lr=0.1)
+
+
+@eq(75)
+def test_the_slow_momentum_is_the_two_memories_of_m3():
+    """M3 gathers a period's sum where the toy takes its mean; Newton-Schulz reads both memories and changes none."""
+    W, draw = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True), draws()
+    optimizer, memory = M3([W], 0.1, (0.9, 0.95, 0.8), period=5), SlowMomentum(12, 0.9, 0.8, period=5)
+    for _ in range(23):
+        W.grad = draw(3, 4)
+        optimizer.step()
+        memory.write(W.grad.flatten())
+        kept = optimizer.state[W]
+        close(memory.fast, kept["fast"].flatten())
+        close(5 * memory.slow, kept["slow"].flatten())
+        close(memory.block, kept["block"].flatten())
 
 
 @eq(45)

@@ -100,9 +100,7 @@ def test_the_shop_in_a_page(chromium, tmp_path, width, scheme):
     from nlbook_tools import browser
 
     file = tmp_path / "shop.html"
-    file.write_text(
-        f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{viz.shop()._repr_html_()}"
-    )
+    file.write_text(f"<meta charset=utf-8><meta name=viewport content='width=device-width'>{viz.shop()._repr_html_()}")
     with browser.chrome(tmp_path) as new_page:
         page = new_page(width=width, scheme=scheme)
         page.goto(file.as_uri())

@@ -20,7 +20,7 @@ from PIL import Image
 
 from nlbook.book import viz
 from nlbook.book.chapters.memory import experiments
-from nlbook.book.viz import spec
+from nlbook.book.viz import score, spec
 from nlbook.errors import NLBookError
 
 PARAMS = [
@@ -112,7 +112,7 @@ def test_a_string_says_what_differs_from_the_defaults() -> None:
         ("toy:C=0,4", "C: got (0, 4)|C: got '0,4'|C: got [0, 4]"),
         ("toy:n=1,n=2", "n: got it twice"),
         ("toy:7", "expected name=value pairs"),
-        ("v99:n=1", "got view 'v99', expected one of v"),
+        ("v99:n=1", "got view 'v99', expected one of first_look, "),
         ("", "expected a string such as"),
     ],
 )
@@ -238,7 +238,7 @@ def test_still_puts_states_into_one_strip(toy: viz.View, monkeypatch: pytest.Mon
     assert pixels(viz.still("toy:n=2", "toy:n=64", columns=1).png).size == (one.width, 2 * one.height)
     assert [f["top"] for f in strip.facts] == [2, 64]
     with pytest.raises(NLBookError, match="expected states of one view"):
-        viz.still("toy", "v2")
+        viz.still("toy", "interference")
     with pytest.raises(NLBookError, match="got none"):
         viz.still()
 
@@ -297,15 +297,13 @@ def test_the_javascript_asks_for_nothing() -> None:
     files = list((Path(viz.__file__).parent / "js").glob("*.[jc]s*"))
     assert files
     for f in files:
-        source = re.sub(r"//.*", "", f.read_text(encoding="utf-8"))
+        ours = r'//.*|^import .* from "\./\w+\.js";$'  # joined into one script by viz.live
+        source = re.sub(ours, "", f.read_text(encoding="utf-8"), flags=re.M)
         assert not re.search(r"https?:|\bimport\b|\bfetch\(|XMLHttpRequest|@import|url\(", source), f.name
 
 
 # ---- every picture --------------------------------------------------------------------------------------------------
-BOOK = sorted(p.name.partition("_")[0] for p in Path(viz.__file__).parent.glob("v[0-9]*_*.py"))
-
-
-@pytest.mark.parametrize("key", BOOK)
+@pytest.mark.parametrize("key", spec.BOOK)
 def test_a_picture_draws_at_its_extremes_with_words_and_no_nan(key: str) -> None:
     picture = viz.find(key)
     assert picture.task.rstrip().endswith((".", "?")) and picture.answer and picture.landmarks
@@ -321,104 +319,105 @@ def test_a_picture_draws_at_its_extremes_with_words_and_no_nan(key: str) -> None
 
 def test_the_gallery_lists_every_picture() -> None:
     shown = viz.gallery()._repr_html_()
-    assert BOOK and all(f'viz.load("{key}")' in shown and f'viz.load("{key}")' in repr(viz.gallery()) for key in BOOK)
+    assert all(f'viz.load("{key}")' in shown and f'viz.load("{key}")' in repr(viz.gallery()) for key in spec.BOOK)
 
 
 def said(number: float, text: str) -> bool:
     return f"{number:.2f}" in text
 
 
-# ---- V2 -------------------------------------------------------------------------------------------------------------
-def test_v2_hebb_beats_one_pass_of_delta_when_the_keys_are_random() -> None:
-    v2 = viz.find("v2")
-    f, small = v2.facts(), v2.facts("rule=delta,lr=0.1")
+# ---- interference ----------------------------------------------------------------------------------------------------
+def test_interference_hebb_beats_one_pass_of_delta_when_the_keys_are_random() -> None:
+    view = viz.find("interference")
+    f, small = view.facts(), view.facts("rule=delta,lr=0.1")
     assert 0.97 < f["identified_hebbian"] < 1 and 0.76 < f["identified_delta"] < 0.84 and f["identified_rls"] == 1
     assert small["identified"] > 0.97  # the rate did it, not the rule
     for number in (f["identified_hebbian"], f["identified_delta"], small["identified"]):
-        assert said(number, v2.answer)
+        assert said(number, view.answer)
     for seed in range(1, 4):
-        g = v2.facts(v2.state(seed=seed))
+        g = view.facts(view.state(seed=seed))
         assert g["identified_hebbian"] > g["identified_delta"] + 0.1
 
 
-def test_v2_overlap_turns_the_order_round() -> None:
-    v2 = viz.find("v2")
-    f = v2.facts("rho=0.5")
+def test_interference_overlap_turns_the_order_round() -> None:
+    view = viz.find("interference")
+    f = view.facts("rho=0.5")
     assert abs(f["overlap"] - 0.5) < 0.06 and f["identified_delta"] > f["identified_hebbian"] + 0.08
-    assert said(f["identified_delta"], v2.answer) and said(f["identified_hebbian"], v2.answer)
-    assert v2.facts("rho=0.95,n=64")["identified_hebbian"] < 0.05  # everybody near chance, but not the best linear one
-    assert v2.facts("rho=0.95,n=32")["identified_rls"] > 0.9
+    assert said(f["identified_delta"], view.answer) and said(f["identified_hebbian"], view.answer)
+    assert (
+        view.facts("rho=0.95,n=64")["identified_hebbian"] < 0.05
+    )  # everybody near chance, but not the best linear one
+    assert view.facts("rho=0.95,n=32")["identified_rls"] > 0.9
 
 
-def test_v2_rewriting_a_key_hebb_adds_delta_replaces() -> None:
-    v2 = viz.find("v2")
-    hebb, delta = v2.facts("n=1,again=1"), v2.facts("n=1,again=1,rule=delta")
+def test_interference_rewriting_a_key_hebb_adds_delta_replaces() -> None:
+    view = viz.find("interference")
+    hebb, delta = view.facts("n=1,again=1"), view.facts("n=1,again=1,rule=delta")
     assert hebb["rewritten_sum"] < 1e-12 and abs(hebb["rewritten_error"] - 1) < 1e-12  # v1 + v2, unit values
     assert delta["rewritten_error"] < 1e-12
-    assert v2.facts("n=4,again=1,rule=delta")["rewritten_error"] < 1e-12
-    assert v2.facts("n=4,again=1")["rewritten_error"] > 0.9
+    assert view.facts("n=4,again=1,rule=delta")["rewritten_error"] < 1e-12
+    assert view.facts("n=4,again=1")["rewritten_error"] > 0.9
 
 
-def test_v2_control_shuffled_values_are_chance() -> None:
+def test_interference_control_shuffled_values_are_chance() -> None:
 
     for rule in ("hebbian", "delta"):
         assert experiments.recall_accuracy(rule, 32, control=True, batch=50).accuracy < 2 / 32
 
 
-# ---- V3 -------------------------------------------------------------------------------------------------------------
+# ---- weight ----------------------------------------------------------------------------------------------------------
 @pytest.mark.eq(8, 58)
-def test_v3_the_bars_sum_to_the_answer_and_frozen_ones_do_not() -> None:
-    v3 = viz.find("v3")
-    for state in v3.extremes():
-        assert v3.facts(state)["gap"] < 1e-13
+def test_weight_the_bars_sum_to_the_answer_and_frozen_ones_do_not() -> None:
+    view = viz.find("weight")
+    for state in view.extremes():
+        assert view.facts(state)["gap"] < 1e-13
     for seed in range(10):
-        f = v3.facts(v3.state(seed=seed))
+        f = view.facts(view.state(seed=seed))
         assert f["error_rms"] < 0.05 * f["start_error_rms"]  # trained
         assert f["frozen_gap_rms"] > 2 * f["start_error_rms"]  # frozen: off by more than was to be learned
-    assert abs(v3.facts()["ratio"] - 4.14) < 0.01
+    assert abs(view.facts()["ratio"] - 4.14) < 0.01
 
 
 @pytest.mark.eq(58)
-def test_v3_the_first_step_is_the_same_frozen_or_not() -> None:
-    v3 = viz.find("v3")
-    assert v3.facts("step=1")["frozen_gap_rms"] < 1e-13 < v3.facts("step=2")["frozen_gap_rms"]
+def test_weight_the_first_step_is_the_same_frozen_or_not() -> None:
+    view = viz.find("weight")
+    assert view.facts("step=1")["frozen_gap_rms"] < 1e-13 < view.facts("step=2")["frozen_gap_rms"]
 
 
-# ---- V1 -------------------------------------------------------------------------------------------------------------
+# ---- score -----------------------------------------------------------------------------------------------------------
 @pytest.mark.eq(71)
 @pytest.mark.parametrize("T", [8, 50, 63, 64, 120, 200, 256])
-def test_v1_notes_are_floor_T_over_C(T: int) -> None:
-    v1 = viz.find("v1")
-    f = v1.facts({"C": (1, 3, 16, 64), "T": T})
+def test_score_notes_are_floor_T_over_C(T: int) -> None:
+    view = viz.find("score")
+    f = view.facts({"C": (1, 3, 16, 64), "T": T})
     assert [f[f"notes_{C}"] for C in (1, 3, 16, 64)] == [T, T // 3, T // 16, T // 64]
     assert f["notes_attention"] == T and f["notes_frozen"] == 0
     assert f["sum_inverse"] - 4 / T < f["writes_per_token"] <= f["sum_inverse"]  # a partial chunk writes nothing
 
 
-def test_v1_a_stream_shorter_than_the_chunk_teaches_nothing() -> None:
-    f = viz.find("v1").facts("T=50")
+def test_score_a_stream_shorter_than_the_chunk_teaches_nothing() -> None:
+    f = viz.find("score").facts("T=50")
     assert f["notes_64"] == 0 == f["first_64"] == f["last_64"] and f["notes_1"] == 50
 
 
-def test_v1_only_the_slow_level_still_knows_the_first_task() -> None:
-    v1 = viz.find("v1")
+def test_score_only_the_slow_level_still_knows_the_first_task() -> None:
+    view = viz.find("score")
     for seed in range(5):
-        f = v1.facts(v1.state("C=1,16,64;T=120").replace(seed=seed))
+        f = view.facts(view.state("C=1,16,64;T=120").replace(seed=seed))
         assert f["first_64"] > 0.9 and f["first_1"] < 0.5 and f["first_16"] < 0.5
         assert f["last_1"] > 0.95 and f["last_64"] < 0.5
-        late = v1.facts(v1.state("T=200").replace(seed=seed))  # its next writes take the first task away too
+        late = view.facts(view.state("T=200").replace(seed=seed))  # its next writes take the first task away too
         assert late["first_64"] < 0.5 and late["last_64"] > 0.9
         assert min(f["first_attention"], f["last_attention"]) > 0.95  # keeps every token
         assert f["first_frozen"] > 0.95 and f["last_frozen"] < 0.5  # knows what it knew before the stream
 
 
-def test_v1_a_level_is_the_loop_over_its_chunks() -> None:
+def test_score_a_level_is_the_loop_over_its_chunks() -> None:
     import torch
 
     from nlbook import memory
-    from nlbook.book.viz import v1_score
 
-    r = v1_score.run((16,), 60, "one task", 3)
+    r = score.run((16,), 60, "one task", 3)
     lane = r.lanes[1]
     assert lane.updates == [16, 32, 48] and lane.weights is not None and lane.weights.shape == (4, 8, 8)
     g = torch.Generator().manual_seed(3)
@@ -433,20 +432,20 @@ def test_v1_a_level_is_the_loop_over_its_chunks() -> None:
         grads = [torch.outer(rule.surprise(at, x, A @ x), x) for x in k[16 * c : 16 * c + 16]]
         M = M - 8 / (8 + 16) * torch.stack(grads).sum(0)
         torch.testing.assert_close(lane.weights[c + 1], M, rtol=0, atol=1e-12)
-    softmax = memory.make("softmax", temperature=v1_score.SHARP).write_all(k[:60], k[:60] @ A.mT)
-    y = memory.make("softmax", temperature=v1_score.SHARP).read(softmax, k[:60])
+    softmax = memory.make("softmax", temperature=score.SHARP).write_all(k[:60], k[:60] @ A.mT)
+    y = memory.make("softmax", temperature=score.SHARP).read(softmax, k[:60])
     assert r.lanes[0].recall is not None
-    torch.testing.assert_close(r.lanes[0].recall[-1], v1_score.cosines(y, k[:60] @ A.mT), rtol=0, atol=1e-9)
+    torch.testing.assert_close(r.lanes[0].recall[-1], score.cosines(y, k[:60] @ A.mT), rtol=0, atol=1e-9)
 
 
-def test_v1_a_transformer_has_the_two_end_lanes() -> None:
-    p = viz.load("v1:C=none")
+def test_score_a_transformer_has_the_two_end_lanes() -> None:
+    p = viz.load("score:C=none")
     assert [lane.name for lane in p.live.run.lanes] == ["attention", "frozen weights"]
-    assert p.state_string == "v1:C=none" and p.facts["writes_per_token"] == 0
+    assert p.state_string == "score:C=none" and p.facts["writes_per_token"] == 0
 
 
-def test_v1_moves_with_its_controls_and_tells_where_it_is() -> None:
-    p = viz.load("v1")
+def test_score_moves_with_its_controls_and_tells_where_it_is() -> None:
+    p = viz.load("score")
     seen: list[int] = []
     p.live.observe(lambda c: seen.append(c["new"]), "position")
     from_browser(p.live, position=64)
@@ -460,7 +459,7 @@ def test_v1_moves_with_its_controls_and_tells_where_it_is() -> None:
     assert lanes[1]["recall"] + 201 * 200 <= len(blob) and lanes[-1]["updates"] == []
 
 
-def test_v1_plays_any_trace() -> None:
+def test_score_plays_any_trace() -> None:
     from types import SimpleNamespace
 
     trace = SimpleNamespace(
@@ -470,15 +469,15 @@ def test_v1_plays_any_trace() -> None:
         updates={"slow": [8, 16], "fast": list(range(2, 17, 2))},
         signal=[[0.0] * 17, list(range(17))],
     )
-    w = viz.score(trace)
+    w = score.play(trace)
     assert [lane.name for lane in w.run.lanes] == ["fast", "slow"] and w.length == 16 and w.unit == "step"
     data, metadata = w._repr_mimebundle_()
     assert "slow: 2 notes at 8, 16" in metadata["image/png"]["alt"] and "image/png" in data
     with pytest.raises(NLBookError, match=r"trace: got int, expected an object with \.levels"):
-        viz.score(3)
+        score.play(3)
 
 
-def test_v1_plays_a_recorded_trace_of_the_level_room() -> None:
+def test_score_plays_a_recorded_trace_of_the_level_room() -> None:
     import torch
 
     from nlbook.levels import Trace
@@ -486,5 +485,5 @@ def test_v1_plays_a_recorded_trace_of_the_level_room() -> None:
     with Trace() as trace:
         for t in range(4, 13, 4):
             trace.note("memory", t, torch.ones(2, 2) * t, torch.ones(2, 2), "chunk full", period=4)
-    w = viz.score(trace)
+    w = score.play(trace)
     assert w.run.lanes[0].updates == [4, 8, 12] and w.run.lanes[0].words == "every 4 tokens" and w.figure()

@@ -15,10 +15,10 @@ from nlbook.cms import CMS
 from nlbook.errors import NLBookError
 from nlbook.hope import MIXERS, Attention, Hope, HopeAttention, HopeConfig, HopeState, LinearMixer, plain
 from nlbook.hope.mixers import rotate
-from nlbook.hope.model import rms
-from nlbook.hope.state import tree_tensors
 from nlbook.levels import Trace
+from nlbook.numerics import rms
 from nlbook.titans import SelfModifyingTitans
+from nlbook.tree import load, restart, save, tensors
 
 V = 11
 SMALL = HopeConfig(vocabulary=V, dim=8, layers=2, hidden=6, periods=(3, 7), options={"chunk": 4, "other_chunk": 2})
@@ -86,7 +86,7 @@ def test_a_stream_cut_anywhere_is_one_call(model):
         a, s = model(x[:, :cut])
         b, s = model(x[:, cut:], s)
         torch.testing.assert_close(torch.cat([a, b], 1), want, rtol=0, atol=1e-11)
-        for one, two in zip(tree_tensors(s), tree_tensors(end)):
+        for one, two in zip(tensors(s).values(), tensors(end).values(), strict=True):
             torch.testing.assert_close(one, two, rtol=0, atol=1e-11)
         assert s.position == 15
 
@@ -221,7 +221,7 @@ def test_autocast_keeps_memories_in_full_precision():
         full = model.loss(x)
         assert half.item() == pytest.approx(full.item(), rel=0.03), name
         if name == "hope":
-            assert all(t.dtype == torch.float32 for t in tree_tensors(s))
+            assert all(t.dtype == torch.float32 for t in tensors(s).values())
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
@@ -237,7 +237,7 @@ def test_a_whole_model_compiles_into_one_graph(name):
     torch.compiler.reset()
     got, again = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
-    for a, b in zip(tree_tensors(again), tree_tensors(state), strict=True):
+    for a, b in zip(tensors(again).values(), tensors(state).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
     got.square().sum().backward()
     for n, p in model.named_parameters():
@@ -325,13 +325,36 @@ def test_configs_go_through_json():
             bad()
 
 
-def test_a_state_can_be_kept_and_cut():
+def test_a_state_can_be_kept_and_cut(tmp_path):
     model = stirred(SMALL)
     _, s = model(tokens(2, 9))
-    assert isinstance(s, HopeState) and any(t.requires_grad for t in tree_tensors(s))
+    assert isinstance(s, HopeState) and any(t.requires_grad for t in tensors(s).values())
     kept = s.clone()
-    assert not any(t.requires_grad for t in tree_tensors(s.detach()) + tree_tensors(kept)) and kept.position == 9
-    torch.testing.assert_close(model(tokens(2, 5), kept)[0], model(tokens(2, 5), s)[0])
+    assert (
+        not any(t.requires_grad for t in [*tensors(s.detach()).values(), *tensors(kept).values()])
+        and kept.position == 9
+    )
+    save(tmp_path / "s.safetensors", s)
+    read = load(tmp_path / "s.safetensors", model.initial_state(1))
+    for same in (kept, read):
+        assert torch.equal(model(tokens(2, 5), same)[0], model(tokens(2, 5), s)[0])
+
+
+def test_what_is_wrong_with_a_kept_state_is_named(tmp_path):
+    Hope(SMALL).save(tmp_path)
+    with pytest.raises(NLBookError, match=r"path.*no state"):
+        load(tmp_path / "model.safetensors", Hope(SMALL).initial_state(1))
+    save(tmp_path / "s", Hope(SMALL).initial_state(1))
+    with pytest.raises(NLBookError, match=r"path.*another kind"):
+        load(tmp_path / "s", stirred(SMALL).blocks[0].mlp.initial_state(1))
+
+
+def test_a_restart_takes_rows_from_the_fresh_state():
+    tree = {"a": torch.ones(3, 2), "step": torch.tensor(4.0), "buffer": torch.ones(3), "n": 5, "none": None}
+    rows = torch.tensor([True, False, True])
+    got = restart(rows, [tree], [{"a": torch.zeros(3, 2)}])[0]
+    assert got["a"].sum(1).tolist() == [0, 2, 0] and got["buffer"].tolist() == [0, 1, 0]
+    assert (got["n"], got["none"], float(got["step"])) == (5, None, 4.0)
 
 
 def stream(length: int, chunk: int = 16, part: int = 4096) -> tuple[int, float]:
@@ -354,7 +377,7 @@ def stream(length: int, chunk: int = 16, part: int = 4096) -> tuple[int, float]:
             size = size or state.numel()
             assert torch.isfinite(logits).all() and state.numel() == size
     assert state is not None and size is not None and state.position >= length
-    largest = max(float(t.abs().max()) for t in tree_tensors(state))
+    largest = max(float(t.abs().max()) for t in tensors(state).values())
     assert largest < 1e3
     return size, largest
 

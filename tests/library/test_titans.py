@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from nlbook.errors import NLBookError
 from nlbook.levels import Trace, levels_of
+from nlbook.numerics import unit
 from nlbook.titans import (
     NeuralMemory,
     Rule,
     SelfModifyingTitans,
-    TitansState,
     neural_memory_reference,
     self_modifying_reference,
 )
 from nlbook.titans.chunked import Decays, Piece
-from nlbook.titans.rules import layer_io, read, token_write, unit
+from nlbook.titans.rules import layer_io, read, token_write
+from nlbook.tree import load, save, tensors
 
 REF = {SelfModifyingTitans: self_modifying_reference, NeuralMemory: neural_memory_reference}
 
@@ -361,8 +362,8 @@ def test_a_sequence_does_not_depend_on_its_neighbours():
     y, s = layer(x)
     alone, t = layer(x[1:2])
     torch.testing.assert_close(y[1:2], alone, rtol=0, atol=1e-14)
-    for k, v in t.tensors().items():
-        torch.testing.assert_close(s.tensors()[k][1:2], v, rtol=0, atol=1e-14)
+    for k, v in tensors(t).items():
+        torch.testing.assert_close(tensors(s)[k][1:2], v, rtol=0, atol=1e-14)
     x[0, 3] = float("nan")  # not even a broken neighbour
     torch.testing.assert_close(layer(x)[0][1:2], alone, rtol=0, atol=1e-14)
 
@@ -372,9 +373,9 @@ def test_the_same_cut_at_every_position_and_a_state_on_disk(tmp_path):
     want, _ = layer(x)
     for cut in range(10):
         a, s = layer(x[:, :cut])
-        s.save(tmp_path / "s.safetensors")
-        again = TitansState.load(tmp_path / "s.safetensors")
-        assert again.position == cut and all(torch.equal(v, again.tensors()[k]) for k, v in s.tensors().items())
+        save(tmp_path / "s.safetensors", s)
+        again = load(tmp_path / "s.safetensors", layer.initial_state(1))
+        assert again.position == cut and all(torch.equal(v, tensors(again)[k]) for k, v in tensors(s).items())
         torch.testing.assert_close(torch.cat([a, layer(x[:, cut:], again)[0]], 1), want, rtol=0, atol=1e-12)
 
 
@@ -635,7 +636,7 @@ def stream(length: int, part: int = 2000) -> None:
             size = size or state.numel()
             assert state.numel() == size
     assert state.position == length // part * part
-    assert max(float(w.abs().max()) for w in state.tensors().values()) < 100
+    assert max(float(w.abs().max()) for w in tensors(state).values()) < 100
 
 
 def test_levels_and_trace():

@@ -97,7 +97,7 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
         print(repr(h.loss), model.weight.tolist())
     """)
     )
-    env = {**os.environ, "NLBOOK_QUIET": "1"}
+    env = {**os.environ, "TQDM_DISABLE": "1"}
 
     def command(folder: str, *more: str) -> list[str]:
         return [sys.executable, str(script), str(tmp_path / folder), *more]
@@ -198,12 +198,14 @@ def test_schedules():
     assert cosine(9, 100, 10) > 0.9 and constant(50, 100, 10) == 1.0 and constant(4, 100, 10) == 0.5
 
 
-def test_a_bar_shows_the_loss_and_the_speed(monkeypatch, capsys):
-    monkeypatch.setattr("nlbook.train.quiet", lambda: False)
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    train(Hope(CONFIG), batches, 2, label="reading")
-    shown = capsys.readouterr().err
-    assert "reading" in shown and "loss" in shown and "tokens/s" in shown
+def test_a_bar_shows_the_loss_and_the_speed_to_a_terminal_only(monkeypatch, capsys):
+    for terminal, switch in ((True, "0"), (True, "1"), (False, "0")):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        monkeypatch.setenv("TQDM_DISABLE", switch)
+        train(Hope(CONFIG), batches, 2, label="reading")
+        shown = capsys.readouterr().err
+        assert ("reading" in shown and "loss" in shown and "tokens/s" in shown) is (terminal and switch == "0")
+        assert (terminal and switch == "0") or shown == ""
 
 
 def test_bad_arguments_are_named(tmp_path):

@@ -16,13 +16,13 @@ from nlbook.book import viz
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "build" / "shots"
 CHAPTER = sorted((ROOT / "notebooks").glob("01_*.ipynb"))
-V2 = viz.find("v2")
+BENCH = viz.find("interference")
 pytestmark = pytest.mark.browser
 
 CELLS = [
     """
 from nlbook.book import viz
-viz.load("v2:n=8")
+viz.load("interference:n=8")
 """,
     """
 @viz.view("fragile", title="Breaks at nine", task="Move it to nine.", answer="It breaks.",
@@ -36,10 +36,10 @@ def draw(state):
 viz.load("fragile")
 """,
     """
-viz.load("v1")
+viz.load("score")
 """,
     """
-viz.load("v8")
+viz.load("detective")
 """,
 ]
 
@@ -93,7 +93,7 @@ def test_mouse_and_keyboard_move_the_picture(lab: browser.Page) -> None:
     browser.wait_change(lab, box, old)
     lab.wait_for_timeout(700)  # what was still on its way
     n = int(box.locator(".widget-readout").first.inner_text())
-    assert n > 8 and shown.inner_text() == f'viz.load("{V2.state(n=n)}")'  # the last value is the one that is drawn
+    assert n > 8 and shown.inner_text() == f'viz.load("{BENCH.state(n=n)}")'  # the last value is the one that is drawn
     lab.shot("2_drag")
     old = browser.picture(box)
     handle.focus()
@@ -101,7 +101,7 @@ def test_mouse_and_keyboard_move_the_picture(lab: browser.Page) -> None:
     browser.wait_change(lab, box, old)
     lab.wait_for_timeout(700)
     m = int(box.locator(".widget-readout").first.inner_text())
-    assert m < n and shown.inner_text() == f'viz.load("{V2.state(n=m)}")'
+    assert m < n and shown.inner_text() == f'viz.load("{BENCH.state(n=m)}")'
 
 
 def test_a_landmark_is_one_click(lab: browser.Page) -> None:
@@ -109,10 +109,10 @@ def test_a_landmark_is_one_click(lab: browser.Page) -> None:
     old = browser.picture(box)
     box.get_by_role("button", name="delta, key written again").click()
     browser.wait_change(lab, box, old)
-    assert box.locator(".nlbook-state code").inner_text() == 'viz.load("v2:n=4,rule=delta,again=1")'
+    assert box.locator(".nlbook-state code").inner_text() == 'viz.load("interference:n=4,rule=delta,again=1")'
     box.get_by_role("button", name="Copy state").click()
     lab.wait_for_timeout(200)
-    assert lab.evaluate("() => navigator.clipboard.readText()") == "v2:n=4,rule=delta,again=1"
+    assert lab.evaluate("() => navigator.clipboard.readText()") == "interference:n=4,rule=delta,again=1"
     box.get_by_role("button", name="More").click()
     assert box.locator("input[type=checkbox]").is_checked()
     box.get_by_text("Describe the picture").click()

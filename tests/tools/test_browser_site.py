@@ -13,8 +13,8 @@ from nlbook_tools import browser
 from nlbook_tools.site.build import build
 
 from nlbook.book import viz
+from nlbook.book.chapters.levels.detective import judge
 from nlbook.book.ledger.verdicts import verdicts
-from nlbook.book.viz.v8_detective import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "build" / "shots"
@@ -164,8 +164,8 @@ def test_landmarks_change_the_picture_and_its_words(site: Path, new_page: Callab
     before = seen(twin.locator("img"))
     twin.get_by_role("button", name="keys overlap").click()
     changed(twin.locator("img"), before)
-    state = "v2:rho=0.5,rule=delta"
-    assert twin.locator("img").get_attribute("alt") == viz.find("v2").alt(state)
+    state = "interference:rho=0.5,rule=delta"
+    assert twin.locator("img").get_attribute("alt") == viz.find("interference").alt(state)
     assert twin.locator(".state code").inner_text() == f'viz.load("{state}")'
     clean(p)
 
@@ -180,7 +180,7 @@ def test_a_memory_of_the_reader_is_held(site: Path, new_page: Callable[..., brow
     ]  # each memory can be held, one by one
     twin.get_by_role("button", name="hold the memory").click()
     changed(twin.locator("img"), before)
-    assert twin.locator("img").get_attribute("alt") == viz.find("v13").alt("v13:hold=M_mem")
+    assert twin.locator("img").get_attribute("alt") == viz.find("reading").alt("reading:hold=M_mem")
     clean(p)
 
 
@@ -234,7 +234,7 @@ def test_a_prediction_is_kept_and_stands_beside_the_result(site: Path, new_page:
 def test_the_detective_judges_as_python_does(site: Path, new_page: Callable[..., browser.Page]):
     """The page's judgement of random orders against nlbook.levels, and one part moved by the keyboard."""
     p = opened(new_page, site, "05_the_level_lens.html")
-    spec, pick = viz.find("v8"), random.Random(0)
+    spec, pick = viz.find("detective"), random.Random(0)
     for system in ("layer", "deployed", "momentum", "M3"):
         names = [c.name for c in judge(spec.state(f"system={system}")).system.components]
         orders = [[pick.randint(0, 3) for _ in names] for _ in range(12)] + [
@@ -269,7 +269,7 @@ def test_every_cell_of_the_stability_map_has_its_run(site: Path, new_page: Calla
     chosen.focus()
     p.keyboard.press("ArrowRight")
     changed(twin.locator("img"), before)
-    assert twin.locator(".state code").inner_text() == 'viz.load("v6:period=32")'
+    assert twin.locator(".state code").inner_text() == 'viz.load("stability:period=32")'
     assert "diverges" in twin.locator("img").get_attribute("alt")
     clean(p)
 

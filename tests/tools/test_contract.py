@@ -235,6 +235,33 @@ def test_an_edit_in_lab_goes_back_into_the_text(tmp_path):
     assert [p.what for p in sync.check(src, out)] == ["not in normal form: a run by hand was saved"]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda c: c.update(attachments={"a.png": {"image/png": "aGk="}}),
+        lambda c: c.update(source="one\n\n+++\n\ntwo"),
+        lambda c: c.update(source="one\u2028two"),
+        lambda c: c.update(source="one\rtwo"),
+    ],
+    ids=["attachment", "+++", "U+2028", "CR"],
+)
+def test_what_a_text_cannot_say_is_refused_and_nothing_is_written(tmp_path, edit):
+    src, out = tmp_path / NAME.replace("ipynb", "md"), tmp_path / NAME
+    src.write_text((DATA / src.name).read_text())
+    nb = sync.read_text(src)
+    edit(nb.cells[3])
+    out.write_text(sync.dumps(nb), newline="")
+    with pytest.raises(sync.SourceError, match="cell 4"):
+        sync.write_text(out, src)
+    assert src.read_text() == (DATA / src.name).read_text() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    src = tmp_path / "99_sample_chapter.md"
+    src.write_text((DATA / src.name).read_text(), encoding="utf-8-sig")
+    assert sync.read_text(src) == sync.read_text(DATA / src.name)
+
+
 def test_check_names_the_cell_and_the_way_out(tmp_path):
     src, out = tmp_path / NAME.replace("ipynb", "md"), tmp_path / NAME
     src.write_text((DATA / src.name).read_text())

@@ -151,7 +151,7 @@ HOSTILE = {
         "import nlbook.book.check",
     ),
     "reads the solution's file": (
-        "import nlbook\nopen(nlbook.__file__.replace('__init__', 'check/exercises/ch01'))",
+        "import nlbook\nopen(nlbook.__file__.replace('__init__', 'book/chapters/memory/exercises.py'))",
         "read ch01.py",
     ),
     "lists the judge's folder": (

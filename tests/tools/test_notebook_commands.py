@@ -43,15 +43,16 @@ def test_check_build_and_text_say_what_to_do_next(book):
     assert "It says" in (book / "notebooks" / "src" / SAMPLE.name).read_text()
 
 
-def test_run_fails_with_a_table_and_exit_code_1(book):
+def test_run_fails_with_a_report_and_exit_code_1(book):
     out = book / "notebooks" / "98_sample_note.ipynb"
     nb = sync.read_text(SAMPLE)
     nb.metadata["nlbook"]["run"]["full"]["parameters"]["m"] = 3
     out.write_text(sync.dumps(nb))
-    junit = book / "junit.xml"
-    failed = nlbook("run", "--full", "--out", book / "executed", "--junit", junit)
-    assert failed.exit_code == 1 and "PARAMETERS" in failed.output and "0 passed, 1 failed" in failed.output
-    assert "['m'], unknown to the parameters cell" in failed.output and 'failures="1"' in junit.read_text()
+    failed = nlbook("run", "--full", "--out", book / "executed")
+    assert (
+        failed.exit_code == 1 and "note.ipynb: parameters: " in failed.output and "0 passed, 1 failed" in failed.output
+    )
+    assert "['m'], unknown to the parameters cell" in failed.output
 
 
 def test_wrong_names_are_refused(book, tmp_path, monkeypatch):
@@ -71,7 +72,7 @@ def test_a_broken_text_is_an_error_not_a_traceback(book, jobs):
         (book / "notebooks" / "src" / f"{name}.md").write_text("---\nnlbook: {title: a: b: c}\n---\n")
     said = nlbook("notebooks", "build", "97", "99", "--jobs", jobs)
     assert said.exit_code == 1 and isinstance(said.exception, SystemExit)
-    assert "99_broken.md cannot be read" in said.output and "quote texts" in said.output and "TEXT" in said.output
+    assert "99_broken.md cannot be read" in said.output and "quote texts" in said.output and ": text: " in said.output
     (book / "notebooks" / "99_broken.ipynb").write_text(sync.dumps(sync.read_text(SAMPLE)))
     assert "99_broken.md cannot be read" in nlbook("notebooks", "check", "99").output
 

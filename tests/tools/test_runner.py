@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nlbook_tools.notebooks import sync
 from nlbook_tools.notebooks.kernel import Room
-from nlbook_tools.notebooks.pool import Job, Outcome, do, run_all, table, write_junit
-from nlbook_tools.notebooks.run import PICTURE_ERROR, Failure, NotebookFailed, run
+from nlbook_tools.notebooks.run import PICTURE_ERROR, Failure, NotebookFailed, run, run_all
 
 SAMPLE = Path(__file__).parents[1] / "data" / "98_sample_note.md"
 
@@ -79,7 +81,7 @@ def test_a_good_notebook_passes_whatever_its_kernelspec_says(notebook):
     cells = []
     done = run(path, path.parent / "out", on_cell=lambda cell, of: cells.append((cell, of)))
     assert done.nb.cells[3].outputs[0].text.strip() == sys.executable  # cell 2 is papermill's
-    assert done.copy == path.parent / "out" / "quick" / "broken.ipynb" and done.copy.exists()
+    assert (path.parent / "out" / "quick" / "broken.ipynb").exists()
     assert 20 < done.peak_mb < 1000 and 0 < done.seconds < 60
     assert 0.2 < done.cpu_s <= 2 * done.seconds + 5  # processor time, however busy the machine is
     assert (4, 4) in cells and all(of == 4 for _, of in cells)
@@ -103,7 +105,7 @@ PICTURE = f"""
 import ipywidgets as W
 message = W.HTML()
 display(message)
-message.value = '{PICTURE_ERROR} role="alert">V2 could not be drawn: singular</pre>'
+message.value = '{PICTURE_ERROR} role="alert">Interference could not be drawn: singular</pre>'
 message.value = ''
 """
 
@@ -112,7 +114,7 @@ message.value = ''
     ("cells", "cell", "why"),
     [
         ((INTERACT, "slider.value = 3", "slider.value = 2"), 4, "ZeroDivisionError: division by zero"),
-        ((PICTURE,), 3, "V2 could not be drawn: singular"),
+        ((PICTURE,), 3, "Interference could not be drawn: singular"),
     ],
     ids=["interact", "picture"],
 )
@@ -183,28 +185,23 @@ HERE = {
 
 
 def guarded(code: str) -> list[dict]:
-    """Run this code in a Python with the kernel's environment, every exception caught; the attempts written down."""
+    """Run this code in a Python with the kernel's environment, every exception caught; what the guard wrote down."""
     room = Room()
     try:
         quiet = f"import os, socket, subprocess, sys\ntry:\n    {code}\nexcept OSError as e:\n    print(e)"
         subprocess.run(
             [sys.executable, "-c", quiet], env={**os.environ, **room.env()}, check=True, timeout=60, capture_output=True
         )
-        return room.attempts()
+        return room.findings()
     finally:
         room.close()
 
 
 @pytest.mark.parametrize("code", OUT.values(), ids=OUT)
 def test_the_guard_writes_down_every_way_out(code):
-    attempts = guarded(code)
-    assert attempts and all(
-        "example.invalid" in a["target"]
-        or "192.0.2.1" in a["target"]
-        or "2001:db8" in a["target"]
-        or a["target"] == "curl"
-        for a in attempts
-    )
+    found = guarded(code)
+    assert found and all(f["kind"] == "network" for f in found)
+    assert all(re.search(r"example\.invalid|192\.0\.2\.1|2001:db8|curl", f["what"]) for f in found)
 
 
 @pytest.mark.parametrize("code", HERE.values(), ids=HERE)
@@ -309,45 +306,92 @@ def test_no_file_and_no_notebook(tmp_path):
     assert "by hand" in failure(tmp_path / "broken.ipynb").todo
 
 
-def test_the_report_crosses_processes(notebook):
-    error = NotebookFailed(Failure("a.ipynb", "time", "why", "do this", 3, 9), 1.5, 20.0)
-    again = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error) and (again.seconds, again.peak_mb) == (1.5, 20.0)
+BEHIND = {  # an exception that no cell shows -> the kind of finding
+    "thread": ("import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()", "thread"),
+    "task": ("import asyncio\nasync def f():\n    1 / 0\nasyncio.create_task(f())\nawait asyncio.sleep(0.05)", "task"),
+    "task held": ("import asyncio\nasync def f():\n    1 / 0\nt = asyncio.create_task(f())", "task"),
+}
 
 
-def test_two_processes_report_progress_and_failures(notebook, tmp_path):
-    good = notebook("x = 1").rename(tmp_path / "good.ipynb")
-    bad = notebook("1 / 0")
-    heard = []
-    outcomes = list(run_all([Job(good, tmp_path / "out"), Job(bad, tmp_path / "out")], 2, lambda *e: heard.append(e)))
-    by_name = {o.name: o for o in outcomes}
-    assert by_name["good.ipynb"].failure is None and by_name["good.ipynb"].peak_mb > 20
-    assert by_name["good.ipynb"].cpu_s > 0.2
-    assert by_name["broken.ipynb"].failure.why.startswith("ZeroDivisionError")
-    assert {("good.ipynb", 3, 3), ("broken.ipynb", 3, 3)} <= set(heard)
-    shown = table(outcomes)
-    assert (
-        "good.ipynb" in shown and "passed" in shown and "CELL ERROR" in shown and "/ 60" in shown and "/ 1000" in shown
+@pytest.mark.parametrize(("code", "kind"), BEHIND.values(), ids=BEHIND)
+def test_an_error_behind_the_cells_is_a_finding(notebook, code, kind):
+    f = failure(notebook(code, "import gc\nx = gc.collect()"))
+    assert f.kind == kind and f.why == "ZeroDivisionError: division by zero"
+
+
+def test_an_awaited_task_and_a_thread_that_ends_are_none(notebook, tmp_path):
+    caught = "import asyncio\nasync def f():\n    1 / 0\ntry:\n    await f()\nexcept ZeroDivisionError:\n    pass"
+    quiet = "import threading\nt = threading.Thread(target=lambda: exit(0))\nt.start()"
+    run(notebook(caught, quiet), tmp_path / "out")
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_daemon_is_found_and_killed(notebook):
+    daemon = (
+        "import subprocess, sys\n"
+        "sleeper = 'import os, time\\nif os.fork() == 0:\\n    os.setsid()\\n    time.sleep(600)'\n"
+        "done = subprocess.run([sys.executable, '-c', sleeper])"
     )
-    write_junit(outcomes, tmp_path / "junit.xml")
-    assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
+    f = failure(notebook(daemon))
+    assert f.kind == "left running" and "python" in f.why and f.cell is None
+    assert not alive(int(re.search(r"process (\d+)", f.why)[1]))
 
 
-def test_a_worker_that_dies_is_a_failure_not_a_traceback():
-    from nlbook_tools.notebooks import pool
+@pytest.mark.parametrize("act", ["open(there / 'a', 'w').close()", "(there / 'old').unlink()", "shutil.rmtree(there)"])
+def test_a_file_outside_the_work_folder_is_a_finding(notebook, tmp_path, monkeypatch, act):
+    there = tmp_path.parent / f"{tmp_path.name}-outside"
+    there.mkdir()
+    (there / "old").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = f"import pathlib, shutil\nthere = pathlib.Path({str(there)!r})\n"
+    inside = "open('mine', 'w').close()\nopen(there / 'old').close()\nshutil.rmtree(pathlib.Path('d').mkdir() or 'd')"
+    f = failure(notebook(code + inside, act))
+    assert (f.kind, f.cell) == ("files", 4) and there.name in f.why
 
-    def gone():
-        raise RuntimeError("a worker was killed")
 
-    outcome = pool._result(SimpleNamespace(result=gone), Job(Path("a.ipynb")))
-    assert isinstance(outcome, Outcome) and outcome.failure.kind == "dead runner" and "--jobs" in outcome.failure.todo
+def test_many_small_writes_are_no_dead_kernel(notebook, monkeypatch):
+    monkeypatch.setattr("nlbook_tools.notebooks.run.OUTPUT_S", 1)
+    f = failure(notebook("import sys\nfor i in range(8_000):\n    sys.stdout.write('.')\n    sys.stdout.flush()"))
+    assert (f.kind, f.cell) == ("output", 3) and "print less" in f.todo
+
+
+def test_two_at_once_report_progress_and_failures(notebook, tmp_path):
+    paths = [notebook("x = 1").rename(tmp_path / "good.ipynb"), notebook("1 / 0")]
+    heard = []
+    calls = {
+        p.name: partial(run, p, tmp_path / "out", on_cell=lambda *e, p=p: heard.append((p.name, *e))) for p in paths
+    }
+    good, bad = sorted(run_all(calls, 2), key=lambda e: isinstance(e, Failure))
+    assert good.name == "good.ipynb" and good.peak_mb > 20 and good.cpu_s > 0.2
+    assert re.fullmatch(r"good.ipynb: passed in \d+ s of 60, \d+ MB of 1000", str(good))
+    assert bad.notebook == "broken.ipynb" and bad.why.startswith("ZeroDivisionError")
+    assert {("good.ipynb", 3, 3), ("broken.ipynb", 3, 3)} <= set(heard)
+
+
+@pytest.mark.parametrize("word", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_no_child_and_no_folder(notebook, tmp_path, word):
+    paths = [str(notebook("import time\ntime.sleep(600)").rename(tmp_path / f"{n}.ipynb")) for n in "ab"]
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "nlbook_tools.cli", "run", "--jobs", "2", "--out", str(tmp_path / "out"), *paths]
+    parent = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(children := psutil.Process(parent.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    parent.send_signal(word)
+    assert parent.wait(30) != 0
+    assert not [c.pid for c in children if alive(c.pid)] and list(temporary.iterdir()) == []
 
 
 def test_two_executions_give_the_same_bytes(tmp_path):
     out = tmp_path / "98_sample_note.ipynb"
-    first, _ = sync.build(SAMPLE, out)
+    first = sync.build(SAMPLE, out)
     done = run(out, tmp_path / "out")
-    assert sync.same_outputs(first, done.nb) == []
+    assert sync.same_outputs(first.nb, done.nb) == []
     again = sync.image(done.nb, out.stem)
     assert sync.dumps(again) == out.read_text()
     assert sync.check(SAMPLE, out) == []
@@ -361,8 +405,8 @@ def test_a_build_that_fails_leaves_the_notebook_alone(tmp_path):
     src, out = tmp_path / "98_sample_note.md", tmp_path / "98_sample_note.ipynb"
     src.write_text(SAMPLE.read_text().replace("print(*range(n))", "1 / 0"))
     out.write_text("as it was")
-    outcome = do(Job(out, tmp_path / "out", source=src))
-    assert outcome.failure.why.startswith("ZeroDivisionError") and outcome.failure.cell == 5
+    (failed,) = run_all({out.name: partial(sync.build, src, out)})
+    assert failed.why.startswith("ZeroDivisionError") and failed.cell == 5
     assert out.read_text() == "as it was"
 
 

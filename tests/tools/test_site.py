@@ -145,15 +145,15 @@ def test_every_view_has_states_to_choose_from(spec):
 
 
 def test_a_frame_is_the_picture_of_its_state():
-    a, b, again = (twins.draw(s) for s in ("v0:keep=0.9", "v0:keep=1.0", "v0:keep=0.9"))
+    a, b, again = (twins.draw(s) for s in ("first_look:keep=0.9", "first_look:keep=1.0", "first_look:keep=0.9"))
     assert a.data == again.data != b.data and a.data[8:12] == b"WEBP"
-    assert a.alt == find("v0").alt("v0:keep=0.9") and (a.width, a.height) == (700, 310)
+    assert a.alt == find("first_look").alt("first_look:keep=0.9") and (a.width, a.height) == (700, 310)
 
 
 def test_frames_are_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    first = twins.Frames(tmp_path)["v0:keep=0.9"]
+    first = twins.Frames(tmp_path)["first_look:keep=0.9"]
     monkeypatch.setattr(twins, "draw", lambda state: pytest.fail("drawn again"))
-    assert twins.Frames(tmp_path)["v0:keep=0.9"] == first
+    assert twins.Frames(tmp_path)["first_look:keep=0.9"] == first
 
 
 def test_the_widgets_scripts_work_outside_modules():

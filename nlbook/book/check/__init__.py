@@ -11,7 +11,7 @@
     check.progress(), check.predictions()         how far, and how well calibrated
     check.in_class()                              a set for a class: solutions are not shown
 
-Chapters define their items in nlbook/book/check/exercises; see the README there.
+Chapters define their items in nlbook/book/chapters; see the README there.
 """
 
 from __future__ import annotations

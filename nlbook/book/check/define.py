@@ -288,7 +288,7 @@ class Estimate(Exercise):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPicture(Estimate):
-    """A number read off a picture; `view` is the state string to look at, such as "v2:n=32,rho=0.5"."""
+    """A number read off a picture; `view` is the state string to look at, such as "interference:n=32,rho=0.5"."""
 
     kind: ClassVar[str] = "read the picture"
     view: str

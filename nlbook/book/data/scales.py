@@ -24,11 +24,11 @@ class Scales:
     value that is written is the fact with probability 1 - `noise`, else uniform. So a memory with one time constant has
     to choose between the last document and the average of all.
 
-    Tokens: keys are 0 .. keys - 1, then the values; `boundary`, the last token, opens each document twice if `marked`.
+    Tokens: keys are 0 .. keys - 1, then the values; `boundary`, the last token, opens each document if `marked`.
 
     >>> language = Scales(keys=6, values=5)
     >>> language.vocabulary, language.document_length
-    (12, 24)
+    (12, 23)
     """
 
     keys: int = 6
@@ -66,7 +66,7 @@ class Scales:
     @property
     def document_length(self) -> int:
         """Tokens of a document."""
-        return 2 * self.pairs + 2 * self.marked
+        return 2 * self.pairs + self.marked
 
     def draw(self, batch: int, seed: int) -> tuple[Tensor, Tensor]:
         """Keys and written values, each (batch, documents, pairs)."""
@@ -150,11 +150,11 @@ class Scales:
         key, value = self.draw(batch, seed)
         tokens = torch.stack([key, self.keys + value], -1).flatten(2)
         if self.marked:
-            tokens = F.pad(tokens, (2, 0), value=self.boundary)
+            tokens = F.pad(tokens, (1, 0), value=self.boundary)
 
         def at_values(x: Tensor, empty: int) -> Tensor:
             rows = torch.stack([torch.full_like(x, empty), x], -1).flatten(2)
-            return (F.pad(rows, (2, 0), value=empty) if self.marked else rows).flatten(1)
+            return (F.pad(rows, (1, 0), value=empty) if self.marked else rows).flatten(1)
 
         graded = at_values(torch.ones_like(key), 0).bool()
         return Sequences(

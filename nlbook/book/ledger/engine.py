@@ -13,7 +13,6 @@ import json
 import math
 import multiprocessing
 import os
-import sys
 import threading
 import time
 import traceback
@@ -22,7 +21,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nlbook.book.ledger.code import code_hash
 from nlbook.book.ledger.row import Cell
@@ -42,7 +40,7 @@ class Outcome:
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """The folder given, else the one of the environment variable NLBOOK_LEDGER_CACHE, else .nlbook/book/ledger here."""
+    """The folder given, else the one of the environment variable NLBOOK_LEDGER_CACHE, else .nlbook/ledger here."""
     return Path(folder or os.environ.get(CACHE) or Path(".nlbook") / "ledger")
 
 
@@ -173,7 +171,7 @@ def _until_broken(
 
 
 def _quietly() -> None:
-    os.environ["NLBOOK_QUIET"] = "1"  # the bar over cells is enough
+    os.environ["TQDM_DISABLE"] = "1"  # the bar over cells is enough
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
 
 
@@ -182,35 +180,3 @@ def _leave_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
-
-
-class Bar:
-    """A bar over cells, with the time that is left; no bar where nobody sees one (`nlbook.progress`)."""
-
-    def __init__(self, total: int, label: str) -> None:
-        from nlbook.progress import quiet
-
-        self.bar: Any = None
-        if not quiet():
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=total, desc=label, dynamic_ncols=True, unit="cell", leave=False)
-        self.label = label
-
-    def step(self, cell: Cell, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            print(f"{self.label}: {cell.name} failed\n{outcome.error}", file=sys.stderr)
-        if self.bar is not None:
-            self.bar.set_postfix_str(cell.name)
-            self.bar.update()
-
-    def say(self, line: str) -> None:
-        """A line above the bar."""
-        if self.bar is not None:
-            self.bar.write(line)
-        else:
-            print(line, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

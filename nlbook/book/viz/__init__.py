@@ -1,19 +1,17 @@
 """Pictures of the book: pure functions `draw(state) -> Figure`, made live by one thin widget.
 
     from nlbook.book import viz
-    viz.load("v2:n=32,rho=0.5")             a live picture: sliders, landmarks, task, state string
-    viz.still("v2:n=4", "v2:n=32")          a static strip of states
+    viz.load("interference:n=32,rho=0.5")   a live picture: sliders, landmarks, task, state string
+    viz.still("score:T=50", "score:T=200")  a static strip of states
     viz.show(fig, alt="…")                  a plain figure with alt text
-    viz.score(trace)                        V1 for a run of your own: who wrote when, in motion
     viz.shop()                              the Clock Shop, computed in the page, with a kernel or without
+    from nlbook.book.viz import score; score.play(trace)      a run of your own: who wrote when, in motion
     viz.gallery()                           what there is
     viz.figure(), viz.COLORS                to draw your own; one colour is one quantity all book long
     @viz.view(…), viz.Int, Float, Choice, Bool, Ints      to make a picture of your own: see README.md here
 
-Matplotlib, ipywidgets and anywidget are imported with this room, and the modules v*_*.py when their key is asked for.
+Matplotlib, ipywidgets and anywidget are imported with this room, and the module of a picture when its key is asked for.
 """
-
-from typing import Any
 
 from nlbook.book.viz.live import Live, shop
 from nlbook.book.viz.picture import Gallery, Picture, Still, gallery, load, show, still
@@ -42,16 +40,8 @@ __all__ = [
     "gallery",
     "load",
     "png",
-    "score",
     "shop",
     "show",
     "still",
     "view",
 ]
-
-
-def score(trace: Any) -> Any:
-    """Play a recorded run, a lane a level: a nlbook.levels.Trace, or whatever has `levels`, `periods`, `updates`."""
-    from nlbook.book.viz.v1_score import score as play
-
-    return play(trace)

@@ -372,7 +372,7 @@ def show_image(data: bytes, alt: str, width: int) -> None:
 
 
 def load(state: str, hide: Iterable[str] = ()) -> Picture:
-    """The picture of a state string, live: `viz.load("v2:n=32,rho=0.5")`.
+    """The picture of a state string, live: `viz.load("interference:n=32,rho=0.5")`.
 
     hide: any of "controls", "landmarks", "task", "answer", "state", or names of single parameters (for a teacher who
     hands out a state). Raises NLBookError for a string that names no view, no value or a value out of range.
@@ -382,7 +382,7 @@ def load(state: str, hide: Iterable[str] = ()) -> Picture:
 
 
 def still(*states: str, columns: int | None = None) -> Still:
-    """States of one view in one static strip, extremes side by side: `viz.still("v2:n=4", "v2:n=32")`."""
+    """States of one view in one static strip, extremes side by side: `viz.still("score:T=50", "score:T=200")`."""
     if not states:
         raise NLBookError("states: got none, expected at least one state string")
     loaded = [views.load_state(s) for s in states]

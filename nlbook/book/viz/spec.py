@@ -1,6 +1,6 @@
 """A view: everything about one picture that is not a widget. Parameters, drawing, facts, alt text, task and landmarks.
 
-    @view("v2", title=..., task=..., answer=..., params=[...], landmarks={...}, alt=alt, facts=facts)
+    @view("interference", title=..., task=..., answer=..., params=[...], landmarks={...}, alt=alt, facts=facts)
     def draw(state) -> Figure: ...
 
 `draw` is pure: the same state gives the same picture. `facts(state)` holds every number that the picture claims; `draw`
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -20,12 +19,29 @@ from matplotlib.figure import Figure
 
 from nlbook.book.viz.state import Param, State
 from nlbook.book.viz.style import book_style
-from nlbook.errors import NLBookError, need
+from nlbook.errors import NLBookError
 
 Facts = Mapping[str, float]
 AT_FIRST = 3  # controls in sight before the fold
 ALT_WORDS = 8  # an alt text shorter than this says nothing
 _VIEWS: dict[str, View] = {}
+BOOK = {
+    "first_look": "chapters.welcome.first_look",
+    "interference": "chapters.memory.interference",
+    "weight": "chapters.writing.weight",
+    "horizon": "chapters.optimizers.horizon",
+    "dial": "chapters.attention.dial",
+    "detective": "chapters.levels.detective",
+    "score": "viz.score",
+    "start": "chapters.starts.start",
+    "stability": "chapters.forgetting.stability",
+    "two_tasks": "chapters.forgetting.two_tasks",
+    "memories": "chapters.selfmod.memories",
+    "reading": "chapters.hope.reading_view",
+    "theatre": "chapters.speed.theatre",
+    "ledger": "chapters.referee.ledger",
+}
+"""Key -> where nlbook/book draws it, in the order of the book: imported by name, when it is asked for."""
 
 
 def checked_alt(text: str) -> str:
@@ -158,23 +174,12 @@ def view(
     return register
 
 
-def _files() -> dict[str, str]:
-    """Key -> module of every picture that lies in this folder: v2_interference.py holds v2."""
-    package = importlib.import_module("nlbook.book.viz")
-    names = [m.name for m in pkgutil.iter_modules(package.__path__)]
-    ours = [n for n in names if n[0] == "v" and n[1:2].isdigit() and "_" in n]
-    found = {n.partition("_")[0]: n for n in ours}
-    need(len(found) == len(ours), "nlbook/book/viz", ours, "one file a key")
-    return dict(sorted(found.items(), key=lambda item: int(item[0][1:])))
-
-
 def find(key: str) -> View:
     """The view of this key; its module is imported on first use."""
-    files = _files()
-    if key not in _VIEWS and key in files:
-        importlib.import_module(f"nlbook.book.viz.{files[key]}")
+    if key not in _VIEWS and key in BOOK:
+        importlib.import_module(f"nlbook.book.{BOOK[key]}")
     if key not in _VIEWS:
-        known = ", ".join(dict.fromkeys([*files, *_VIEWS]))
+        known = ", ".join(dict.fromkeys([*BOOK, *_VIEWS]))
         raise NLBookError(f"state: got view {key!r}, expected one of {known}")
     return _VIEWS[key]
 
@@ -182,11 +187,11 @@ def find(key: str) -> View:
 def load_state(text: str) -> tuple[View, State]:
     """A state string, with the view that it names."""
     if not isinstance(text, str) or not text.strip():
-        raise NLBookError(f"state: got {text!r}, expected a string such as 'v2:n=32,rho=0.5'")
+        raise NLBookError(f"state: got {text!r}, expected a string such as 'interference:n=32,rho=0.5'")
     spec = find(text.partition(":")[0].strip())
     return spec, spec.state(text)
 
 
 def all_views() -> list[View]:
-    """Every view, those of this folder and those registered since."""
-    return [find(key) for key in dict.fromkeys([*_files(), *_VIEWS])]
+    """Every view, those of the book and those registered since."""
+    return [find(key) for key in dict.fromkeys([*BOOK, *_VIEWS])]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nlbook.cms import CMS
-from nlbook.cms.layer import rms
 from nlbook.levels import Trace
+from nlbook.numerics import rms
 from nlbook_tools.bench.core import Report, compare
 
 AIM = 1.3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -48,12 +49,13 @@ def measure() -> None:
 
     from nlbook_tools.commands.run import carry_out
     from nlbook_tools.course.docs import COSTS
-    from nlbook_tools.notebooks.pool import Job
+    from nlbook_tools.notebooks.run import Run, run
 
-    folder = book() / "notebooks"
-    done = carry_out([Job(p, book() / "build" / "executed") for p in sorted(folder.glob("[0-9][0-9]_*.ipynb"))], 1)
-    if failed := [o.name for o in done if o.failure]:
-        raise click.ClickException(f"these notebooks failed: {', '.join(failed)}")
+    folder, out = book() / "notebooks", book() / "build" / "executed"
+    ended = carry_out({p.name: partial(run, p, out) for p in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}, 1)
+    done = [r for r in ended if isinstance(r, Run)]
+    if len(done) < len(ended):
+        raise click.ClickException("a notebook failed: nothing is noted")
     memory = psutil.virtual_memory().total / 2**30
     machine = (
         f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} CPUs, {memory:.0f} GB, "
@@ -66,7 +68,7 @@ def measure() -> None:
             "cpu_seconds": round(o.cpu_s, 1),
             "peak_mb": round(o.peak_mb),
         }
-        for o in done
+        for o in sorted(done, key=lambda r: r.name)
     ]
     found = {
         "when": datetime.now(UTC).date().isoformat(),

@@ -82,21 +82,28 @@ def _check(out: Path, profile: str) -> None:
 
 
 def _run(asked: list, rows: list, profile: str, jobs: int, fresh: bool, cache: Path | None, out: Path) -> bool:
-    from nlbook.book.ledger.engine import Bar, settings_hash
+    from tqdm import tqdm
+
+    from nlbook.book.ledger.engine import settings_hash
     from nlbook.book.ledger.report import enter_all, write
 
     # how many cells a stage has is known before the tuning: the same number whatever is chosen
     cells = [c for row in asked for c in [*row.tuning(profile), *row.cells(profile, {})]]
     total = len({settings_hash(c) for c in cells})
-    bar = Bar(total, "ledger")
+    bar = tqdm(total=total, desc="ledger", unit="cell", dynamic_ncols=True, leave=False, disable=None)
 
     def on_row(row, entry) -> None:
         write([entry], rows, out, profile)
         word = entry["verdict"]["word"] or "no verdict"
-        bar.say(f"{row.id:<16} {word:<24} {entry['cpu_seconds']:7.0f} s  {entry['verdict']['because']}")
+        bar.write(f"{row.id:<16} {word:<24} {entry['cpu_seconds']:7.0f} s  {entry['verdict']['because']}")
 
-    entries = enter_all(asked, profile, on_row=on_row, jobs=jobs, fresh=fresh, folder=cache, on_end=bar.step)
-    bar.close()
+    def on_end(cell, outcome) -> None:
+        if outcome.error is not None:
+            bar.write(f"{cell.name} failed\n{outcome.error}", file=sys.stderr)
+        bar.update()
+
+    with bar:
+        entries = enter_all(asked, profile, on_row=on_row, jobs=jobs, fresh=fresh, folder=cache, on_end=on_end)
     failed = {e["id"]: e["failed"] for e in entries if e["failed"]}
     for id, runs in failed.items():
         click.echo(f"{id}: {len(runs)} of its runs failed; the others are kept", err=True)

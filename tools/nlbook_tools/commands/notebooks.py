@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
-from nlbook_tools.commands.run import book, carry_out, shown
+from nlbook_tools.commands.run import book, carry_out
 
 
 def chosen(names: tuple[str, ...]) -> list[tuple[Path, Path]]:
@@ -53,17 +54,18 @@ def build(name: tuple[str, ...], jobs: int, changed: bool) -> None:
     mend.
     """
     from nlbook_tools.notebooks import sync
-    from nlbook_tools.notebooks.pool import Job
+    from nlbook_tools.notebooks.run import Failure
 
-    pairs = chosen(name)
+    pairs, copies = chosen(name), book() / "build" / "executed" / "build"
     try:
         if changed:
             pairs = [(src, out) for src, out in pairs if sync.check(src, out)]
         if not pairs:
             click.echo("nothing to build")
             return
-        failed = shown(carry_out([Job(out, book() / "build" / "executed", "quick", src) for src, out in pairs], jobs))
-        built = findings(pairs) if not failed else []
+        ended = carry_out({out.name: partial(sync.build, src, out, copy=copies / out.name) for src, out in pairs}, jobs)
+        failed = any(isinstance(e, Failure) for e in ended)
+        built = [] if failed else findings(pairs)
     except sync.SourceError as e:
         raise click.ClickException(str(e)) from None
     report(built)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from nlbook_tools.notebooks.run import Failure, Run
 
 
 def book() -> Path:
@@ -19,49 +24,27 @@ def book() -> Path:
     return root
 
 
-def carry_out(jobs: list, workers: int) -> list:
-    """Do the jobs with a bar on standard error that names notebook and cell; failures are printed as they happen."""
+def carry_out(calls: Mapping[str, Callable[..., Run]], workers: int) -> list[Run | Failure]:
+    """Make the calls (notebook's name -> a call that takes on_cell=) with a bar on standard error that names notebook
+    and cell; print one line for each that passes and the report of each that does not."""
     from tqdm import tqdm
 
-    from nlbook_tools.notebooks.pool import run_all
+    from nlbook_tools.notebooks.run import Failure, run_all
 
-    outcomes, reached = [], dict.fromkeys((j.path.name for j in jobs), 0.0)
-    with tqdm(
-        total=len(jobs),
-        unit="nb",
-        bar_format="{l_bar}{bar}| {n:.1f}/{total} [{elapsed}] {postfix}",
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    ) as bar:
+    ended: list[Run | Failure] = []
+    with tqdm(total=len(calls), unit="nb", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
 
-        def advance(name: str, to: float, note: str) -> None:
-            bar.set_postfix_str(note, refresh=False)
-            bar.update(max(0.0, to - reached[name]))
-            bar.refresh()
-            reached[name] = max(reached[name], to)
+        def on_cell(name: str, cell: int, cells: int) -> None:
+            bar.set_postfix_str(f"{name} cell {cell}/{cells}")
 
-        for outcome in run_all(
-            jobs, workers, lambda name, cell, cells: advance(name, (cell - 1) / cells, f"{name} cell {cell}/{cells}")
-        ):
-            advance(outcome.name, 1.0, outcome.name)
-            outcomes.append(outcome)
-            if outcome.failure:
-                tqdm.write(f"\n{outcome.failure}\n", file=sys.stderr)
-            elif bar.disable:
-                click.echo(f"{outcome.name}: passed in {outcome.seconds:.1f} s", err=True)
-    return outcomes
-
-
-def shown(outcomes: Iterable) -> int:
-    """Print the table; the number of failures."""
-    from nlbook_tools.notebooks.pool import table
-
-    outcomes = list(outcomes)
-    failed = [o for o in outcomes if o.failure]
-    click.echo(table(outcomes))
-    click.echo(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
-    return len(failed)
+        heard = {name: partial(call, on_cell=partial(on_cell, name)) for name, call in calls.items()}
+        for end in run_all(heard, workers):
+            ended.append(end)
+            bar.update()
+            tqdm.write(f"\n{end}\n" if isinstance(end, Failure) else str(end), file=sys.stderr)
+    failed = sum(isinstance(e, Failure) for e in ended)
+    click.echo(f"{len(ended) - failed} passed, {failed} failed")
+    return ended
 
 
 def chapter(name: Path) -> Path:
@@ -86,32 +69,25 @@ def chapter(name: Path) -> Path:
     type=click.Path(file_okay=False, path_type=Path),
     help="Executed copies go to OUT/<profile>/. [default: build/executed]",
 )
-@click.option(
-    "--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write the outcomes to this JUnit file."
-)
-def command(notebook: tuple[Path, ...], full: bool, jobs: int, out: Path | None, junit: Path | None) -> None:
+def command(notebook: tuple[Path, ...], full: bool, jobs: int, out: Path | None) -> None:
     """Run each NOTEBOOK (a path, or a chapter such as 01; all of notebooks/ by default) with papermill.
 
     It runs with no network, in a kernel of this Python.
 
     Parameters and budgets are the notebook's own (metadata nlbook.run.quick and .full). Exit code 1 if one failed.
-    On a slow machine NLBOOK_PATIENCE=2 doubles every time budget.
+    On a slow machine NLBOOK_PATIENCE=2 doubles every time budget. A JUnit file: pytest -m notebook --junitxml FILE.
     """
     from nlbook_tools.notebooks import book_root
-    from nlbook_tools.notebooks.pool import Job, write_junit
+    from nlbook_tools.notebooks.run import Run, run
 
     paths = [chapter(p) for p in notebook] or sorted((book() / "notebooks").glob("*.ipynb"))
     if not paths:
         raise click.UsageError("notebooks/ holds no notebook yet: run `nlbook notebooks build`")
     names = [p.name for p in paths]
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise click.UsageError(
-            f"two notebooks are called {twice}: their executed copies would collide; run them one by one"
-        )
+        raise click.UsageError(f"two notebooks are called {twice}: their executed copies would collide")
+    profile = "full" if full else "quick"
     out = out or (book_root() or Path.cwd()) / "build" / "executed"
-    outcomes = carry_out([Job(p, out, "full" if full else "quick") for p in paths], jobs)
-    if junit:
-        write_junit(outcomes, junit)
-    failed = shown(outcomes)
-    click.echo(f"executed copies: {out / ('full' if full else 'quick')}")
-    sys.exit(bool(failed))
+    ended = carry_out({p.name: partial(run, p, out, profile) for p in paths}, jobs)
+    click.echo(f"executed copies: {out / profile}")
+    sys.exit(not all(isinstance(e, Run) for e in ended))

@@ -104,7 +104,7 @@ def run(nb: NotebookNode, stem: str, folder: Path, say: Say) -> NotebookNode:
 
     say(f"running {stem}")
     try:
-        done, _ = execute(nb, f"{stem}.ipynb", plan(nb, stem), cwd=folder)
+        done = execute(nb, f"{stem}.ipynb", plan(nb, stem), cwd=folder)
     except NotebookFailed as failed:
         raise NLBookError(f"{stem}: got a failing notebook, expected a set that runs:\n{failed}") from None
-    return sync.image(done, stem)
+    return sync.image(done.nb, stem)

@@ -130,7 +130,7 @@ def _(d: Draw) -> Variant:
     answer = 0.0
     while abs(answer) < 0.2:  # too close to zero to be read off
         step, angle = d.int(2, 9), 10 * d.int(0, 35)
-        view = f"v3:step={step},angle={angle}"
+        view = f"weight:step={step},angle={angle}"
         answer = facts(view)["answer"]
     return Variant(
         f"Open `viz.load({view!r})`. What does the weight answer at the query after these {step} training steps?",
@@ -142,7 +142,7 @@ def _(d: Draw) -> Variant:
 @variant("03-picture")
 def _(d: Draw) -> Variant:
     beta, share = d.pick(0.8, 0.9, 0.95), d.pick(50, 99)
-    view = f"v4:beta={beta},slow=1,log=1"
+    view = f"horizon:beta={beta},slow=1,log=1"
     seen = facts(view)
     answer = seen[f"step{share}"]
     return Variant(
@@ -200,7 +200,7 @@ def _(d: Draw) -> Variant:
 @variant("05-arrows")
 def _(d: Draw) -> Variant:
     lanes = ",".join(str(d.int(1, 3)) for _ in range(7))
-    view = f"v8:lanes={lanes}"
+    view = f"detective:lanes={lanes}"
     return Variant(
         f"Open `viz.load({view!r})` in the level detective. How many arrows break?", facts(view)["broken"], view=view
     )
@@ -252,7 +252,7 @@ def _(d: Draw) -> Variant:
     period, tokens = d.pick(8, 12, 16, 20, 24), d.pick(100, 120, 150, 180, 200)
     ends = range(period, tokens + 1, period)
     answer = sum(end > tokens // 2 for end in ends)
-    view = f"v1:C=1,{period},64;T={tokens}"
+    view = f"score:C=1,{period},64;T={tokens}"
     return Variant(
         f"Open `viz.load({view!r})`. How many notes of the lane C = {period} have read at least one token of task B?",
         answer,
@@ -264,10 +264,10 @@ def _(d: Draw) -> Variant:
 @variant("08-picture")
 def _(d: Draw) -> Variant:
     keep = d.pick(0.92, 0.93, 0.94, 0.96, 0.97)
-    view = f"v7:keep={keep}"
+    view = f"two_tasks:keep={keep}"
     seen = facts(view)
     return Variant(
-        f"In V7 let the fast level keep {keep} per step, `viz.load({view!r})`. What is the error on A after it was emptied?",
+        f"In the picture of two tasks let the fast level keep {keep} per step, `viz.load({view!r})`. What is the error on A after it was emptied?",
         seen["a_after"],
         apart_from(
             seen["a_after"],
@@ -285,7 +285,7 @@ def _(d: Draw) -> Variant:
 @variant("09-picture")
 def _(d: Draw) -> Variant:
     switch, seed = d.pick(16, 20, 24, 28, 36, 40), d.int(0, 9)
-    view = f"v11:switch={switch},seed={seed}"
+    view = f"memories:switch={switch},seed={seed}"
     seen = facts(view)
     return Variant(
         f"Open `viz.load({view!r})`: how many times more does M_mem move in the eight tokens after the switch than in the eight "
@@ -323,7 +323,7 @@ def _(d: Draw) -> Variant:
 def _(d: Draw) -> Variant:
     kind, keys = d.pick(("static", "A, B"), ("document", "d, e"), ("fast", "x, y"))
     hold, document = d.pick("nothing", "M_mem", "both MLPs"), d.int(0, 9)
-    view = f"v13:hold={hold},document={document}"
+    view = f"reading:hold={hold},document={document}"
     said = {"nothing": "Let all of it move", "M_mem": "Hold M memory at its start"}.get(
         hold, "Hold both MLPs at their start"
     )
@@ -338,7 +338,7 @@ def _(d: Draw) -> Variant:
 @variant("11-picture")
 def _(d: Draw) -> Variant:
     chunk, eta = d.pick(4, 8, 16, 32), d.pick(0.1, 0.2, 0.5)
-    view = f"v9:C={chunk},eta={eta}"
+    view = f"theatre:C={chunk},eta={eta}"
     return Variant(
         f"Chunks of {chunk}, rate {eta}, the frozen rule, `viz.load({view!r})`: how far is the state from the token loop's, in "
         "percent?",

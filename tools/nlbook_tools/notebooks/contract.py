@@ -12,9 +12,10 @@ The metadata field `nlbook.kind` chooses:
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -59,6 +60,10 @@ MACHINE_PATH = re.compile(
 MATHS = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.S)
 
 
+SCALARS = (bool, int, float, str)
+Found = tuple[str, str] | tuple[str, str, int]  # what is wrong, what to do, and the cell if it is one cell's
+
+
 @dataclass(frozen=True)
 class Problem:
     """One finding. `cell` counts from 1, Markdown cells too; None means the notebook as a whole."""
@@ -78,173 +83,114 @@ class Problem:
 
 def check(nb: NotebookNode, name: str) -> list[Problem]:
     """Everything that is wrong with this committed notebook, without running it."""
-    problems = [p for profile in PROFILES for p in runnable(nb, name, profile)]
-    unique = list(dict.fromkeys(problems))  # what concerns both profiles is said once
-    return unique + form(nb, name) + teaching(nb, name)
+    found = [p for profile in PROFILES for p in runnable(nb, name, profile)]
+    return [*dict.fromkeys(found), *form(nb, name), *teaching(nb, name)]  # what concerns both profiles is said once
+
+
+def named(rule: Callable[..., Iterator[Found]]) -> Callable[..., list[Problem]]:
+    """A rule yields (what is wrong, what to do[, cell]); its findings carry the notebook's name."""
+
+    @functools.wraps(rule)
+    def found(nb: NotebookNode, name: str, *rest: Any) -> list[Problem]:
+        return [Problem(name, *f) for f in rule(nb, *rest)]
+
+    return found
 
 
 # -- may it be started at all?
 
 
-def runnable(nb: NotebookNode, name: str, profile: str) -> list[Problem]:
+@named
+def runnable(nb: NotebookNode, profile: str) -> Iterator[Found]:
     """What keeps this notebook from being run with `profile`: its budgets, its parameters, tags that papermill cannot
     honour."""
-    bad = [
-        Problem(
-            name,
-            "tagged raises-exception; papermill fails such a run",
-            "show the error with try/except and remove the tag",
-            i,
-        )
-        for i, c in _cells(nb)
-        if "raises-exception" in _tags(c)
-    ]
-    asked = _dig(nb.metadata, "nlbook", "run", profile)
+    for i, c in _cells(nb):
+        if "raises-exception" in _tags(c):
+            yield "tagged raises-exception; papermill fails such a run", "show the error with try/except, no tag", i
+    asked, at = _dig(nb.metadata, "nlbook", "run", profile), f"nlbook.run.{profile}"
     if not isinstance(asked, dict):
-        return [
-            *bad,
-            Problem(
-                name,
-                f"no metadata nlbook.run.{profile}",
-                f"add to the front matter, under nlbook: run: {{{profile}: {{seconds: 60, memory_mb: 1500}}}}",
-            ),
-        ]
+        todo = f"add to the front matter, under nlbook: run: {{{profile}: {{seconds: 60, memory_mb: 1500}}}}"
+        yield f"no metadata {at}", todo
+        return
     for key in ("seconds", "memory_mb"):
         if not _number(asked.get(key)) or asked[key] <= 0:
-            bad.append(Problem(name, f"nlbook.run.{profile}.{key} is {asked.get(key)!r}", "give a positive number"))
+            yield f"{at}.{key} is {asked.get(key)!r}", "give a positive number"
     if extra := sorted(set(asked) - {"seconds", "memory_mb", "parameters"}):
-        bad.append(
-            Problem(
-                name, f"nlbook.run.{profile} has unknown fields {extra}", "it has seconds, memory_mb and parameters"
-            )
-        )
+        yield f"{at} has unknown fields {extra}", "it has seconds, memory_mb and parameters"
     given = asked.get("parameters") or {}
     if not isinstance(given, dict):
-        return [
-            *bad,
-            Problem(name, f"nlbook.run.{profile}.parameters is {given!r}", "give a mapping from name to scalar"),
-        ]
-    if not any("parameters" in _tags(c) for _, c in _cells(nb)):
-        return [
-            *bad,
-            Problem(
-                name,
-                "no cell tagged `parameters`",
-                "tag the code cell that sets them, near the top: `seed = 0` and the sizes",
-            ),
-        ]
-    known, wrong = parameters(nb, name)
-    bad += wrong
+        yield f"{at}.parameters is {given!r}", "give a mapping from name to scalar"
+    elif not any("parameters" in _tags(c) for _, c in _cells(nb)):
+        yield "no cell tagged `parameters`", "tag the code cell that sets them, near the top: `seed = 0` and the sizes"
+    else:
+        yield from _parameters(nb, profile, given)
+
+
+def _parameters(nb: NotebookNode, profile: str, given: dict[str, Any]) -> Iterator[Found]:
+    """The parameters cell, and the values that a profile gives."""
+    known: dict[str, Any] = {}
+    yield from _defaults(nb, known)
+    at = f"nlbook.run.{profile}.parameters"
     if unknown := sorted(set(given) - set(known)):
-        bad.append(
-            Problem(
-                name,
-                f"nlbook.run.{profile}.parameters sets {unknown}, unknown to the parameters cell",
-                f"that cell has {sorted(known)}: mend the name in the front matter or add it to the cell",
-            )
-        )
+        todo = f"that cell has {sorted(known)}: mend the name in the front matter or add it to the cell"
+        yield f"{at} sets {unknown}, unknown to the parameters cell", todo
     for key, value in given.items():
-        if not isinstance(value, (bool, int, float, str)):
-            bad.append(
-                Problem(
-                    name,
-                    f"nlbook.run.{profile}.parameters.{key} is {value!r}",
-                    "parameters are flat scalars: bool, int, float or str",
-                )
-            )
+        if not isinstance(value, SCALARS):
+            yield f"{at}.{key} is {value!r}", "parameters are flat scalars: bool, int, float or str"
         elif (
             profile == "quick"
             and key in known
-            and not (value == known[key] and isinstance(value, bool) == isinstance(known[key], bool))
+            and (value, type(value) is bool) != (known[key], type(known[key]) is bool)
         ):
-            bad.append(
-                Problem(
-                    name,
-                    f"the quick run sets {key} = {value!r}, the parameters cell says {known[key]!r}",
-                    "put the quick value in the cell: the committed outputs are the quick run's",
-                )
-            )
-    return bad
+            what = f"the quick run sets {key} = {value!r}, the parameters cell says {known[key]!r}"
+            yield what, "put the quick value in the cell: the committed outputs are the quick run's"
 
 
-def parameters(nb: NotebookNode, name: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The parameters cell as {name: default}, and what is wrong with it."""
+def _defaults(nb: NotebookNode, known: dict[str, Any]) -> Iterator[Found]:
+    """Read the parameters cell into `known`; what is wrong with it."""
     found = [(i, c) for i, c in _cells(nb) if "parameters" in _tags(c)]
     todo = "one code cell of `name = scalar` lines, `seed = 0` among them, nothing else"
-    if len(found) != 1 or found[0][1].cell_type != "code":
-        return {}, [
-            Problem(
-                name,
-                f"{len(found)} cells tagged `parameters`" if len(found) != 1 else "the parameters cell is not code",
-                todo,
-            )
-        ]
     i, cell = found[0]
-    values: dict[str, Any] = {}
+    if len(found) != 1 or cell.cell_type != "code":
+        yield f"{len(found)} cells tagged `parameters`, the first is {cell.cell_type}", todo
+        return
     try:
         for statement in ast.parse(cell.source).body:
-            target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
-            if not isinstance(target, ast.Name):
-                raise ValueError(ast.unparse(statement))
-            values[target.id] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-            if not isinstance(values[target.id], (bool, int, float, str)):
-                raise ValueError(ast.unparse(statement))
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if isinstance(
+                    ast.literal_eval(value), SCALARS
+                ):
+                    known[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError(ast.unparse(statement))
     except (SyntaxError, ValueError) as e:
-        return values, [
-            Problem(name, f"the parameters cell holds more than flat scalars: {str(e).splitlines()[0]}", todo, i)
-        ]
-    return values, []
+        yield f"the parameters cell holds more than flat scalars: {str(e).splitlines()[0]}", todo, i
 
 
 # -- is the committed file what a clean run leaves?
 
 
-def form(nb: NotebookNode, name: str) -> list[Problem]:
+@named
+def form(nb: NotebookNode) -> Iterator[Found]:
     """Stray execution counts, error outputs, widget state, papermill's traces. A notebook that never ran is clean,
     unless it is a chapter."""
     build = "run `nlbook notebooks build`; for a notebook without a text source: restart the kernel, run all, save"
-    bad = []
     code = [(i, c) for i, c in _cells(nb) if c.cell_type == "code" and c.source.strip()]
-    counts = [c.get("execution_count") for _, c in code]
-    never_ran = not any(counts) and not any(c.outputs for _, c in code)
-    if never_ran and _kind(nb) != "note" and code:
-        bad.append(Problem(name, "never executed: it has no outputs", build))
-    elif not never_ran:
-        stray = next(
-            ((i, n, want) for (i, _), n, want in zip(code, counts, range(1, len(code) + 1)) if n != want), None
-        )
-        if stray:
-            i, n, want = stray
-            bad.append(
-                Problem(
-                    name,
-                    f"execution count {n}, expected {want}: the cells were not run once each, from top to bottom",
-                    build,
-                    i,
-                )
-            )
-    for i, c in code:
-        for o in c.outputs:
-            if o.output_type == "error":
-                bad.append(
-                    Problem(
-                        name,
-                        f"an error is saved in its output: {o.get('ename')}: {o.get('evalue')}",
-                        f"mend the cell, then {build}",
-                        i,
-                    )
-                )
+    if not any(c.get("execution_count") or c.outputs for _, c in code):
+        if _kind(nb) != "note" and code:
+            yield "never executed: it has no outputs", build
+    else:
+        counted = ((i, c.get("execution_count"), want) for want, (i, c) in enumerate(code, 1))
+        for i, n, want in [stray for stray in counted if stray[1] != stray[2]][:1]:
+            yield f"execution count {n}, expected {want}: the cells were not run once each, top to bottom", build, i
+    for i, o in ((i, o) for i, c in code for o in c.outputs if o.output_type == "error"):
+        yield f"an error is saved in its output: {o.get('ename')}: {o.get('evalue')}", f"mend the cell, then {build}", i
     if WIDGET_STATE in nb.metadata:
-        bad.append(
-            Problem(name, "widget state is saved in the metadata: viewers without a kernel then show nothing", build)
-        )
+        yield "widget state is saved in the metadata: viewers without a kernel then show nothing", build
     if added := [i for i, c in _cells(nb) if {"injected-parameters", "papermill-error-cell-tag"} & set(_tags(c))]:
-        bad.append(
-            Problem(name, "a cell that papermill put in: this is an executed copy, not the notebook", build, added[0])
-        )
+        yield "a cell that papermill put in: this is an executed copy, not the notebook", build, added[0]
     if not isinstance(_dig(nb.metadata, "kernelspec"), dict):
-        bad.append(Problem(name, "no kernelspec in the metadata: Lab would ask the reader for a kernel", build))
-    return bad
+        yield "no kernelspec in the metadata: Lab would ask the reader for a kernel", build
 
 
 # -- the contract of a chapter
@@ -257,109 +203,76 @@ def teaching(nb: NotebookNode, name: str) -> list[Problem]:
         return [Problem(name, f"nlbook.kind is {kind!r}", f"it is one of {sorted(TAGS)}")]
     if kind == "note":
         return []
-    return [
-        *_front_matter(nb, name),
-        *_tag_order(nb, name, kind),
-        *_limits(nb, name),
-        *_pace(nb, name),
-        *_text(nb, name),
-        *_outputs(nb, name),
-        *_exercises(nb, name),
-    ]
+    rules = (_front_matter(nb, name), _tag_order(nb, kind), _limits(nb), _pace(nb), _text(nb), _outputs(nb), _stubs(nb))
+    return [Problem(name, *found) for rule in rules for found in rule]
 
 
-def _front_matter(nb: NotebookNode, name: str) -> Iterator[Problem]:
+def _front_matter(nb: NotebookNode, name: str) -> Iterator[Found]:
     m = nb.metadata.get("nlbook") or {}
     say = "mend the `nlbook:` block of the front matter in notebooks/src"
     given = m.get("number")
     number = int(str(given)) if re.fullmatch(r"\d{1,2}", str(given)) else None  # 7 or "07": YAML's 07 is the former
     if number is None:
-        yield Problem(name, f"nlbook.number is {given!r}", f"give the chapter's number; {say}")
+        yield f"nlbook.number is {given!r}", f"give the chapter's number; {say}"
     elif name[:3] != f"{number:02d}_":
-        yield Problem(
-            name, f"nlbook.number is {number}, the file's name begins with {name[:3]!r}", "the two must agree"
-        )
+        yield f"nlbook.number is {number}, the file's name begins with {name[:3]!r}", "the two must agree"
     for key in ("title", "claim"):
         if not isinstance(m.get(key), str) or not m[key].strip():
-            yield Problem(name, f"nlbook.{key} is {m.get(key)!r}", f"give one sentence; {say}")
+            yield f"nlbook.{key} is {m.get(key)!r}", f"give one sentence; {say}"
     for key in ("reading", "exercises"):
         minutes = _dig(m, "minutes", key)
         if not _number(minutes) or minutes < 0:
-            yield Problem(name, f"nlbook.minutes.{key} is {minutes!r}", f"give minutes; {say}")
+            yield f"nlbook.minutes.{key} is {minutes!r}", f"give minutes; {say}"
     objectives = m.get("objectives")
     if not isinstance(objectives, list) or not objectives:
-        yield Problem(
-            name,
-            "nlbook.objectives is empty or not a list",
-            f"list what the learner can do afterwards, each {{id, text}}; {say}",
-        )
+        todo = f"list what the learner can do afterwards, each {{id, text}}; {say}"
+        yield "nlbook.objectives is empty or not a list", todo
     else:
         ids = [o.get("id") if isinstance(o, dict) else None for o in objectives]
-        want = [f"{number:02d}.{k}" for k in range(1, len(ids) + 1)] if isinstance(number, int) else ids
+        want = ids if number is None else [f"{number:02d}.{k}" for k in range(1, len(ids) + 1)]
         if ids != want:
-            yield Problem(name, f"nlbook.objectives have the ids {ids}", f"quoted and numbered in order: {want}; {say}")
+            yield f"nlbook.objectives have the ids {ids}", f"quoted and numbered in order: {want}; {say}"
         if any(not isinstance(o, dict) or not str(o.get("text") or "").strip() for o in objectives):
-            yield Problem(name, "an objective has no text", say)
-    prerequisites = m.get("prerequisites")
-    if not isinstance(prerequisites, list) or not all(
-        isinstance(p, str) and re.fullmatch(r"\d\d", p) for p in prerequisites
-    ):
-        yield Problem(
-            name,
-            f"nlbook.prerequisites is {prerequisites!r}",
-            f'give a list of quoted numbers such as ["00", "01"]; {say}',
-        )
-    elif isinstance(number, int) and (late := [p for p in prerequisites if int(p) >= number]):
-        yield Problem(name, f"nlbook.prerequisites names {late}", f"a prerequisite comes earlier in the book; {say}")
+            yield "an objective has no text", say
+    before = m.get("prerequisites")
+    if not isinstance(before, list) or not all(isinstance(p, str) and re.fullmatch(r"\d\d", p) for p in before):
+        yield f"nlbook.prerequisites is {before!r}", f'give a list of quoted numbers such as ["00", "01"]; {say}'
+    elif number is not None and (late := [p for p in before if int(p) >= number]):
+        yield f"nlbook.prerequisites names {late}", f"a prerequisite comes earlier in the book; {say}"
     equations = m.get("equations")
     if not isinstance(equations, list) or not all(isinstance(e, int) and e in EQUATIONS for e in equations):
-        yield Problem(
-            name, f"nlbook.equations is {equations!r}", f"give a list of the paper's equation numbers, 1 to 121; {say}"
-        )
+        yield f"nlbook.equations is {equations!r}", f"give a list of the paper's equation numbers, 1 to 121; {say}"
     elif len(set(equations)) != len(equations):
-        yield Problem(name, "nlbook.equations names one twice", say)
+        yield "nlbook.equations names one twice", say
 
 
-def _tag_order(nb: NotebookNode, name: str, kind: str) -> Iterator[Problem]:
+def _tag_order(nb: NotebookNode, kind: str) -> Iterator[Found]:
     first: dict[str, int] = {}
     for i, c in _cells(nb):
         for tag in _tags(c):
             first.setdefault(tag, i)
     wanted = TAGS[kind]
     if missing := [t for t in wanted if t not in first]:
-        yield Problem(
-            name, f"no cell is tagged {', '.join(missing)}", f"a {kind} has, in this order: {', '.join(wanted)}"
-        )
-    have = [t for t in wanted if t in first and t not in ANYWHERE]
-    for before, after in pairwise(have):
+        yield f"no cell is tagged {', '.join(missing)}", f"a {kind} has, in this order: {', '.join(wanted)}"
+    for before, after in pairwise(t for t in wanted if t in first and t not in ANYWHERE):
         if first[after] < first[before]:
-            yield Problem(
-                name,
-                f"the first `{after}` comes before the first `{before}` (cell {first[before]})",
-                f"the order is: {', '.join(wanted)}",
-                first[after],
-            )
+            what = f"the first `{after}` comes before the first `{before}` (cell {first[before]})"
+            yield what, f"the order is: {', '.join(wanted)}", first[after]
 
 
-def _limits(nb: NotebookNode, name: str) -> Iterator[Problem]:
-    lines = [len(c.source.strip().splitlines()) for _, c in _cells(nb) if c.cell_type == "code" and c.source.strip()]
+def _limits(nb: NotebookNode) -> Iterator[Found]:
+    move = "move code into the package"
+    lines = {i: len(c.source.strip().splitlines()) for i, c in _cells(nb) if c.cell_type == "code" and c.source.strip()}
     if len(nb.cells) > CELLS:
-        yield Problem(
-            name, f"{len(nb.cells)} cells", f"at most {CELLS}: split the chapter or move code into the package"
-        )
-    if lines and statistics.median(lines) > CODE_MEDIAN:
-        yield Problem(
-            name,
-            f"the median code cell has {statistics.median(lines):g} lines",
-            f"at most {CODE_MEDIAN}: move code into the package",
-        )
+        yield f"{len(nb.cells)} cells", f"at most {CELLS}: split the chapter or {move}"
+    if lines and (median := statistics.median(lines.values())) > CODE_MEDIAN:
+        yield f"the median code cell has {median:g} lines", f"at most {CODE_MEDIAN}: {move}"
+    for i, n in lines.items():
+        if n > CODE_LINES:
+            yield f"{n} lines of code", f"at most {CODE_LINES}: split the cell or {move}", i
     for i, c in _cells(nb):
-        if c.cell_type == "code" and (n := len(c.source.strip().splitlines())) > CODE_LINES:
-            yield Problem(
-                name, f"{n} lines of code", f"at most {CODE_LINES}: split the cell or move code into the package", i
-            )
         if c.cell_type == "markdown" and (n := words(c.source)) > WORDS:
-            yield Problem(name, f"{n} words", f"at most {WORDS}: split the cell, or cut", i)
+            yield f"{n} words", f"at most {WORDS}: split the cell, or cut", i
 
 
 def words(markdown: str) -> int:
@@ -368,123 +281,78 @@ def words(markdown: str) -> int:
     return sum(bool(re.search(r"\w", w)) for w in text.split())
 
 
-def _pace(nb: NotebookNode, name: str) -> Iterator[Problem]:
+def _pace(nb: NotebookNode) -> Iterator[Found]:
     """At least about every ten minutes the reader does something: the reading minutes are spread over the cells by
-    their length."""
+    their length, a line of code as eight words."""
     reading = _dig(nb.metadata, "nlbook", "minutes", "reading")
     if not _number(reading) or not nb.cells:
         return
-    acts = [
-        bool(READER_ACTS & set(_tags(c))) or bool(c.cell_type == "code" and CHECK_CALL.search(c.source))
-        for _, c in _cells(nb)
-    ]
-    load = [
-        0.0
-        if act
-        else words(c.source)
-        if c.cell_type == "markdown"
-        else 8.0 * len(c.source.splitlines())  # a line of code: 8 words
-        for act, (_, c) in zip(acts, _cells(nb))
-    ]
-    minute = reading / (sum(load) or 1.0)
+
+    def acts(c: NotebookNode) -> bool:
+        return bool(READER_ACTS & set(_tags(c)) or (c.cell_type == "code" and CHECK_CALL.search(c.source)))
+
+    def load(c: NotebookNode) -> int:
+        return words(c.source) if c.cell_type == "markdown" else 8 * len(c.source.splitlines())
+
+    minute = reading / (sum(load(c) for c in nb.cells if not acts(c)) or 1)
     since, start = 0.0, 1
-    for (i, _), act, weight in zip(_cells(nb), acts, load):
-        since = 0.0 if act else since + weight * minute
-        start = i + 1 if act else start
+    for i, c in _cells(nb):
+        since, start = (0.0, i + 1) if acts(c) else (since + load(c) * minute, start)
         if since > GAP_MINUTES:
-            yield Problem(
-                name,
-                f"more than {GAP_MINUTES:g} minutes of reading since cell {start} without a prediction or a check",
-                "let the reader predict, check or recall something at least about every ten minutes",
-                i,
-            )
+            what = f"more than {GAP_MINUTES:g} minutes of reading since cell {start} without a prediction or a check"
+            yield what, "let the reader predict, check or recall something at least about every ten minutes", i
             since, start = 0.0, i + 1
 
 
-def _text(nb: NotebookNode, name: str) -> Iterator[Problem]:
+def _text(nb: NotebookNode) -> Iterator[Found]:
     for i, c in _cells(nb):
         if c.cell_type == "code":
             if found := MAGIC.search(c.source):
-                yield Problem(
-                    name,
-                    f"a shell command or a magic: {found.group().strip()}",
-                    "a chapter is plain Python: no %pip, no shell, no timing",
-                    i,
-                )
+                todo = "a chapter is plain Python: no %pip, no shell, no timing"
+                yield f"a shell command or a magic: {found.group().strip()}", todo, i
             continue
         if REMOTE_IMAGE.search(c.source):
-            yield Problem(name, "a remote image", "draw it in the package, or keep the file in the repository", i)
+            yield "a remote image", "draw it in the package, or keep the file in the repository", i
         if found := DIRECTIVE.search(c.source):
-            yield Problem(
-                name,
-                f"a MyST directive or role: {found.group().strip()}",
-                "GitHub and Lab show it as code: use $…$, $$…$$, links, > quotes",
-                i,
-            )
+            todo = "GitHub and Lab show it as code: use $…$, $$…$$, links, > quotes"
+            yield f"a MyST directive or role: {found.group().strip()}", todo, i
         for alt in IMAGE_ALT.findall(c.source):
             if len(alt.split()) < ALT_WORDS:
-                yield Problem(
-                    name,
-                    f"an image whose alternative text is {alt!r}",
-                    f"say in at least {ALT_WORDS} words what it shows",
-                    i,
-                )
+                todo = f"say in at least {ALT_WORDS} words what it shows"
+                yield f"an image whose alternative text is {alt!r}", todo, i
 
 
-def _outputs(nb: NotebookNode, name: str) -> Iterator[Problem]:
-    for i, c in _cells(nb):
-        for o in c.get("outputs", []):
-            if o.output_type == "stream" and o.get("name") == "stderr":
-                yield Problem(
-                    name,
-                    f"a warning is saved in its output: {o.text.strip().splitlines()[0][:80]!r}",
-                    "mend its cause, or silence it and say why",
-                    i,
-                )
-            shown = o.get("text", "") + "".join(
-                str(o.get("data", {}).get(k, "")) for k in ("text/plain", "text/html", "text/markdown")
-            )
-            if found := MACHINE_PATH.search(shown):
-                yield Problem(
-                    name,
-                    f"a path of the building machine is saved in its output: {found.group()}",
-                    "print a relative path or a name",
-                    i,
-                )
-            if any(k.startswith("image/") for k in o.get("data", {})) and len(alt_text(o).split()) < ALT_WORDS:
-                yield Problem(
-                    name,
-                    f"a picture whose alternative text is {alt_text(o)!r}",
-                    f"use viz.load, or viz.show(fig, alt=…) with at least {ALT_WORDS} words on what it shows",
-                    i,
-                )
+def _outputs(nb: NotebookNode) -> Iterator[Found]:
+    for i, o in ((i, o) for i, c in _cells(nb) for o in c.get("outputs", [])):
+        data = o.get("data", {})
+        if o.output_type == "stream" and o.get("name") == "stderr":
+            what = f"a warning is saved in its output: {o.text.strip().splitlines()[0][:80]!r}"
+            yield what, "mend its cause, or silence it and say why", i
+        texts = [o.get("text", ""), *(str(data.get(k, "")) for k in ("text/plain", "text/html", "text/markdown"))]
+        if found := MACHINE_PATH.search("".join(texts)):
+            what = f"a path of the building machine is saved in its output: {found.group()}"
+            yield what, "print a relative path or a name", i
+        if any(k.startswith("image/") for k in data) and len(alt_text(o).split()) < ALT_WORDS:
+            todo = f"use viz.load, or viz.show(fig, alt=…) with at least {ALT_WORDS} words on what it shows"
+            yield f"a picture whose alternative text is {alt_text(o)!r}", todo, i
 
 
 def alt_text(output: NotebookNode) -> str:
     """The alternative text of a picture in an output: metadata `image/png`.alt, or alt."""
     m = output.get("metadata", {})
-    return str(
-        next(
-            (m[k]["alt"] for k in m if k.startswith("image/") and isinstance(m[k], dict) and "alt" in m[k]),
-            m.get("alt", ""),
-        )
-    )
+    alts = [m[k]["alt"] for k in m if k.startswith("image/") and isinstance(m[k], dict) and "alt" in m[k]]
+    return str([*alts, m.get("alt", "")][0])
 
 
-def _exercises(nb: NotebookNode, name: str) -> Iterator[Problem]:
+def _stubs(nb: NotebookNode) -> Iterator[Found]:
     code = [(i, c) for i, c in _cells(nb) if c.cell_type == "code"]
     for (i, c), (_, after) in zip(code, [*code[1:], (0, None)]):
         if "raise NotImplementedError" not in c.source:
             continue
         if "exercise" not in _tags(c):
-            yield Problem(name, "an exercise's stub without the tag `exercise`", "add the tag", i)
+            yield "an exercise's stub without the tag `exercise`", "add the tag", i
         if after is None or "check.exercise(" not in after.source:
-            yield Problem(
-                name,
-                "an exercise's stub that no check follows",
-                'let the next code cell be check.exercise("NN-name", function)',
-                i,
-            )
+            yield "an exercise's stub that no check follows", 'let check.exercise("NN-name", function) come next', i
 
 
 def _cells(nb: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +41,53 @@ FIXED = {
 
 
 class Room:
-    """The temporary folder of one run: sockets, the reader's store, IPython's profile, the list of network attempts."""
+    """The temporary folder of one run, whose cells work in `work`: sockets, the reader's store, IPython's profile, and
+    what the guard wrote down."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Path | None = None) -> None:
         self._dir = tempfile.TemporaryDirectory(prefix="nlb", ignore_cleanup_errors=True)
         self.path = Path(self._dir.name)
-        self.network_log = self.path / "network.jsonl"
+        self.work = work or self.path
+        self.guard_log = self.path / "guard.jsonl"
         self.kernel_log = self.path / "kernel.log"
         (self.path / "matplotlibrc").touch()
 
     def env(self) -> dict[str, str]:
         """What differs from this process's environment in the kernel."""
         inherited = os.environ.get("PYTHONPATH")
+        temporary = os.environ.get("TMPDIR") or tempfile.gettempdir()
+        folders = [self.path, self.work, Path(temporary), Path("/dev"), Path("/proc")]
         return {
             **FIXED,
             "PYTHONPATH": os.pathsep.join([str(GUARD), *([inherited] if inherited else [])]),
-            "NLBOOK_NETWORK_LOG": str(self.network_log),
+            "NLBOOK_GUARD_LOG": str(self.guard_log),
+            "NLBOOK_GUARD_FOLDERS": os.pathsep.join(str(f.resolve()) for f in folders),
             "NLBOOK_STORE": str(self.path / "store"),
             "IPYTHONDIR": str(self.path / "ipython"),  # no start-up files of the user's
-            "MATPLOTLIBRC": str(self.path / "matplotlibrc"),
-        }  # nor their style
+            "MATPLOTLIBRC": str(self.path / "matplotlibrc"),  # nor their style
+        }
 
-    def attempts(self) -> list[dict[str, Any]]:
-        """Every attempt to reach the network so far, in order: event, target, pid."""
-        if not self.network_log.exists():
+    def findings(self) -> list[dict[str, str]]:
+        """What the guard wrote down so far, in order: kind (network, files, thread, task) and what."""
+        if not self.guard_log.exists():
             return []
-        return [json.loads(line) for line in self.network_log.read_text().splitlines()]
+        return [json.loads(line) for line in self.guard_log.read_text().splitlines()]
+
+    def left_running(self) -> list[tuple[int, str]]:
+        """Kill what outlives the kernel, daemons too: whatever carries our environment. Their ids and programs."""
+        for _ in range(20):  # a helper of a library needs a moment to notice that its kernel is gone
+            found = [p for p in psutil.process_iter() if self._started(p)]
+            if not found:
+                return []
+            time.sleep(0.1)
+        named = [(p.pid, p.name()) for p in found]
+        kill(found)
+        return named
+
+    def _started(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error, OSError):
+            return process.environ().get("NLBOOK_GUARD_LOG") == str(self.guard_log)
+        return False
 
     def last_words(self) -> str:
         """What the kernel process wrote outside its cells: the fault handler's dump, when it crashed."""
@@ -128,13 +150,7 @@ def manager_for(room: Room, watch: Watch) -> type[AsyncKernelManager]:
     return IsolatedKernelManager
 
 
-def _high_water_mb(pid: int) -> float:
-    """Linux's own record of the process's largest resident size: sees the peaks between two looks. 0.0 elsewhere."""
-    try:
-        line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    except (OSError, StopIteration):
-        return 0.0
+STOP = threading.Event()  # set: every watched kernel is killed, also one that starts later
 
 
 class Watch:
@@ -178,9 +194,11 @@ class Watch:
             kernel = psutil.Process(pid)
             while not self._done.wait(0.1):
                 tree = [kernel, *kernel.children(recursive=True)]
-                resident = sum(_rss_mb(p) for p in tree)
-                self.cpu_s = max(self.cpu_s, sum(_cpu_s(p) for p in tree))
-                self.peak_mb = max(self.peak_mb, resident, _high_water_mb(pid))
+                if STOP.is_set():
+                    kill(tree)
+                    return
+                self.cpu_s = max(self.cpu_s, sum(map(_cpu_s, tree)))
+                self.peak_mb = max(self.peak_mb, sum(map(_resident_mb, tree)), _high_water_mb(pid))
                 if self.peak_mb > self.memory_mb:
                     self.over = self.over or "memory"
                     kill(tree)
@@ -196,23 +214,29 @@ class Watch:
             return
 
 
-def _rss_mb(process: psutil.Process) -> float:
-    try:
+def _resident_mb(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.Error):
         return process.memory_info().rss / 2**20
-    except psutil.Error:
-        return 0.0
+    return 0.0
+
+
+def _high_water_mb(pid: int) -> float:
+    """Linux's own record of the process's largest resident size: sees the peaks between two looks. 0.0 elsewhere."""
+    with contextlib.suppress(OSError, StopIteration):
+        line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def _cpu_s(process: psutil.Process) -> float:
     """Processor seconds of a process, in its own code and the system's, and of children that it has waited for."""
-    try:
+    with contextlib.suppress(psutil.Error):
         t = process.cpu_times()
         return float(t.user + t.system + getattr(t, "children_user", 0.0) + getattr(t, "children_system", 0.0))
-    except psutil.Error:
-        return 0.0
+    return 0.0
 
 
-def kill(tree: list[psutil.Process]) -> None:
+def kill(tree: Sequence[psutil.Process]) -> None:
     """Kill these processes, children first; the ones already gone are fine."""
     for process in reversed(tree):
         with contextlib.suppress(psutil.Error):

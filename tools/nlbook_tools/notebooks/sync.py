@@ -13,34 +13,24 @@ import hashlib
 import importlib.metadata
 import io
 import re
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
 from nbformat import NotebookNode
 
-from nlbook_tools.notebooks import contract
+from nlbook_tools.notebooks import write_whole
 from nlbook_tools.notebooks.contract import WIDGET_VIEW, Problem
 
 if TYPE_CHECKING:
-    from nlbook_tools.notebooks.run import Used
+    from nlbook_tools.notebooks.run import Run
 
 FORMAT = {"extension": ".md", "format_name": "myst"}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-VOLATILE = {
-    "execution",
-    "papermill",
-    "collapsed",
-    "scrolled",
-    "ExecuteTime",
-    "vscode",
-    "colab",
-    "outputId",
-    "id",
-    "trusted",
-    "editable",
-    "slideshow",
-}
+VOLATILE = {"execution", "papermill", "collapsed", "scrolled", "ExecuteTime", "vscode", "colab", "outputId"}
+VOLATILE |= {"id", "trusted", "editable", "slideshow"}
 KEPT = ("nlbook", "nlbook_build")  # the front matter, and the versions that drew the pictures
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b")
 KERNEL_FILE = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py")  # a cell's file name in a warning
@@ -66,7 +56,6 @@ def normal(nb: NotebookNode, stem: str) -> NotebookNode:
         )
         c.source = c.source.strip("\n")
         if c.cell_type != "code":
-            c.pop("attachments", None)
             continue
         ran = bool(c.get("outputs") or c.get("execution_count"))
         count += ran
@@ -130,10 +119,13 @@ def read_text(src: Path) -> NotebookNode:
         raise SourceError(
             f"there is no text source {src}: name a chapter such as 01 or 01_memory, or write the file first"
         )
+    return _parsed(src.read_text(encoding="utf-8-sig"), src)
+
+
+def _parsed(text: str, src: Path) -> NotebookNode:
+    jupytext = _jupytext()
     try:
-        return normal(_jupytext().reads(src.read_text(encoding="utf-8"), fmt=FORMAT), src.stem)
-    except SourceError:
-        raise
+        return normal(jupytext.reads(text, fmt=FORMAT), src.stem)
     except Exception as e:
         raise SourceError(
             f"{src.name} cannot be read as md:myst: {type(e).__name__}: {str(e).splitlines()[0]}. "
@@ -141,21 +133,24 @@ def read_text(src: Path) -> NotebookNode:
         ) from None
 
 
-def build(src: Path, out: Path, **how: Any) -> tuple[NotebookNode, Used]:
-    """Execute the text source with its quick parameters in an isolated kernel and write its image: (notebook, what the
-    kernel used).
+def build(src: Path, out: Path, **how: Any) -> Run:
+    """Execute the text source with its quick parameters in an isolated kernel and write its image, which is the run's
+    `nb`.
 
     Raises NotebookFailed, and then leaves `out` as it was. `how` goes to nlbook_tools.notebooks.run.execute (copy=,
     on_cell=).
     """
-    from nlbook_tools.notebooks.run import execute, plan
+    from nlbook_tools.notebooks.run import Failure, NotebookFailed, execute, plan
 
-    nb = read_text(src)
-    asked = plan(nb, out.name, "quick")
-    done, used = execute(nb, out.name, asked, cwd=out.parent, **how)
-    done = image(done, src.stem)
-    out.write_text(dumps(done), encoding="utf-8", newline="\n")
-    return done, used
+    try:
+        nb = read_text(src)
+    except SourceError as e:
+        why, _, todo = str(e).partition(": ")
+        raise NotebookFailed(Failure(out.name, "text", why, todo)) from None
+    done = execute(nb, out.name, plan(nb, out.name, "quick"), cwd=out.parent, **how)
+    built = replace(done, nb=image(done.nb, src.stem))
+    write_whole(out, dumps(built.nb))
+    return built
 
 
 def image(executed: NotebookNode, stem: str) -> NotebookNode:
@@ -173,13 +168,8 @@ def versions() -> dict[str, str]:
 def check(src: Path, out: Path) -> list[Problem]:
     """Is `out` the image of `src`, in normal form? Without executing anything."""
     if not src.exists():
-        return [
-            Problem(
-                out.name,
-                f"it has no text source {src.name}",
-                "write one with `nlbook notebooks text`, or remove the notebook",
-            )
-        ]
+        todo = "write one with `nlbook notebooks text`, or remove the notebook"
+        return [Problem(out.name, f"it has no text source {src.name}", todo)]
     if not out.exists():
         return [Problem(out.name, "never built", f"run `nlbook notebooks build {src.stem}`")]
     todo = f"run `nlbook notebooks build {src.stem}`, or `… text {src.stem}` if the notebook is the newer one"
@@ -191,22 +181,23 @@ def check(src: Path, out: Path) -> list[Problem]:
         i = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
         return [Problem(out.name, f"differs from {src.name}", todo, i + 1)]
     if dumps(normal(have, src.stem)) != out.read_text(encoding="utf-8"):
-        return [
-            Problem(out.name, "not in normal form: a run by hand was saved", f"run `nlbook notebooks build {src.stem}`")
-        ]
+        todo = f"run `nlbook notebooks build {src.stem}`"
+        return [Problem(out.name, "not in normal form: a run by hand was saved", todo)]
     return []
 
 
-def _told(nb: NotebookNode) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(c.cell_type, c.source, dict(c.metadata)) for c in normal(nb, "").cells]
+def _told(nb: NotebookNode) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    return [(c.cell_type, c.source, dict(c.metadata), c.get("attachments") or {}) for c in normal(nb, "").cells]
 
 
 def write_text(notebook: Path, src: Path) -> None:
     """After an edit in Lab: the notebook's cells and metadata into its text source.
 
-    A front matter that says the same as before keeps its hand-written layout.
+    A front matter that says the same as before keeps its hand-written layout. SourceError, and `src` stays as it was,
+    if the text would not be read back as the same cells: a pasted picture, a line `+++`, U+2028, a lone CR.
     """
     nb = normal(nbformat.read(notebook, 4), notebook.stem)
+    told = _told(nb)
     nb.metadata.pop("nlbook_build", None)
     nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}  # jupytext: ```{code-cell} ipython3
     for c in nb.cells:
@@ -216,10 +207,17 @@ def write_text(notebook: Path, src: Path) -> None:
         "cell_metadata_filter": "all",
     }
     text = _jupytext().writes(nb, fmt=FORMAT)
-    old = FRONT_MATTER.match(src.read_text(encoding="utf-8")) if src.exists() else None
+    old = FRONT_MATTER.match(src.read_text(encoding="utf-8-sig")) if src.exists() else None
     if old and read_text(src).metadata.get("nlbook") == nb.metadata.get("nlbook"):
         text = FRONT_MATTER.sub(lambda _: old.group(), text, count=1)
-    src.write_text(text.rstrip("\n") + "\n", encoding="utf-8", newline="\n")
+    text = text.rstrip("\n") + "\n"
+    back = _told(_parsed("\n".join(text.splitlines()), src))
+    if lost := [i for i, (a, b) in enumerate(zip_longest(told, back), 1) if a != b]:
+        raise SourceError(
+            f"cell {lost[0]} of {notebook.name} would not be read back from {src.name} as it is: it holds a pasted "
+            "picture (put it into notebooks/images), a line `+++`, or a line end that is none (U+2028, a lone CR)"
+        )
+    write_whole(src, text)
 
 
 def same_outputs(a: NotebookNode, b: NotebookNode, tolerance: float = 0.0, images: bool = True) -> list[str]:
@@ -279,11 +277,9 @@ def _same_picture(a: str, b: str, tolerance: float) -> bool:
 
 
 def _first_difference(a: str, b: str) -> str:
-    for x, y in zip(a.splitlines(), b.splitlines()):
-        if x != y:
-            start = max(0, next((i for i, (p, q) in enumerate(zip(x, y)) if p != q), min(len(x), len(y))) - 30)
-            return f"{x[start : start + 80].strip()!r}, then {y[start : start + 80].strip()!r}"
-    return f"{len(a.splitlines())} lines, then {len(b.splitlines())}"
+    """The first line that differs, in both."""
+    pairs = zip_longest(a.splitlines(), b.splitlines(), fillvalue="(nothing)")
+    return ", then ".join(repr(line.strip()[:120]) for line in next((p for p in pairs if p[0] != p[1]), (a, b)))
 
 
 def _jupytext() -> Any:
@@ -295,6 +291,3 @@ def _jupytext() -> Any:
             "(`uv pip install --group test -e .`)"
         ) from None
     return jupytext
-
-
-__all__ = ["SourceError", "build", "check", "contract", "normal", "read_text", "same_outputs", "versions", "write_text"]

@@ -41,7 +41,7 @@ ROUTES = (
         "Memories, attention, many rates, the whole model, and how to make it fast.",
     ),
 )
-HERO = "v1:T=120"
+HERO = "score:T=120"
 
 
 class Site:

@@ -23,27 +23,32 @@ import nlbook
 
 MOST = 24  # frames of a view that names no lattice of its own
 LATTICES: dict[str, dict[str, list[Any]]] = {
-    "v0": {"keep": [0.5, 0.9, 0.95, 0.98, 0.99, 1.0], "writes": [60, 200]},
-    "v2": {"n": [4, 16, 32, 64], "rho": [0.0, 0.5, 0.9], "rule": ["hebbian", "delta", "rls"]},
-    "v3": {"step": [0, 3, 6, 12, 24], "angle": [40, 130, 220, 310], "freeze": [False, True]},
-    "v4": {"beta": [0.5, 0.8, 0.9, 0.95, 0.99, 0.999], "slow": [False, True], "log": [False, True]},
-    "v5": {
+    "first_look": {"keep": [0.5, 0.9, 0.95, 0.98, 0.99, 1.0], "writes": [60, 200]},
+    "interference": {"n": [4, 16, 32, 64], "rho": [0.0, 0.5, 0.9], "rule": ["hebbian", "delta", "rls"]},
+    "weight": {"step": [0, 3, 6, 12, 24], "angle": [40, 130, 220, 310], "freeze": [False, True]},
+    "horizon": {"beta": [0.5, 0.8, 0.9, 0.95, 0.99, 0.999], "slow": [False, True], "log": [False, True]},
+    "dial": {
         "temperature": [0, 0.01, 0.1, 1, float("inf")],
         "window": ["all", "16", "4"],
         "feature": ["softmax", "16 bumps", "elu+1"],
     },
-    "v7": {"C": [(1,), (1, 16, 256)], "keep": [0.95, 0.98, 1.0], "short": [64, 256, 4096]},
-    "v9": {"C": [1, 4, 16, 64], "eta": [0.1, 0.5], "rule": ["frozen", "eq. 93", "exact"]},
-    "v13": {
+    "two_tasks": {"C": [(1,), (1, 16, 256)], "keep": [0.95, 0.98, 1.0], "short": [64, 256, 4096]},
+    "theatre": {"C": [1, 4, 16, 64], "eta": [0.1, 0.5], "rule": ["frozen", "eq. 93", "exact"]},
+    "reading": {
         "hold": ["nothing", "M_mem", "M_k", "M_v", "M_eta", "M_alpha", "C8", "C32", "the five M", "both MLPs", "all"],
         "t": [32, 128],
     },
-    "v10": {"writes": [0, 1, 2, 6], "eta": [0.1, 0.3, 0.5], "loud": [1.0, 1.8]},
+    "start": {"writes": [0, 1, 2, 6], "eta": [0.1, 0.3, 0.5], "loud": [1.0, 1.8]},
 }
 """View -> the values of its sliders; every combination is drawn. A value that a view does not allow is an error."""
 
-RUN = "run "  # before a state of V6: only the run of its cell is drawn
-LIVE = {"v1": "score", "v6": "grid", "v8": "detective", "v12": "ledger"}  # view -> the script that plays it
+RUN = "run "  # before a state of the stability map: only the run of its cell is drawn
+LIVE = {
+    "score": "score",
+    "stability": "grid",
+    "detective": "detective",
+    "ledger": "ledger",
+}  # view -> the script that plays it
 
 
 @dataclass(frozen=True)
@@ -105,19 +110,19 @@ def states(spec: Any, base: Any, few: bool = False) -> list[Any]:
 
 
 def draw(state: str) -> Frame:
-    """Draw one state string, or `run v6:...`; the same string gives the same bytes."""
+    """Draw one state string, or `run stability:...`; the same string gives the same bytes."""
     from nlbook.book.viz.spec import load_state
     from nlbook.book.viz.style import book_style, css_size, png
 
     spec, parsed = load_state(state.removeprefix(RUN))
     alt, description = spec.alt(parsed), spec.describe(parsed)
     if state.startswith(RUN):
-        from nlbook.book.viz import v6_stability as v6
+        from nlbook.book.chapters.forgetting import stability
 
         f = spec.facts(parsed)
-        alt = f"Error of the chosen run over {v6.UPDATES} updates: {v6.verdict(f)}."
+        alt = f"Error of the chosen run over {stability.UPDATES} updates: {stability.verdict(f)}."
         with book_style():
-            fig = v6.run_figure(parsed, f)
+            fig = stability.run_figure(parsed, f)
     else:
         fig = spec.figure(parsed)
     return Frame(webp(png(fig, small=False)), alt, description, *css_size(fig))
@@ -201,20 +206,20 @@ class Twins:
         from nlbook.book.viz.spec import load_state
 
         spec, base = load_state(state)
-        if spec.key == "v6":
+        if spec.key == "stability":
             return [str(base), *(RUN + str(s) for s in self.cells(base).values())]
         return [str(base)] if spec.key in LIVE else [str(s) for s in states(spec, base, self.few)]
 
     def cells(self, base: Any) -> dict[str, Any]:
         """Row and column of the stability map -> the state of that cell; the largest step is the top row."""
-        from nlbook.book.viz import v6_stability as v6
+        from nlbook.book.chapters.forgetting import stability
 
-        up = list(reversed(v6.STEPS))
-        some = {s.step for s in (base, *v6.draw.landmarks.values())} if self.few else up
+        up = list(reversed(stability.STEPS))
+        some = {s.step for s in (base, *stability.draw.landmarks.values())} if self.few else up
         return {
             f"{r},{c}": base.replace(step=step, period=period)
             for r, step in enumerate(up)
-            for c, period in enumerate(v6.PERIODS)
+            for c, period in enumerate(stability.PERIODS)
             if step in some
         }
 
@@ -266,30 +271,30 @@ class Twins:
             "landmarks": {n: str(s) for n, s in spec.landmarks.items()},
             "start": str(base),
         }
-        if spec.key == "v6":
+        if spec.key == "stability":
             return common | self.grid(spec, base)
         models = {str(s): {**plain_model(spec.live(s)), "description": spec.describe(s)} for s in marks.values()}
-        if spec.key == "v12":
-            from nlbook.book.viz import v12_ledger as v12
+        if spec.key == "ledger":
+            from nlbook.book.chapters.referee import ledger
 
             return common | {
                 "models": models,
-                "rows": {s: [r.id for r in v12.shown(spec.state(s))] for s in models},
-                "cards": {r.id: self.card(spec, base, r.id) for r in v12.rows()},
+                "rows": {s: [r.id for r in ledger.shown(spec.state(s))] for s in models},
+                "cards": {r.id: self.card(spec, base, r.id) for r in ledger.rows()},
             }
-        return common | {"models": models} | ({"systems": systems()} if spec.key == "v8" else {})
+        return common | {"models": models} | ({"systems": systems()} if spec.key == "detective" else {})
 
     def grid(self, spec: Any, base: Any) -> dict[str, Any]:
         """The stability map with the run of each of its cells."""
-        from nlbook.book.viz import v6_stability as v6
+        from nlbook.book.chapters.forgetting import stability
 
         first = plain_model(spec.live(base))
-        up = list(reversed(v6.STEPS))
+        up = list(reversed(stability.STEPS))
         runs: dict[str, Any] = {}
         for at, s in self.cells(base).items():
             f = self.frames[RUN + str(s)]
             runs[at] = [{"base64": base64.b64encode(f.data).decode()}, f.alt, str(s), f.description]
-        marks = {str(s): [up.index(s.step), v6.PERIODS.index(s.period)] for s in spec.landmarks.values()}
+        marks = {str(s): [up.index(s.step), stability.PERIODS.index(s.period)] for s in spec.landmarks.values()}
         return {"models": {str(base): first}, "runs": runs, "at": marks}
 
     @staticmethod
@@ -312,11 +317,11 @@ def plain_model(widget: Any) -> dict[str, Any]:
 
 def systems() -> dict[str, Any]:
     """For the level detective: of each model the pairs that Definition 2 orders, with the reason, and the true levels."""
-    from nlbook.book.viz import v8_detective as v8
+    from nlbook.book.chapters.levels import detective
 
     found = {}
-    for name in v8.SYSTEMS:
-        s = v8.system(name)
+    for name in detective.SYSTEMS:
+        s = detective.system(name)
         names = [c.name for c in s.components]
         pairs = [[a, b, s.why_faster(a, b)] for a in names for b in names if s.faster(a, b)]
         found[name] = {"names": names, "pairs": pairs, "levels": {n: s.level(n) for n in names}}

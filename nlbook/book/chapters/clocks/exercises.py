@@ -430,7 +430,7 @@ ITEMS = [
         difficulty=1,
         unit="notes",
         within=0.01,
-        view="v1:C=1,16,64;T=120",
+        view="score:C=1,16,64;T=120",
         prompt="In the score with T = 120, how many notes of the lane C = 16 have read at least one token of task B?",
         hints=(
             "The dotted line is the switch, after token 60.",

@@ -21,7 +21,7 @@ def unit_keys(seeds: int, n: int, d: int, seed: int = 0) -> Tensor:
     return k / k.norm(dim=-1, keepdim=True)
 
 
-# ---------------------------------------------------------------------- the stability map (V6)
+# ---------------------------------------------------------------------- the stability map
 def stability_border(period: int, d: int = 16, seeds: int = 200, seed: int = 0) -> float:
     """The largest stable step of a level that sums the gradients of `period` tokens: mean of 2 / lambda_max(sum k k^T).
 
@@ -55,7 +55,7 @@ def stability_map(periods: Sequence[int], steps: Sequence[float], **kw: int) -> 
     return torch.stack([torch.stack([period_run(c, s, **kw)[-1] for s in steps]) for c in periods])
 
 
-# ---------------------------------------------------------------------- two tasks and a clock (V7)
+# ---------------------------------------------------------------------- two tasks and a clock
 class TwoTasks(NamedTuple):
     """Relative squared errors, mean over seeds; 1 = knows nothing. `*_reset`: after the fast level's reset."""
 

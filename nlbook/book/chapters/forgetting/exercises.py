@@ -82,7 +82,7 @@ def a_after() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v7:keep=0.95").facts["a_after"]
+    return viz.load("two_tasks:keep=0.95").facts["a_after"]
     # END SOLUTION
 
 
@@ -263,8 +263,8 @@ ITEMS = [
         minutes=3,
         difficulty=1,
         within=0.05,
-        view="v7:keep=0.95",
-        prompt="In V7 let the fast level keep 0.95 per step. What is the error on A after it was emptied?",
+        view="two_tasks:keep=0.95",
+        prompt="In the picture of two tasks let the fast level keep 0.95 per step. What is the error on A after it was emptied?",
         hints=(
             "Move the second slider, or load the state string above.",
             "Read the dark dot at the right end.",
@@ -338,7 +338,7 @@ ITEMS = [
     Question(
         id="08-r3",
         objective="08.2",
-        text="In V7, what made the slow levels hold A?",
+        text="In the picture of two tasks, what made the slow levels hold A?",
         options=(
             wrong("their long periods", "With the same steps at every token they hold it as well."),
             right(

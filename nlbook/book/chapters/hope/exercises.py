@@ -21,7 +21,7 @@ from nlbook.book.check.define import (
     right,
     wrong,
 )
-from nlbook.hope.model import rms
+from nlbook.numerics import rms
 
 
 # ---------------------------------------------------------------------- the block
@@ -196,7 +196,7 @@ def held_back() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v13:hold=M_mem").facts["known_document"]
+    return viz.load("reading:hold=M_mem").facts["known_document"]
     # END SOLUTION
 
 
@@ -385,7 +385,7 @@ ITEMS: list = [
         minutes=3,
         difficulty=1,
         within=0.15,
-        view="v13:hold=M_mem",
+        view="reading:hold=M_mem",
         wrong={0.79: "M memory still moves in this picture. Set the first control to M_mem."},
         prompt="Hold M memory at its start, and ask after 128 tokens: with what probability does the model give the true value of a document fact, on average over d and e?",
         hints=(

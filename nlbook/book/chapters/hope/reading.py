@@ -17,8 +17,8 @@ from nlbook.book.chapters.hope.capstone import LANGUAGE
 from nlbook.cms import CMS
 from nlbook.errors import NLBookError, generator, need
 from nlbook.hope import Hope, HopeState
-from nlbook.hope.state import tree_tensors
 from nlbook.titans import SelfModifyingTitans
+from nlbook.tree import tensors
 
 K, V = LANGUAGE.keys, LANGUAGE.values
 LETTERS = "ABdexy"  # static, document, fast: one letter a key; values are written 1, 2, ...
@@ -94,7 +94,7 @@ def ask(model: Hope, state: HopeState, keys: Tensor | None = None) -> Tensor:
     The state is not changed: each question is put to a copy. keys (n,): default all.
     """
     keys = torch.arange(K) if keys is None else keys
-    batch = tree_tensors(state)[0].shape[0]
+    batch = next(iter(tensors(state).values())).shape[0]
     many = state.map(lambda t: t.repeat_interleave(len(keys), 0) if t.ndim else t)
     logits, _ = model(keys.repeat(batch)[:, None], many)
     return torch.softmax(logits[:, -1, K:], -1).unflatten(0, (batch, len(keys)))

@@ -145,7 +145,7 @@ def measured_periods(trace: Trace) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Lanes:
-    """A trace with its levels as lanes, for the score of V1: parts that share a level share one."""
+    """A trace with its levels as lanes, for the score of updates: parts that share a level share one."""
 
     levels: list[str]
     periods: dict[str, float]

@@ -126,7 +126,7 @@ def broken_arrows() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v8:lanes=1,1,1,1,1,1,1").facts["broken"]
+    return viz.load("detective:lanes=1,1,1,1,1,1,1").facts["broken"]
     # END SOLUTION
 
 
@@ -271,7 +271,7 @@ ITEMS = [
         difficulty=1,
         unit="arrows",
         within=0.01,
-        view="v8:lanes=1,1,1,1,1,1,1",
+        view="detective:lanes=1,1,1,1,1,1,1",
         prompt="Put all seven parts of the layer into one lane of the level detective. How many arrows break?",
         hints=(
             "The verdict under the board counts them.",

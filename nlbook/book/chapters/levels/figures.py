@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from nlbook.book.chapters.levels.detective import KIND_COLORS, pretty
 from nlbook.book.viz.style import COLORS, book_style, figure
-from nlbook.book.viz.v8_detective import KIND_COLORS, pretty
 from nlbook.levels.order import INF, NestedSystem
 
 

@@ -113,7 +113,7 @@ def with_a_slow_one() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v4:beta=0.9,slow=1,log=1").facts["step99"]
+    return viz.load("horizon:beta=0.9,slow=1,log=1").facts["step99"]
     # END SOLUTION
 
 
@@ -262,7 +262,7 @@ ITEMS = [
             "Look at the right panel, at the upper of the two dots.",
             "The number stands beside the dot at 99 %.",
         ),
-        view="v4:beta=0.9,slow=1,log=1",
+        view="horizon:beta=0.9,slow=1,log=1",
         solution=with_a_slow_one,
         within=0.05,
         unit="gradients",

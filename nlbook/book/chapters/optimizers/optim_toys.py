@@ -20,7 +20,7 @@ from torch import Tensor
 from nlbook.errors import generator, need
 
 START = (-3.5, 2.0)  # where Fig. 4 starts
-RULES = ("heavy ball", "bounded", "clipped", "implicit", "row", "column", "printed", "gradient clipping")
+RULES = ("heavy ball", "bounded", "clipped", "implicit", "row", "column", "printed")
 
 
 class Valley(NamedTuple):
@@ -59,8 +59,7 @@ def momentum_rule(
     Args:
         rule: "heavy ball"; "bounded", "clipped", "implicit" as in `nlbook.optim.DeltaMomentum`; "row" is its
             "corrected", (keep I - erase g g^T) m; "column" the other reading of eq. 49 for a vector, (keep - erase
-            |g|^2) m;
-            "printed" (keep - |g|^2) m; "gradient clipping" a heavy ball on gradients cut to the length 1/erase.
+            |g|^2) m; "printed" (keep - |g|^2) m.
         m, g: momentum and gradient, both as (r part, theta part).
     """
     n = g[0] * g[0] + g[1] * g[1]
@@ -79,8 +78,6 @@ def momentum_rule(
         hold = keep - erase * n
     elif rule == "printed":
         hold = keep - n
-    elif rule == "gradient clipping":
-        write = lr * (1 / (erase * n.sqrt()).clamp(min=1e-300)).clamp(max=1)
     elif rule != "heavy ball":
         need(False, "rule", repr(rule), f"one of {', '.join(map(repr, RULES))}")
     return hold * m[0] - write * g[0], hold * m[1] - write * g[1]
@@ -238,9 +235,9 @@ def two_tasks(d: int = 32, r: int = 8, overlap: float = 0.0, seed: int = 0) -> T
 
 class SlowMomentum:
     """A fast moving average, plus one that is written once a `period` with the period's mean gradient (eq. 75,
-    corrected).
+    corrected): the two memories of `nlbook.optim.M3`, read without Newton-Schulz; a test holds them together.
 
-    `decay=False` is the slow half of eq. 75 as printed: a sum that never forgets.
+    `decay=False` is the slow half of eq. 75 as printed, which M3 does not have: a sum that never forgets.
     """
 
     def __init__(

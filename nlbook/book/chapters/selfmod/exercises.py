@@ -215,7 +215,7 @@ def jump_in_the_picture() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v11:switch=16").facts["jump_mem"]
+    return viz.load("memories:switch=16").facts["jump_mem"]
     # END SOLUTION
 
 
@@ -524,11 +524,11 @@ ITEMS = [
         objective="09.2",
         minutes=3,
         difficulty=1,
-        view="v11:switch=16",
+        view="memories:switch=16",
         within=0.1,
         solution=jump_in_the_picture,
         wrong={2.6: "That is the switch after token 32. Press 'an early switch' first."},
-        prompt="V11 with the switch after token 16: how many times more does M_mem move in the eight tokens after it than in the eight before?",
+        prompt="In the picture of the five memories, with the switch after token 16, how many times more does M_mem move in the eight tokens after it than in the eight before?",
         hints=("Press 'an early switch'.", "The numbers stand in the words below the picture.", "After 'mem'."),
     ),
     Implement(

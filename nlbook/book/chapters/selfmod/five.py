@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from nlbook.errors import generator, need
+from nlbook.numerics import unit
 from nlbook.titans import BOXES, SelfModifyingTitans
-from nlbook.titans.rules import layer_io, read, unit
+from nlbook.titans.rules import layer_io, read
 
 CASES = ("usual", "k-is-v", "free-v", "zero", "given-v")
 """M_k and M_v near the identity; v not at length one; linear memories, M_mem from zero; v itself instead of M v."""

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from nlbook.book.data.moves import SWITCHES, Moves, moves
 from nlbook.errors import generator, need
+from nlbook.numerics import unit
 from nlbook.titans import SelfModifyingTitans
-from nlbook.titans.rules import Rule, layer_io, read, token_write, unit
+from nlbook.titans.rules import Rule, layer_io, read, token_write
 
 VALUES = ("fixed", "self", "detached", "random", "five")
 RULES = {"hebb": Rule("dot", None), "delta": Rule("l2", None), "dgd": Rule("l2", "raw")}

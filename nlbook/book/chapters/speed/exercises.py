@@ -130,7 +130,7 @@ def frozen_error_in_the_picture() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v9:C=16,eta=0.5").facts["error_percent"]
+    return viz.load("theatre:C=16,eta=0.5").facts["error_percent"]
     # END SOLUTION
 
 
@@ -433,7 +433,7 @@ ITEMS = [
                 "frozen",
                 lambda S, K, V, eta: rows_by_tokens(S, K, V, eta, frozen=True),
                 "Every row is taken at the chunk's start: the tokens do not see what their neighbours wrote. "
-                "That is the other rule, the one whose error V9 shows.",
+                "That is the other rule, the one whose error the kernel theatre shows.",
             ),
             NearMiss(
                 "wrong sign",
@@ -525,7 +525,7 @@ ITEMS = [
             "The number stands at the dot on the curve, top right.",
             "It is a little more than one half.",
         ),
-        view="v9:C=16,eta=0.5",
+        view="theatre:C=16,eta=0.5",
         solution=frozen_error_in_the_picture,
         unit="%",
         within=0.1,

@@ -102,7 +102,7 @@ def answer_after_three_steps() -> float:
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("v3:step=3").facts["answer"]
+    return viz.load("weight:step=3").facts["answer"]
     # END SOLUTION
 
 
@@ -299,7 +299,7 @@ ITEMS = [
             "Look at the running sum in the lower panel, at its last dot.",
             "The number stands beside the word *real*.",
         ),
-        view="v3:step=3",
+        view="weight:step=3",
         solution=answer_after_three_steps,
         within=0.1,
         wrong={

@@ -17,11 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.book.data import corpus, shards
+from nlbook.book.data import python_text
+from nlbook.book.data.python_text import DOCUMENT, VOCABULARY
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
 from nlbook.train import TrainingStopped, train
@@ -33,15 +35,15 @@ QUARTERS = 4
 
 
 @lru_cache(maxsize=1)
-def text(most: int) -> tuple[dict[str, shards.Tokens], tempfile.TemporaryDirectory[str]]:
-    """The byte tokens of about `most` bytes of the standard library; the folder goes when the process ends."""
+def text(most: int) -> tuple[dict[str, np.memmap], tempfile.TemporaryDirectory[str]]:
+    """About `most` bytes of the standard library; the folder goes when the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="nlbook-text-")
-    return corpus.prepare(Path(folder.name) / "bytes", most=most), folder
+    return python_text.prepare(Path(folder.name), most=most), folder
 
 
 def config(method: str, seed: int, **size: Any) -> HopeConfig:
     """Hope of this size, or a baseline whose one static MLP is as wide as makes it as large."""
-    hope = HopeConfig(vocabulary=corpus.Bytes.vocabulary, seed=seed, reset_token=corpus.Bytes.document, **size)
+    hope = HopeConfig(vocabulary=VOCABULARY, seed=seed, reset_token=DOCUMENT, **size)
     return hope if method == "Hope" else hope.baseline(MIXERS[method])
 
 
@@ -66,24 +68,23 @@ def run(
     """
     need(method in METHODS, "method", repr(method), f"one of {', '.join(METHODS)}")
     parts, _ = text(most)
-    batches = shards.windows(parts["train"], batch=batch, length=length, seed=seed)
-    test = list(shards.in_order(parts["valid"], length=held_length, most=held))
-    read = {"bytes": float(steps * batch * length)}
+    batches = python_text.windows(parts["train"], batch=batch, length=length, seed=seed)
+    test = python_text.in_order(parts["valid"], length=held_length, most=held)
+    parameters = 0
     if method in COUNTS:
-        table = counted((batches(s).tokens for s in range(steps)), COUNTS[method])
-        paid = torch.cat([surprise(table, w.tokens, COUNTS[method]) for w in test])
-        return graded(paid, torch.cat([w.reset for w in test]), length) | {"parameters": 0.0} | read
-    model = Hope(config(method, seed, **size))
-    try:
-        train(model, lambda step: batches(step).tokens, steps, lr=lr, seed=seed, label=f"{method} {lr:g}")
-        with torch.no_grad():
-            paid = torch.cat([nats(model, w.tokens) for w in test])
-    except TrainingStopped:  # a rate that it does not bear: as good as guessing
-        rows = sum(len(w.tokens) for w in test)
-        paid = torch.full((rows, held_length - 1), math.log(corpus.Bytes.vocabulary), dtype=torch.float64)
-    return (
-        graded(paid, torch.cat([w.reset for w in test]), length) | {"parameters": float(model.parameter_count())} | read
-    )
+        table = counted(map(batches, range(steps)), COUNTS[method])
+        paid = surprise(table, test, COUNTS[method])
+    else:
+        model = Hope(config(method, seed, **size))
+        parameters = model.parameter_count()
+        try:
+            train(model, batches, steps, lr=lr, seed=seed, label=f"{method} {lr:g}")
+            with torch.no_grad():
+                paid = torch.cat([nats(model, w) for w in test.split(16)])
+        except TrainingStopped:  # a rate that it does not bear: as good as guessing
+            paid = torch.full((len(test), held_length - 1), math.log(VOCABULARY), dtype=torch.float64)
+    read = {"parameters": float(parameters), "bytes": float(steps * batch * length)}
+    return graded(paid, test == DOCUMENT, length) | read
 
 
 def nats(model: Hope, tokens: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def graded(paid: Tensor, reset: Tensor, length: int) -> dict[str, float]:
 # ---- counting --------------------------------------------------------------------------------------------------------
 def counted(windows: Iterable[Tensor], before: int) -> Tensor:
     """How often each byte came after each `before` = 0 or 1 bytes, plus a little of its overall share: (1 or V, V)."""
-    v = corpus.Bytes.vocabulary
+    v = VOCABULARY
     single, pairs = torch.zeros(v, dtype=torch.float64), torch.zeros(v * v, dtype=torch.float64)
     for w in windows:
         single += torch.bincount(w.flatten(), minlength=v)

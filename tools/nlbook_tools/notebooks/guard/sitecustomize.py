@@ -1,22 +1,36 @@
-"""No network in a notebook: Python imports this file at start-up because the runner puts its folder first on
-PYTHONPATH.
+"""What a notebook may not do, seen from inside its Python, which imports this file at start-up because the runner puts
+its folder first on PYTHONPATH.
 
-An audit hook sees every name look-up and every connection of this process, C level included, and cannot be taken off
-again. Child processes inherit PYTHONPATH, hence the hook. Loopback and unix sockets stay open: the kernel itself, and
-servers that a notebook starts. Each attempt is refused *and* written down, so that a notebook which catches the
-exception still fails. What it cannot see is a program that is not Python; the usual ones are refused by name when
-they are started.
+Audit hooks cannot be taken off again, and child processes inherit PYTHONPATH, hence the hooks. Each finding is written
+down, so that a notebook which catches an exception still fails:
+
+network   a name look-up or a connection that leaves this machine; refused too. Loopback and unix sockets stay open.
+files     something written or removed outside the work folder, the temporary folder and the caches of libraries.
+thread    an exception that ended a thread, and `task`: one of an asyncio task that nobody awaited.
+
+What it cannot see: files written by native code, and programs that are not Python. The usual ones that reach the
+network are refused by name when they are started.
 """
 
 import json
 import os
 import sys
 
-LOG = os.environ.get("NLBOOK_NETWORK_LOG", "")
+LOG = os.environ.get("NLBOOK_GUARD_LOG", "")
+FOLDERS = os.environ.get("NLBOOK_GUARD_FOLDERS", "").split(os.pathsep)
+CACHES = {"__pycache__", ".cache", ".config", ".ipython", ".jupyter", ".local", ".matplotlib", ".nv", ".triton"}
 LOOKUP = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
 SEND = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 START = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"}
+REACH = LOOKUP | SEND | START
+CHANGE = {"open", "os.remove", "os.rmdir", "os.rename", "os.mkdir", "shutil.rmtree"}
 PROGRAMS = {"curl", "wget", "ssh", "scp", "sftp", "rsync", "ftp", "telnet", "ping", "dig", "nslookup"}
+
+
+def note(kind: str, what: str) -> None:
+    fd = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, (json.dumps({"kind": kind, "what": what}) + "\n").encode())
+    os.close(fd)
 
 
 def local(host) -> bool:
@@ -51,16 +65,58 @@ def target(event: str, args: tuple) -> str | None:
     return next((w for w in words if os.path.basename(w) in PROGRAMS), None)
 
 
-def refuse(event: str, args: tuple) -> None:
-    if event not in LOOKUP and event not in SEND and event not in START:
-        return
-    outside = target(event, args)
-    if outside is None:
-        return
-    fd = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(fd, (json.dumps({"event": event, "target": outside, "pid": os.getpid()}) + "\n").encode())
-    os.close(fd)
-    raise PermissionError(f"a notebook of this book reaches no network: {event} {outside}")
+def changed(event: str, args: tuple) -> str | None:
+    """The path outside the notebook's folders that the event changes; None if it changes nothing there."""
+    path, *rest = args
+    reads = event == "open" and not rest[1] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    inside_a_removed_folder = (
+        event in ("os.remove", "os.rmdir", "shutil.rmtree") and rest and rest[-1] not in (None, -1)
+    )
+    if reads or inside_a_removed_folder or not isinstance(path, (str, bytes, os.PathLike)):
+        return None
+    path = os.path.realpath(os.fsdecode(path))
+    if CACHES & set(path.split(os.sep)) or any(os.path.commonpath([path, f]) == f for f in FOLDERS if f):
+        return None
+    return path
+
+
+def watch(event: str, args: tuple) -> None:
+    if event in CHANGE:
+        if path := changed(event, args):
+            note("files", f"{path} ({event})")
+    elif event in REACH and (outside := target(event, args)):
+        note("network", f"{outside} ({event})")
+        raise PermissionError(f"a notebook of this book reaches no network: {event} {outside}")
+
+
+def hear_background_errors() -> None:
+    """Exceptions that no cell shows: those of threads, and of tasks that nobody awaits."""
+    import atexit
+    import logging
+    import threading
+
+    def of_thread(args) -> None:
+        if args.exc_type is not SystemExit:
+            note("thread", f"{args.exc_type.__name__}: {args.exc_value}")
+        threading.__excepthook__(args)
+
+    class OfTask(logging.StreamHandler):
+        def emit(self, record) -> None:
+            if record.exc_info and record.exc_info[1]:
+                note("task", f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
+            super().emit(record)
+
+    def of_tasks_still_held() -> None:
+        if asyncio := sys.modules.get("asyncio"):
+            import gc
+
+            for t in gc.get_objects():
+                if isinstance(t, asyncio.Task) and t.done() and getattr(t, "_log_traceback", False):
+                    note("task", f"{type(t.exception()).__name__}: {t.exception()}")
+
+    threading.excepthook = of_thread
+    logging.getLogger("asyncio").addHandler(OfTask())
+    atexit.register(of_tasks_still_held)
 
 
 def chain() -> None:
@@ -75,5 +131,6 @@ def chain() -> None:
 
 
 if LOG:
-    sys.addaudithook(refuse)
+    hear_background_errors()
+    sys.addaudithook(watch)
 chain()

@@ -137,7 +137,7 @@
       const { trouble, ...verdict } = judge(data.systems[system], Object.fromEntries(parts.map((p, i) => [p.name, lanes[i]])));
       m.take({ ...verdict, parts: parts.map((p, i) => ({ ...p, lane: lanes[i], trouble: trouble.has(p.name) })) });
       const said = (system === "layer" ? [] : [`system=${system}`]).concat(lanes.some(Boolean) || system !== "layer" ? [`lanes=${lanes.join(",")}`] : []);
-      say(fig, said.length ? `v8:${said.join(";")}` : "v8", `${m.get("verdict")} ${m.get("messages").join(" ")}`);
+      say(fig, said.length ? `detective:${said.join(";")}` : "detective", `${m.get("verdict")} ${m.get("messages").join(" ")}`);
     }
     const model = new Model(unpack(data.models[data.start]), moved);
     views.detective.render({ model, el: stage(fig) });
@@ -156,7 +156,7 @@
       if (!id) return;
       m.take({ at, ...data.cards[id] });
       const show = /show=(\w+)/.exec(state);
-      say(fig, `v12:${show ? `show=${show[1]},` : ""}row=${id}`, data.cards[id].card.map((part) => part.join(": ")).join(" "));
+      say(fig, `ledger:${show ? `show=${show[1]},` : ""}row=${id}`, data.cards[id].card.map((part) => part.join(": ")).join(" "));
     });
     views.ledger.render({ model, el: stage(fig) });
     marks(fig, (next) => {

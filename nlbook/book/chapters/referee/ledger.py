@@ -1,4 +1,4 @@
-"""V12, the ledger: every claim with its verdict; filter by verdict, choose a row, read what led there.
+"""The ledger: every claim with its verdict; filter by verdict, choose a row, read what led there.
 
 Drawn from the committed notebooks/ledger.json; nothing is run, and nothing is written here that does not stand there.
 """
@@ -91,7 +91,7 @@ def wrapped(row: Judged | None, width: int = 112) -> list[tuple[str, list[str]]]
 
 
 @view(
-    "v12",
+    "ledger",
     title="The ledger: what became of each claim",
     task="Show one verdict after the other. For a row of each, read the rule and ask: could it have come out "
     "otherwise? Then find the row that you trust least, and say why.",
@@ -194,7 +194,7 @@ class Board(anywidget.AnyWidget):
         self.show_state(state)
 
     def show_state(self, state: Any) -> None:
-        """Show the rows of a state of V12 and the card of its row."""
+        """Show the rows of a state and the card of its row."""
         seen, row, f = shown(state), chosen(state), facts(state)
         with self.hold_sync():
             self.set_trait(

@@ -1,4 +1,4 @@
-"""V13, a model reads: which memory moves, what surprises it, and what it would answer if it were asked now.
+"""A model reads: which memory moves, what surprises it, and what it would answer if it were asked now.
 
 The model is the small Hope of chapter 10, trained on documents of facts at three time scales (data/hope_reader). One
 memory after the other can be held at its start while the rest go on: that is how one sees what each of them carries.
@@ -87,7 +87,7 @@ def alt(state: Any, f: Facts) -> str:
 
 
 @view(
-    "v13",
+    "reading",
     title="A model reads: which level moves, and what does it know now?",
     task="Hold one memory after the other at its start. Which one takes the facts of the document with it? Which ones "
     "does nobody miss, although they move? Then let all of it move again, and look at the crosses: slips of the "

@@ -1,4 +1,4 @@
-"""Five memories (V11) and a model that reads (V13) in a real browser: a slider, a choice, a landmark, their words."""
+"""Five memories and a model that reads in a real browser: a slider, a choice, a landmark, their words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from nlbook_tools import browser
 
 pytestmark = pytest.mark.browser
-VIEWS, HEIGHT = ("v11", "v13"), 2600
+VIEWS, HEIGHT = ("memories", "reading"), 2600
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def words(box: object) -> str:
     return box.locator(".nlbook-screen img").get_attribute("alt") or ""  # type: ignore[attr-defined, no-any-return]
 
 
-def test_v11_the_switch_is_moved_with_the_slider_and_a_trap_with_a_button(page: browser.Page) -> None:
+def test_memories_the_switch_is_moved_with_the_slider_and_a_trap_with_a_button(page: browser.Page) -> None:
     box = page.locator(".nlbook-picture").nth(0)
     shown, old = box.locator(".nlbook-state code"), browser.picture(box)
     assert "the words change after token 32" in words(box)
@@ -44,10 +44,10 @@ def test_v11_the_switch_is_moved_with_the_slider_and_a_trap_with_a_button(page: 
     box.get_by_role("button", name="v of any length").click()
     browser.wait_change(page, box, old)
     assert "a memory is larger than 1000" in words(box)
-    page.shot("v11")
+    page.shot("memories")
 
 
-def test_v13_a_memory_is_held_and_the_cursor_moved(page: browser.Page) -> None:
+def test_reading_a_memory_is_held_and_the_cursor_moved(page: browser.Page) -> None:
     box = page.locator(".nlbook-picture").nth(1)
     shown, old = box.locator(".nlbook-state code"), browser.picture(box)
     assert "held at its start: nothing" in words(box) and "M memory ends farthest" in words(box)
@@ -60,4 +60,4 @@ def test_v13_a_memory_is_held_and_the_cursor_moved(page: browser.Page) -> None:
     page.keyboard.press("ArrowLeft")
     browser.wait_change(page, box, old)
     assert "After 124 tokens" in words(box)
-    page.shot("v13")
+    page.shot("reading")

@@ -1,4 +1,4 @@
-"""V4, how far back? What each past gradient still weighs in a momentum, and how many of them make half of it.
+"""How far back? What each past gradient still weighs in a momentum, and how many of them make half of it.
 
 A moving average gives the gradient of i steps ago the weight (1 - beta) beta^i, so the last n make 1 - beta^n (section
 4.3, eq. 45). A second, slow momentum that is written once a period with its mean (eq. 75, corrected) adds a tail.
@@ -106,7 +106,7 @@ def mark(ax: Axes, n: int, share: float, color: str, before: bool) -> None:
 
 
 @view(
-    "v4",
+    "horizon",
     title="How far back?",
     task="Predict first: how many past gradients make half of the momentum at β = 0.9, at 0.99, at 0.999? Then set the "
     "slider, turn on the logarithmic axis, and add a second, slow momentum. Which gradients does it bring back?",

@@ -1,4 +1,4 @@
-"""V6, the stability map: period against step. Where does a level that sums C gradients blow up?
+"""The stability map: period against step. Where does a level that sums C gradients blow up?
 
 A linear level (d = 16, keys of length one) descends the summed squared error of C keys. Its largest stable step is
 2 / lambda_max of the sum of k k^T. Every cell of the map is a run of 30 updates; choose one to see it.
@@ -114,7 +114,7 @@ class Grid(anywidget.AnyWidget):
         self.show_state(state)
 
     def show_state(self, state: Any) -> None:
-        """Show a state of V6: its map, its cell, its run."""
+        """Show a state: its map, its cell, its run."""
         f, ends, edge = facts(state), grid(state.seed), borders(state.seed)
         up = list(reversed(STEPS))
 
@@ -151,7 +151,7 @@ class Grid(anywidget.AnyWidget):
 
 
 @view(
-    "v6",
+    "stability",
     title="Stability map: how large a step does a slow level bear?",
     task="A level of period C adds up the gradients of C tokens and then moves once. At C = 1 its border is a step of "
     "2.0. Predict: where is it at C = 16? Then choose cells and watch their runs.",

@@ -1,4 +1,4 @@
-"""V3, what is this weight made of? The answer W q of a trained weight, taken apart into one bar for each training step.
+"""What is this weight made of? The answer W q of a trained weight, taken apart into one bar for each training step.
 
 Gradient descent on ½|W x − y|² is a memory being written: after t steps W q = W₀ q − η Σᵢ δᵢ ⟨xᵢ, q⟩ with the surprise
 δᵢ = Wᵢ₋₁ xᵢ − yᵢ (eq. 8, 58). Surprises frozen at the start make the sum linear attention, whose values do not
@@ -133,7 +133,7 @@ def ends(ax: Axes, marks: list[tuple[float, str, str]]) -> None:
 
 
 @view(
-    "v3",
+    "weight",
     title="What is this weight made of?",
     task="Every bar is one training step: how like the query its input was, times how surprised the weight was. "
     "Predict: had each step used the surprises of the untrained weight, would the bars add up to the same answer?",

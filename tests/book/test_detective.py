@@ -1,4 +1,4 @@
-"""V8, the level detective: the verdict is Definition 2's, at every state; the board moves as the browser moves it."""
+"""The level detective: the verdict is Definition 2's, at every state; the board moves as the browser moves it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 
 from nlbook.book import viz
-from nlbook.book.viz import v8_detective as v8
-from nlbook.book.viz.v8_detective import LANES, SYSTEMS, judge, solution, system
+from nlbook.book.chapters.levels import detective
+from nlbook.book.chapters.levels.detective import LANES, SYSTEMS, judge, solution, system
 
 TRUE = {
     "layer": [["W_k", "MLP", "W_init"], ["m_t", "v_t"], ["M_t"], ["attention"]],
@@ -19,7 +19,7 @@ TRUE = {
 
 
 def at(name: str, *lanes: int) -> viz.State:
-    return viz.find("v8").state(system=name, lanes=lanes or (0,))
+    return viz.find("detective").state(system=name, lanes=lanes or (0,))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -56,27 +56,31 @@ def test_momentum_below_the_weights_is_refused_with_the_arrow() -> None:
 
 
 def test_facts_count_what_the_answer_says() -> None:
-    v = viz.find("v8")
-    f = v.facts("v8:lanes=1,1,1,1,1,1,1")
+    v = viz.find("detective")
+    f = v.facts("detective:lanes=1,1,1,1,1,1,1")
     assert f["arrows"] == f["broken"] == 17 and f["levels"] == 1 and f["true_levels"] == 4
-    assert v.facts("v8")["placed"] == 0 and v.facts("v8")["broken"] == 0 and not v.facts("v8")["solved"]
+    assert (
+        v.facts("detective")["placed"] == 0
+        and v.facts("detective")["broken"] == 0
+        and not v.facts("detective")["solved"]
+    )
     assert v.facts(v.landmarks["solved"])["solved"] == 1
-    assert v.facts("v8:system=deployed;lanes=1,2,3,1,1")["solved"] == 1
+    assert v.facts("detective:system=deployed;lanes=1,2,3,1,1")["solved"] == 1
     assert v.facts(v.landmarks["a slow momentum"])["broken"] == 3
-    assert v.facts("v8:system=M3;lanes=2,3,3,1")["solved"] == 1
+    assert v.facts("detective:system=M3;lanes=2,3,3,1")["solved"] == 1
     assert "four levels" in v.answer.lower()
 
 
 def test_a_list_that_does_not_fit_the_model_leaves_all_in_the_tray() -> None:
     assert judge(at("M3", 1, 2, 3)).tray == ["W", "m1", "v", "m2"]
-    assert "4 parts still in the tray" in viz.find("v8").alt("v8:system=M3;lanes=5,5,5")
+    assert "4 parts still in the tray" in viz.find("detective").alt("detective:system=M3;lanes=5,5,5")
 
 
 def test_the_board_moves_the_picture_and_gets_the_verdict_back() -> None:
-    p = viz.load("v8")
-    assert p.live.verdict.startswith("7 parts still in the tray") and p.state_string == "v8"
+    p = viz.load("detective")
+    assert p.live.verdict.startswith("7 parts still in the tray") and p.state_string == "detective"
     p.live.set_state({"chosen": [1, 1, 3, 2, 2, 4, 1, 1]})  # what the browser sends
-    assert p.live.solved and p.state_string == "v8:lanes=1,3,2,2,4,1,1" and p.screen.state == p.state_string
+    assert p.live.solved and p.state_string == "detective:lanes=1,3,2,2,4,1,1" and p.screen.state == p.state_string
     p.live.set_state({"chosen": [2, 1, 3, 1, 2, 4, 1, 1]})
     assert not p.live.solved and ["W_k", "m_t"] in p.live.arrows and "m_t > W_k" in p.live.messages[0]
     assert {x["name"] for x in p.live.parts if x["trouble"]} == {"W_k", "MLP", "W_init", "m_t"}
@@ -87,7 +91,7 @@ def test_the_board_moves_the_picture_and_gets_the_verdict_back() -> None:
 
 
 def test_the_twin_says_all_that_the_board_says() -> None:
-    p = viz.load("v8:lanes=2,3,1,1,4,2,2")
+    p = viz.load("detective:lanes=2,3,1,1,4,2,2")
     words = p.describe()
     for c in system("layer").components:
         assert c.name in words and c.note in words
@@ -98,7 +102,7 @@ def test_the_twin_says_all_that_the_board_says() -> None:
 @pytest.mark.parametrize("lane", [0, 1, LANES])
 def test_all_parts_in_one_lane_draw(name: str, lane: int) -> None:
     state = at(name, *[lane] * len(system(name).components))
-    fig = v8.paint(judge(state))
+    fig = detective.paint(judge(state))
     boxes = [t.get_text() for t in fig.axes[0].texts]
     assert len(fig.axes[0].patches) >= len(system(name).components) and any("slow (unit" in b for b in boxes)
-    assert len(viz.find("v8").alt(state).split()) >= 8
+    assert len(viz.find("detective").alt(state).split()) >= 8

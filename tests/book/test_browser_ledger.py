@@ -1,4 +1,4 @@
-"""The ledger's explorer (V12) in a real browser: a click, the arrow keys, a filter."""
+"""The ledger's explorer in a real browser: a click, the arrow keys, a filter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nlbook.book.ledger.verdicts import verdicts
 
 SHOTS = Path(__file__).parents[2] / "build" / "shots"
 pytestmark = pytest.mark.browser
-VIEWS, HEIGHT = ("v12",), 1300
+VIEWS, HEIGHT = ("ledger",), 1300
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_a_row_is_chosen_with_the_mouse_and_with_the_keys_and_filtered(page: bro
     browser.wait_text(page, card, rows[-1].title)
     assert rows[-1].command in card.locator("code").inner_text()
     page.wait_for_timeout(300)
-    page.screenshot(path=SHOTS / "v12.png")
+    page.screenshot(path=SHOTS / "ledger.png")
     word = rows[0].verdict  # a landmark button shows one verdict only
     page.get_by_role("button", name=word, exact=False).first.click()
     page.wait_for_function(

@@ -1,4 +1,4 @@
-"""The stability map (V6) and two tasks and a clock (V7) in a real browser: a click, the arrow keys, a landmark."""
+"""The stability map and two tasks and a clock in a real browser: a click, the arrow keys, a landmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from nlbook_tools import browser
 
 pytestmark = pytest.mark.browser
-VIEWS, HEIGHT = ("v6", "v7"), 2300
+VIEWS, HEIGHT = ("stability", "two_tasks"), 2300
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def nothing_went_wrong(page: browser.Page) -> Iterator[None]:
     assert not page.outside, f"requests left this machine: {page.outside}"
 
 
-def test_v6_a_cell_is_chosen_with_the_mouse_and_with_the_keys(page: browser.Page) -> None:
+def test_stability_a_cell_is_chosen_with_the_mouse_and_with_the_keys(page: browser.Page) -> None:
     box = page.locator(".nlbook-picture").nth(0)
     shown, image = box.locator(".nlbook-state code"), box.locator(".nlbook-grid img")
     assert box.locator(".nlbook-grid td button").count() == 88
     box.get_by_role("button", name="period 64, step 0.5: diverges").click()
-    browser.wait_text(page, shown, "v6:period=64")
+    browser.wait_text(page, shown, "stability:period=64")
     assert "diverges" in (image.get_attribute("alt") or "") and len((image.get_attribute("alt") or "").split()) >= 8
     chosen = box.locator('.nlbook-grid [aria-pressed="true"]')
     page.wait_for_function("() => document.activeElement?.getAttribute('aria-pressed') === 'true'", timeout=20_000)
@@ -40,17 +40,17 @@ def test_v6_a_cell_is_chosen_with_the_mouse_and_with_the_keys(page: browser.Page
         page.keyboard.press("ArrowDown")
         page.wait_for_function("([e, t]) => e.textContent !== t", arg=[shown.element_handle(), old], timeout=20_000)
         page.wait_for_function("() => document.activeElement?.getAttribute('aria-pressed') === 'true'", timeout=20_000)
-    assert shown.inner_text() == 'viz.load("v6:period=64,step=0.06")'
+    assert shown.inner_text() == 'viz.load("stability:period=64,step=0.06")'
     page.wait_for_timeout(300)
     assert "learns" in (image.get_attribute("alt") or "")
-    page.shot("v6")
+    page.shot("stability")
 
 
-def test_v7_a_landmark_and_its_words(page: browser.Page) -> None:
+def test_two_tasks_a_landmark_and_its_words(page: browser.Page) -> None:
     box = page.locator(".nlbook-picture").nth(1)
     old = browser.picture(box)
     box.get_by_role("button", name="rates alone").click()
     browser.wait_change(page, box, old)
-    assert box.locator(".nlbook-state code").inner_text() == 'viz.load("v7:keep=1")'
+    assert box.locator(".nlbook-state code").inner_text() == 'viz.load("two_tasks:keep=1")'
     assert "The error on A is 1.97" in (box.locator(".nlbook-screen img").get_attribute("alt") or "")
-    page.shot("v7")
+    page.shot("two_tasks")

@@ -1,4 +1,4 @@
-"""V7, two tasks and a clock: A for a long time, B for a short one, the end of a context. Who still knows A?
+"""Two tasks and a clock: A for a long time, B for a short one, the end of a context. Who still knows A?
 
 Linear levels that add up, y = sum_l W_l x, learn from one squared error; d = 16, mean of 8 seeds. A toy, and its first
 result is negative: several rates alone remember no more than one.
@@ -58,7 +58,7 @@ def alt(state: Any, f: Facts) -> str:
 
 
 @view(
-    "v7",
+    "two_tasks",
     title="Two tasks and a clock: who still knows A?",
     task="The levels learn A for a long time and B for a short one; then the context ends and the fast level is "
     "emptied. Predict which setting still knows A: three rates, or a fast level that forgets? Start from 'rates "

@@ -1,4 +1,4 @@
-"""V8, the level detective: put the parts of a model into lanes; the order of Definition 2 says which arrow breaks.
+"""The level detective: put the parts of a model into lanes; the order of Definition 2 says which arrow breaks.
 
 Each part has a clue: how often it is updated, and whose state of the same time it needs. Lanes go from slow (below) to
 fast (above). The verdict is `nlbook.levels.NestedSystem.violations` on what lies in the lanes; nothing is looked up.
@@ -302,7 +302,7 @@ class Board(anywidget.AnyWidget):
         self.show_state(state)
 
     def show_state(self, state: Any) -> None:
-        """Show a state of V8 and what Definition 2 says about it."""
+        """Show a state and what Definition 2 says about it."""
         case = judge(state)
         with self.hold_sync():
             self.set_trait(
@@ -333,7 +333,7 @@ class Board(anywidget.AnyWidget):
 
 
 @view(
-    "v8",
+    "detective",
     title="Level detective: who is faster than whom?",
     task="Put every part into a lane, the slowest at the bottom, until no arrow is broken. Predict first: is the "
     "momentum m_t above the weights, below them, or beside them?",

@@ -1,7 +1,7 @@
-"""V1, the score of updates: one lane a level, a note at each write; attention on top, frozen weights at the bottom.
+"""The score of updates: one lane a level, a note at each write; attention on top, frozen weights at the bottom.
 
 The default run is real: a stream of pairs (k, A k) that changes its task half-way, read by one linear memory a level.
-A level of period C collects the gradients of C tokens and then writes once (eq. 71). `score(trace)` plays any other
+A level of period C collects the gradients of C tokens and then writes once (eq. 71). `play(trace)` plays any other
 run: a nlbook.levels.Trace, or an object with the same `levels`, `periods`, `updates` and `signal`.
 """
 
@@ -337,7 +337,7 @@ class Score(anywidget.AnyWidget):
             self.set_trait("version", self.version + 1)
 
     def show_state(self, state: Any) -> None:
-        """Show the run of a state of V1."""
+        """Show the run of a state."""
         if of_state(state) is not self.run:
             self.take(of_state(state))
 
@@ -360,13 +360,13 @@ class Score(anywidget.AnyWidget):
         return f"Score: {self.alt}"
 
 
-def score(trace: Any) -> Score:
+def play(trace: Any) -> Score:
     """Play a recorded run: a nlbook.levels.Trace, or whatever has `levels`, `periods`, `updates` (and `signal`)."""
     return Score(of_trace(trace))
 
 
 @view(
-    "v1",
+    "score",
     title="Score of updates: who writes, and when?",
     task="How many notes has the lane C = 64 after T = 200 tokens, and how many after T = 50? And who still knows task "
     "A 60 tokens after the task has changed (T = 120)?",

@@ -1,4 +1,4 @@
-"""V0, the first plot: one pair is written, then many others, and after each the first key is asked again.
+"""The first plot: one pair is written, then many others, and after each the first key is asked again.
 
 Twenty independent Hebbian memories of width 32. Two things happen to the first pair: `keep` shrinks it, and the pairs
 that follow add noise to its answer.
@@ -70,7 +70,7 @@ def alt(state: Any, f: Facts) -> str:
 
 
 @view(
-    "v0",
+    "first_look",
     title="A memory that remembers, and then forgets",
     task="Find the keep at which the first pair is half gone after seven further writes. Then set keep to 1: nothing "
     "shrinks any more. Is the first pair safe now?",

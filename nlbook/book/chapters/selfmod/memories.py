@@ -1,4 +1,4 @@
-"""V11, five memories: who moves when a text is read that changes its rule, and what each of them may not be without."""
+"""Five memories: who moves when a text is read that changes its rule, and what each of them may not be without."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def alt(state: Any, f: Facts) -> str:
 
 
 @view(
-    "v11",
+    "memories",
     title="Five memories reading: who moves, and what is only forgetting?",
     task="Nobody has trained this layer. It reads four words over and over; at the dotted line four other words come. "
     "Predict: which of the five memories move more after it? Then leave out one thing at a time, with the buttons.",

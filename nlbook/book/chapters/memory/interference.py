@@ -1,4 +1,4 @@
-"""V2, the interference bench: keys as arrows, what comes back for each key, and which rule tells the pairs apart.
+"""The interference bench: keys as arrows, what comes back for each key, and which rule tells the pairs apart.
 
 Fifty independent memories (other keys, other values) are written once each; shares are means over them, and the recall
 matrix is that of the first. Everything is measured with nlbook.memory when the picture is drawn.
@@ -139,7 +139,7 @@ def shares(ax: Axes, state: Any, f: Facts) -> None:
 
 
 @view(
-    "v2",
+    "interference",
     title="Interference bench: how many pairs does one matrix hold?",
     task="Store as many pairs as the keys are wide (n = d = 32) with random keys. Predict which rule tells more of "
     "them apart, Hebb or delta with rate 1. Then raise the overlap to 0.5, and then write one key twice.",

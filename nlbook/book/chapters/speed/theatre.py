@@ -1,4 +1,4 @@
-"""V9, the kernel theatre: programs over chunks, what each reads and writes, what waits for what, and what it costs to
+"""The kernel theatre: programs over chunks, what each reads and writes, what waits for what, and what it costs to
 take every gradient of a chunk at the chunk's start.
 
 On the stage stand 64 tokens of one head. A chunk needs three programs: prepare (all at once), chain (one after the
@@ -273,7 +273,7 @@ def counters(ax: Axes, state: Any, f: Facts) -> None:
 
 
 @view(
-    "v9",
+    "theatre",
     title="Kernel theatre: what waits for what, and what freezing costs",
     task="Predict first: at a rate of 0.1 and chunks of 64, how far is the state from the token loop's when every "
     "gradient of a chunk is taken at its start? Then move the chunk and the rate. Which counters get better as "

@@ -1,4 +1,4 @@
-"""V5, the attention dial: pairs on a line, one question, and how sharply the answer looks at the nearest keys.
+"""The attention dial: pairs on a line, one question, and how sharply the answer looks at the nearest keys.
 
 The exact answer is the weighted mean of eq. 62-63 from nlbook.attention, with the Gaussian kernel that softmax becomes
 for unit keys. The blurred one is a linear memory (nlbook.memory) with D features: bumps on a grid, which multiply out
@@ -177,7 +177,7 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
 
 
 @view(
-    "v5",
+    "dial",
     title="Attention dial: how sharply does it look?",
     task="Predict the answer at temperature 0 and at temperature inf, then turn the dial to both ends. Then set the "
     "temperature back to 0.01, change softmax for 64, 16 and 4 bumps, and raise the number of tokens: what stays, "

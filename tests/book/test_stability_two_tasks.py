@@ -1,4 +1,4 @@
-"""The stability map (V6) and two tasks and a clock (V7): what their answers claim; their controls move them."""
+"""The stability map and two tasks and a clock: what their answers claim; their controls move them."""
 
 from __future__ import annotations
 
@@ -8,58 +8,57 @@ from typing import Any
 import pytest
 
 from nlbook.book import viz
-from nlbook.book.viz import v6_stability as v6
-from nlbook.book.viz import v7_two_tasks as v7
+from nlbook.book.chapters.forgetting import stability, two_tasks
 
 
-# ---------------------------------------------------------------------- V6
+# ---------------------------------------------------------------------- stability
 @pytest.mark.eq(71)
-def test_v6_the_border_falls_with_the_period_as_the_answer_says() -> None:
-    view = viz.find("v6")
+def test_stability_the_border_falls_with_the_period_as_the_answer_says() -> None:
+    view = viz.find("stability")
     f = view.facts()
     for c, said in ((1, "2.00"), (4, "1.29"), (16, "0.64"), (32, "0.41"), (64, "0.26"), (128, "0.15")):
         assert f"{f[f'border_{c}']:.2f}" == said and said in view.answer
     for seed in range(4):
-        edge = v6.borders(seed)
+        edge = stability.borders(seed)
         assert all(a > b for a, b in pairwise(edge))
         assert 18 < 128 * edge[-1] < 20  # with the mean of a chunk the border rises from 2 to 19
-    assert v6.long_chunk_border(128) == pytest.approx(f["border_128"], rel=0.1)
+    assert stability.long_chunk_border(128) == pytest.approx(f["border_128"], rel=0.1)
 
 
-def test_v6_cells_learn_below_the_border_and_diverge_above() -> None:
+def test_stability_cells_learn_below_the_border_and_diverge_above() -> None:
     for seed in range(3):
-        ends, edge = v6.grid(seed), v6.borders(seed)
+        ends, edge = stability.grid(seed), stability.borders(seed)
         for i, b in enumerate(edge):
-            for j, step in enumerate(v6.STEPS):
+            for j, step in enumerate(stability.STEPS):
                 if step < 0.75 * b:
-                    assert ends[i, j] < 0, (v6.PERIODS[i], step)
+                    assert ends[i, j] < 0, (stability.PERIODS[i], step)
                 if step > 1.35 * b:
-                    assert ends[i, j] > 1, (v6.PERIODS[i], step)
-    same = [viz.find("v6").facts(f"period={c},step=0.5")["final"] for c in (1, 16, 64)]
+                    assert ends[i, j] > 1, (stability.PERIODS[i], step)
+    same = [viz.find("stability").facts(f"period={c},step=0.5")["final"] for c in (1, 16, 64)]
     assert same[0] < same[1] < 0.01 and same[2] > 1e6
-    assert viz.find("v6").facts("period=64,step=0.12")["final"] < 0.01
+    assert viz.find("stability").facts("period=64,step=0.12")["final"] < 0.01
 
 
-def test_v6_a_click_on_a_cell_shows_its_run() -> None:
-    p: Any = viz.load("v6")
-    up = list(reversed(v6.STEPS))
-    assert p.live.at == [up.index(0.5), v6.PERIODS.index(16)] and p.live.png[:4] == b"\x89PNG"
+def test_stability_a_click_on_a_cell_shows_its_run() -> None:
+    p: Any = viz.load("stability")
+    up = list(reversed(stability.STEPS))
+    assert p.live.at == [up.index(0.5), stability.PERIODS.index(16)] and p.live.png[:4] == b"\x89PNG"
     before = p.live.png
-    p.live.set_state({"chosen": [1, up.index(0.5), v6.PERIODS.index(64)]})  # what the browser sends
-    assert p.state_string == "v6:period=64" and p.live.png != before and "diverges" in p.live.alt
+    p.live.set_state({"chosen": [1, up.index(0.5), stability.PERIODS.index(64)]})  # what the browser sends
+    assert p.state_string == "stability:period=64" and p.live.png != before and "diverges" in p.live.alt
     assert p.controls["period"].value == 64  # the sliders follow
     p.live.set_state({"chosen": [2, 99, 0]})  # nonsense is not obeyed
-    assert p.state_string == "v6:period=64" and p.live.at == [up.index(0.5), v6.PERIODS.index(64)]
+    assert p.state_string == "stability:period=64" and p.live.at == [up.index(0.5), stability.PERIODS.index(64)]
     p.set("C = 64, a step that it bears")
     assert "learns" in p.live.alt and p.live.at[0] == up.index(0.12)
     labels = [c["label"] for row in p.live.cells for c in row]
     assert len(labels) == len(set(labels)) == 8 * 11 and sum(c["edge"] for row in p.live.cells for c in row) == 8
 
 
-# ---------------------------------------------------------------------- V7
+# ---------------------------------------------------------------------- two tasks
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_v7_rates_alone_forget_and_a_fast_level_that_forgets_remembers(seed: int) -> None:
-    view = viz.find("v7")
+def test_two_tasks_rates_alone_forget_and_a_fast_level_that_forgets_remembers(seed: int) -> None:
+    view = viz.find("two_tasks")
     landmarks = [s.replace(seed=seed) for s in view.landmarks.values()]
     rates, one, forgets, same, single, long_b = map(view.facts, landmarks)
     assert abs(rates["a"] - one["a"]) < 0.05 and rates["a"] > 1.8 and rates["a_after"] == pytest.approx(1, abs=0.02)
@@ -70,8 +69,8 @@ def test_v7_rates_alone_forget_and_a_fast_level_that_forgets_remembers(seed: int
     assert long_b["a_after"] > 1.7 and long_b["b_after"] < 0.05  # a long B erases A anyway
 
 
-def test_v7_the_numbers_of_its_answer() -> None:
-    view = viz.find("v7")
+def test_two_tasks_the_numbers_of_its_answer() -> None:
+    view = viz.find("two_tasks")
     f = {name: view.facts(s) for name, s in view.landmarks.items()}
     for value in (
         f["rates alone"]["a"],
@@ -83,8 +82,8 @@ def test_v7_the_numbers_of_its_answer() -> None:
         assert f"{value:.2f}" in view.answer
 
 
-def test_v7_without_the_reset_the_knowledge_stays_covered() -> None:
-    f = viz.find("v7").facts("reset=0,short=64")
+def test_two_tasks_without_the_reset_the_knowledge_stays_covered() -> None:
+    f = viz.find("two_tasks").facts("reset=0,short=64")
     assert f["a_after"] == f["a"] and f["b_after"] == f["b"]
-    order = v7.run((16, 1), 1.0, 64, True, False, 0), v7.run((1, 16), 1.0, 64, True, False, 0)
+    order = two_tasks.run((16, 1), 1.0, 64, True, False, 0), two_tasks.run((1, 16), 1.0, 64, True, False, 0)
     assert order[0].a == order[1].a  # the order in which periods are named is no matter

@@ -1,4 +1,4 @@
-"""V10, the start dial: a memory of one number, two contexts, and the best place to start from.
+"""The start dial: a memory of one number, two contexts, and the best place to start from.
 
 A context asks for the number a under keys of length |k|: loss 1/2 c (M - a)^2 with c = |k|^2, and n gradient steps of
 rate eta from the start phi leave M - a = (1 - eta c)^n (phi - a). The loud context (large c) wants +1, the quiet one
@@ -67,7 +67,7 @@ def alt(state: Any, f: Facts) -> str:
 
 
 @view(
-    "v10",
+    "start",
     title="Where should a memory start?",
     task="The loud context wants +1, the quiet one -1. Where is the best start without any writes, and where once each "
     "context may write once? Then give both contexts the same loudness.",
