@@ -52,7 +52,7 @@ def test_one_gd_step_is_torch_sgd():
 
 
 @pytest.mark.eq(2)
-def test_eq_2_with_the_spectral_norm_is_muons_direction():
+def test_a_step_with_the_spectral_norm_is_muons_direction():
     """The norm that eq. 2 prints must be Frobenius. Read as the spectral norm its minimiser is W - lr |g|_* U V^T."""
     g, lr = rand(4, 3, seed=1), 0.3
     objective = lambda D: (g * D).sum() + torch.linalg.matrix_norm(D, 2) ** 2 / (2 * lr)  # noqa: E731

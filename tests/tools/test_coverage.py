@@ -122,7 +122,7 @@ def test_every_marked_number_is_one_of_the_papers():
 
 def test_an_equation_has_its_code_and_tests():
     code, tests = scan.places(57)
-    assert "tests/library/test_errata.py::test_eq_57" in tests
+    assert "tests/library/test_errata.py::test_the_rate_of_dgd_contains_the_length_of_the_input" in tests
     assert any(c.startswith("nlbook/memory/") for c in code)
 
 

@@ -98,7 +98,7 @@ ROWS = [
         limits="The printed write of eq. 21 is a number when tokens are rows; the transposed one is used. Whether the extra level helps "
         "is another question (chapter 06).",
         chapters=("04", "05", "06"),
-        evidence=("tests/library/test_errata.py::test_eq_21", "tests/library/test_errata.py::test_eq_69"),
+        evidence=("tests/library/test_errata.py::test_the_adatransformer_writes_key_times_value_in_rows", "tests/library/test_errata.py::test_the_adatransformer_block_writes_the_transpose"),
     ),
     Row(
         id="fig5",

@@ -152,7 +152,7 @@ ROWS = [
         "searched finely the lead of the stabilised forms shrinks (chapter 03). The brakes are ours, not the paper's.",
         chapters=("03",),
         evidence=(
-            "tests/library/test_errata.py::test_eq_49",
+            "tests/library/test_errata.py::test_delta_momentum_needs_its_rate_in_the_brake_and_minus_the_value",
             "tests/book/test_optim_toys.py::test_printed_delta_momentum_never_arrives_and_a_stable_one_usually_wins",
         ),
     ),
@@ -181,7 +181,7 @@ ROWS = [
         "period and the retentions of its slow memory are our defaults, which the paper does not give. Equal steps, not equal time.",
         scale="out of reach: ViTs of 24M and 86M parameters on 11 million images.",
         chapters=("03",),
-        evidence=("tests/library/test_errata.py::test_eq_75",),
+        evidence=("tests/library/test_errata.py::test_the_betas_of_m3_need_a_decay_and_its_windows_no_overlap",),
     ),
     Row(
         id="fig12",
