@@ -1,4 +1,4 @@
-"""One training loop for every model of the book: a seed, a bar, checkpoints that continue bit for bit, and a clear end.
+"""One training loop for every model of the book: a seed, checkpoints that continue bit for bit, and a clear end.
 
     history = train(model, batches, 400, lr=5e-3, folder="runs/hope")
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,23 +48,46 @@ class History:
         return sum(last) / max(1, len(last))
 
 
-def default_loss(model: nn.Module, batch: Any) -> Tensor:
-    """A task's batch (with `tokens` and `loss(logits)`), or plain tokens for a model with a `loss` of its own."""
+@dataclass(frozen=True)
+class Watch:
+    """A number to watch while training: `check(model)` every `every` steps, without gradients (a validation loss, an
+    accuracy). Training ends when the last `patience` of them were all >= `enough`; None: never.
+    """
+
+    check: Callable[[nn.Module], float]
+    every: int = 50
+    enough: float | None = None
+    patience: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("every", "patience"):
+            need(getattr(self, name) >= 1, name, getattr(self, name), "an int >= 1")
+
+    @torch.no_grad()
+    def look(self, model: nn.Module, history: History) -> None:
+        """Add the number to the history if it is time, and mark the history as stopped if that is enough."""
+        if history.steps % self.every:
+            return
+        history.marks[history.steps] = float(self.check(model))
+        last = list(history.marks.values())[-self.patience :]
+        history.stopped = self.enough is not None and len(last) == self.patience and min(last) >= self.enough
+
+
+def loss_of(model: nn.Module, batch: Any) -> Tensor:
+    """The loss of a task's batch (with `tokens` and `loss(logits)`), or what the model's own `loss` makes of it."""
     if hasattr(batch, "tokens") and hasattr(batch, "loss"):
         return batch.loss(model(batch.tokens)[0])
-    own = getattr(model, "loss", None)
-    need(
-        callable(own), "loss", "None", "a function (model, batch) -> loss: this model and batch have none of their own"
-    )
-    return own(batch)  # type: ignore[misc]
+    own: Any = getattr(model, "loss", None)
+    need(callable(own), "model", type(model).__name__, "a model with a method `loss(batch)`, for this kind of batch")
+    return own(batch)
 
 
-def cosine(step: int, steps: int, warmup: int) -> float:
+def cosine(step: int, steps: int, warmup: int = 30) -> float:
     """Factor on the learning rate: up over `warmup` steps, then down to 0 along half a cosine."""
     return min(1.0, (step + 1) / max(1, warmup)) * (0.5 + 0.5 * math.cos(math.pi * step / max(1, steps)))
 
 
-def constant(step: int, steps: int, warmup: int) -> float:
+def constant(step: int, steps: int, warmup: int = 30) -> float:
     """Factor on the learning rate: up over `warmup` steps, then 1."""
     return min(1.0, (step + 1) / max(1, warmup))
 
@@ -105,43 +127,32 @@ def train(
     steps: int,
     *,
     lr: float = 3e-3,
-    loss: Callable[[nn.Module, Any], Tensor] = default_loss,
     optimizer: torch.optim.Optimizer | None = None,
-    schedule: Callable[[int, int, int], float] = cosine,
-    warmup: int = 30,
+    schedule: Callable[[int, int], float] = cosine,
     clip: float | None = 1.0,
     seed: int = 0,
-    check: Callable[[nn.Module], float] | None = None,
-    every: int = 50,
-    enough: float | None = None,
-    patience: int = 1,
+    watch: Watch | None = None,
     folder: str | Path | None = None,
     save_every: int = 100,
-    label: str = "training",
+    label: str | None = None,
 ) -> History:
-    """Train `model` in place for `steps` steps.
+    """Train `model` in place for `steps` steps, on the loss that the batch or the model has (`loss_of`).
 
     Args:
-        batches: step -> batch; a pure function of the step. loss: (model, batch) -> scalar.
+        batches: step -> batch; a pure function of the step.
         optimizer: any torch optimizer over the model's parameters; AdamW (`adamw`) with `lr` when None. Its groups'
-            rates are multiplied by `schedule(step, steps, warmup)`.
+            rates are multiplied by `schedule(step, steps)`.
         clip: bound on the gradient's norm; None: none.
         seed: of torch's global generator inside the loop (dropout and the like); the caller's generator is not touched.
-        check: a number to watch, computed every `every` steps (a validation loss, an accuracy) without gradients.
-        enough: stop when the last `patience` checks were all >= this.
         folder: keep a checkpoint here, every `save_every` steps and at the end. If there is one already, training goes
             on from it, bit for bit as if it had never stopped.
+        label: show a progress bar of this name (needs tqdm; TQDM_DISABLE=1 hides it).
 
     Raises:
         TrainingStopped: the loss or the gradient is not finite. The model is back at its last good checkpoint, if any.
     """
     need(isinstance(steps, int) and steps >= 0, "steps", steps, "an int >= 0")
-    need(
-        every >= 1 and save_every >= 1 and patience >= 1,
-        "every, save_every, patience",
-        (every, save_every, patience),
-        "ints >= 1",
-    )
+    need(save_every >= 1, "save_every", save_every, "an int >= 1")
     opt = adamw(model, lr) if optimizer is None else optimizer
     for group in opt.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -151,76 +162,64 @@ def train(
         torch.manual_seed(seed)
         if path is not None and path.is_file():
             history = load_checkpoint(path, model, opt)
-        bar = _bar(steps, history.steps, label)
-        tokens, began = 0, time.perf_counter()
+        bar = None if label is None else _bar(steps, history.steps, label)
         while history.steps < steps and not history.stopped:
-            step = history.steps
-            batch = batches(step)
             for group in opt.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step, steps, warmup)
-            opt.zero_grad(set_to_none=True)
-            paid = loss(model, batch)
-            paid.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip)
-            if not (torch.isfinite(paid) and torch.isfinite(norm)):
-                _stop(float(paid.detach()), float(norm), step, history, path, model, opt)
+                group["lr"] = group["initial_lr"] * schedule(history.steps, steps)
+            batch = batches(history.steps)
+            paid, norm = _gradients(model, batch, opt, clip)
+            if not (math.isfinite(paid) and math.isfinite(norm)):
+                raise TrainingStopped(_why(paid, norm, history, path, model, opt))
             opt.step()
-            history.loss.append(float(paid.detach()))
-            history.norm.append(float(norm))
-            if check is not None and history.steps % every == 0:
-                with torch.no_grad():
-                    history.marks[history.steps] = float(check(model))
-                last = list(history.marks.values())[-patience:]
-                history.stopped = enough is not None and len(last) == patience and min(last) >= enough
+            history.loss.append(paid)
+            history.norm.append(norm)
+            if watch is not None:
+                watch.look(model, history)
             if path is not None and (history.steps % save_every == 0 or history.steps == steps or history.stopped):
                 save_checkpoint(path, model, opt, history)
             if bar is not None:
-                tokens += _tokens(batch)
+                bar.set_postfix_str(_speed(bar, history, batch), refresh=False)
                 bar.update()
-                bar.set_postfix_str(
-                    f"loss {history.tail(10):.3f}, {tokens / (time.perf_counter() - began):,.0f} tokens/s"
-                )
         if bar is not None:
             bar.close()
     return history
 
 
+def _gradients(model: nn.Module, batch: Any, opt: torch.optim.Optimizer, clip: float | None) -> tuple[float, float]:
+    """Fill the gradients of one batch; returns the loss and the gradient's norm before clipping."""
+    opt.zero_grad(set_to_none=True)
+    paid = loss_of(model, batch)
+    paid.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip)
+    return float(paid.detach()), float(norm)
+
+
 def _bar(steps: int, done: int, label: str) -> Any:
-    """tqdm's bar, where a person sees it. It shows times: TQDM_DISABLE=1 keeps it out of committed notebooks."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    off = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    return tqdm(total=steps, initial=done, desc=label, leave=False, dynamic_ncols=True, disable=off or None)
+    from tqdm.auto import tqdm
+
+    return tqdm(total=steps, initial=done, desc=label, leave=False, dynamic_ncols=True)
 
 
-def _tokens(batch: Any) -> int:
-    t = getattr(batch, "tokens", batch)
-    return t.numel() if isinstance(t, Tensor) else 0
+def _speed(bar: Any, history: History, batch: Any) -> str:
+    tokens = getattr(batch, "tokens", batch)
+    size = tokens.numel() if isinstance(tokens, Tensor) else 0
+    return f"loss {history.tail(10):.3f}, {size * (bar.format_dict['rate'] or 0):,.0f} tokens/s"
 
 
-def _stop(
-    paid: float,
-    norm: float,
-    step: int,
-    history: History,
-    path: Path | None,
-    model: nn.Module,
-    opt: torch.optim.Optimizer,
-) -> None:
-    what = (
-        f"the loss is {paid}"
-        if not math.isfinite(paid)
-        else f"the loss is {paid:.4g} but its gradient's norm is {norm}"
-    )
+def _why(
+    paid: float, norm: float, history: History, path: Path | None, model: nn.Module, opt: torch.optim.Optimizer
+) -> str:
+    """What is not finite, and where the model stands now: at its last checkpoint, which is loaded here."""
+    what = f"the loss is {paid}"
+    if math.isfinite(paid):
+        what = f"the loss is {paid:.4g} but its gradient's norm is {norm}"
     before = ", ".join(f"{x:.4g}" for x in history.loss[-3:]) or "none"
-    kept = "no checkpoint was kept (folder=None)"
+    step, kept = history.steps, "no checkpoint was kept (folder=None)"
     if path is not None and path.is_file():
         kept = f"the model is back at the checkpoint of step {load_checkpoint(path, model, opt).steps} ({path.name})"
     elif path is not None:
         kept = "no checkpoint had been written yet"
-    raise TrainingStopped(
+    return (
         f"training stopped at step {step}: {what}; losses before it: {before}; {kept}. "
         "A smaller lr, more warm-up or a smaller inner rate (eta) usually helps."
     )

@@ -19,7 +19,7 @@ from nlbook.book.data.language import TimescaleLanguage
 from nlbook.book.data.sequences import Sequences
 from nlbook.errors import generator, need
 from nlbook.hope import Hope, HopeConfig
-from nlbook.train import train
+from nlbook.train import Watch, train
 
 LANGUAGE = TimescaleLanguage(static=2, document=2, fast=2, values=5)
 BATCH, PAIRS, STEPS = 16, 24, 200
@@ -129,7 +129,7 @@ def run(name: str, seed: int = 0, steps: int = STEPS, every: int = 25, lr: float
     def batch(step: int) -> Sequences:
         return LANGUAGE.sample(BATCH, PAIRS, 10**5 * (seed + 1) + step)
 
-    history = train(model, batch, steps, lr=lr, seed=seed, check=check, every=every, label=f"{name}, seed {seed}")
+    history = train(model, batch, steps, lr=lr, seed=seed, watch=Watch(check, every), label=f"{name}, seed {seed}")
     return Run(name, seed, model, excess(model, watch), history.marks)
 
 

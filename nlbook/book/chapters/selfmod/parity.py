@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from nlbook.book.data.formal import VOCABULARY, Words, words
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
-from nlbook.train import adamw, constant, train
+from nlbook.train import Watch, adamw, constant, train
 
 SELF = {"memory": "linear", "chunk": 1, "other_chunk": 1, "read": "after", "eta": 0.5, "eta_max": 1.0, "decay": False}
 ONLY_MEMORY = {**SELF, "adaptive": ("mem",), "self_values": False}
@@ -96,13 +96,9 @@ def count(
         batch,
         steps,
         optimizer=adamw(m, 3e-3),
-        schedule=constant,
-        warmup=50,
+        schedule=partial(constant, warmup=50),
         seed=seed,
-        every=25,
-        enough=1.0,
-        patience=patience,
-        check=lambda _: score(m, seen),
+        watch=Watch(lambda _: score(m, seen), every=25, enough=1.0, patience=patience),
     )
     seconds = time.process_time() - began
     lengths = ((2, longest), (longest + 1, 2 * longest), (2 * longest + 1, 4 * longest))

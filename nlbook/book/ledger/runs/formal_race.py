@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nlbook.book.data.formal import LANGUAGES, VOCABULARY, words
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
-from nlbook.train import train
+from nlbook.train import Watch, train
 
 SIZE: dict[str, Any] = {"dim": 32, "layers": 1, "hidden": 64, "mlp": "static", "periods": (1,)}
 SELF: dict[str, Any] = {"memory": "linear", "read": "after", "eta": 0.5, "eta_max": 1.0, "horizon": 1000.0}
@@ -83,10 +83,7 @@ def race(
         more * steps,
         lr=lr,
         seed=seed,
-        check=lambda m: watched.accuracy(m(watched.tokens)[0]),
-        every=25,
-        enough=1.0,
-        patience=2,
+        watch=Watch(lambda m: watched.accuracy(m(watched.tokens)[0]), every=25, enough=1.0, patience=2),
     )
     return {
         "bin0": share(model, 2, longest, 0),
