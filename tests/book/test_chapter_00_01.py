@@ -9,9 +9,9 @@ import torch
 
 from nlbook import memory
 from nlbook.book import viz
-from nlbook.book.chapters.memory import curves, experiments
+from nlbook.book.chapters.memory import curves
 from nlbook.book.chapters.memory import figures as ch01
-from nlbook.book.data import words
+from nlbook.book.data import recall, words
 from nlbook.errors import NLBookError
 
 
@@ -50,15 +50,14 @@ def test_delta_forgets_by_age_and_hebb_does_not(seed):
     assert float(found["delta"][0]) == 1  # right about the newest pair
     assert float(found["delta"][-3:].mean()) < 0.6  # and half of the oldest are lost
     assert float(found["hebbian"].min()) > 0.9  # all ages alike
-    errors = curves.mean_error(["hebbian", "delta"], seed=seed)
-    assert 0.9 < errors["hebbian"] < 1.05 and 0.5 < errors["delta"] < 0.65  # by squared error delta leads
+    data = recall.pairs(32, 32, batch=60, seed=seed)
+    hebbian, delta = (curves.score(curves.answers(r, data, lr=1.0), data.target)[1] for r in ("hebbian", "delta"))
+    assert 0.9 < hebbian < 1.05 and 0.5 < delta < 0.65  # by squared error delta leads
 
 
 @pytest.mark.parametrize("d", [16, 64])
 def test_what_a_pair_keeps_is_1_minus_1_over_d_to_its_age(d):
     """Read the part along the own value after `age` further full delta writes, in 400 worlds."""
-    from nlbook.book.data import recall
-
     data = recall.pairs(d + 1, d, batch=400, seed=3)
     m = memory.make("delta", lr=1.0)
     y = m.read(m.write_all(data.k, data.v), data.k[:, :1])
@@ -80,8 +79,11 @@ def test_capacity_claims(seed):
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
 def test_it_is_the_step_that_loses_and_not_the_objective(seed):
-    full, small = (experiments.recall_accuracy("delta", 32, batch=20, lr=lr, seed=seed).accuracy for lr in (1.0, 0.1))
-    hebbian = experiments.recall_accuracy("hebbian", 32, batch=20, lr=1.0, seed=seed).accuracy
+    data = recall.pairs(32, 32, batch=20, seed=seed)
+    full, small, hebbian = (
+        curves.score(curves.answers(rule, data, lr=lr), data.target)[0]
+        for rule, lr in (("delta", 1.0), ("delta", 0.1), ("hebbian", 1.0))
+    )
     assert full < 0.88 and small > 0.96 and abs(small - hebbian) < 0.03
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -96,9 +95,3 @@ class TimescaleLanguage:
         likelihood = (1 - self.noise) * one + self.noise / self.values  # P(seen | fact)
         evidence = (prior * likelihood).sum(-1)
         return prior * likelihood / evidence[:, None], -evidence.log()
-
-    def static_entropy(self) -> float:
-        """Nats per value of a static key, in closed form."""
-        e, V = self.noise, self.values
-        hit = 1 - e + e / V
-        return -hit * math.log(hit) - (V - 1) * (e / V) * math.log(e / V)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.book.chapters.memory.experiments import nearest
+from nlbook.book.chapters.memory.curves import nearest
 from nlbook.book.data import recall as task
 from nlbook.errors import generator, need
 from nlbook.memory.core import Memory, State

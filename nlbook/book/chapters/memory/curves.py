@@ -1,4 +1,4 @@
-"""What a memory still knows, as curves: by the age of a pair, and by the number of pairs (chapter 01).
+"""What a memory answers, and what it still knows: by the age of a pair, and by the number of pairs (chapter 01).
 
 Every curve is measured in many independent worlds (other keys, other values), so that a spread
 can be shown beside a mean.
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.book.chapters.memory.experiments import nearest
 from nlbook.book.data import recall as task
 from nlbook.errors import need
 from nlbook.memory.core import Memory
@@ -20,6 +19,24 @@ from nlbook.memory.presets import make
 
 GRID = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
 LABELS = {"hebbian": "Hebbian", "delta": "delta", "omega": "Omega", "rls": "best linear"}
+
+
+def nearest(y: Tensor, candidates: Tensor) -> Tensor:
+    """Which candidate each answer means: y (..., n, d), candidates (..., m, d) -> index (..., n) of the largest cosine."""
+    return (y @ task.unit(candidates).mT).argmax(-1)
+
+
+def answers(rule: str, data: task.Recall, **options: Any) -> Tensor:
+    """Write the whole stream into `memory.make(rule, **options)`, then ask every question: (batch, n, d_v)."""
+    memory = make(rule, **options)
+    return memory.read(memory.write_all(data.k, data.v), data.q)
+
+
+def score(y: Tensor, target: Tensor) -> tuple[float, float]:
+    """The share of answers y (batch, n, d) nearest to their own target, and the mean of |y - v|^2 / |v|^2."""
+    right = (nearest(y, target) == torch.arange(target.shape[-2])).double()
+    error = (y - target).square().sum(-1) / target.square().sum(-1)
+    return float(right.mean()), float(error.mean())
 
 
 def rule_for(name: str, window: int = 16) -> Memory:
@@ -44,17 +61,6 @@ def identified_by_age(
         memory = rule_for(name)
         y = memory.read(memory.write_all(data.k, data.v), data.q)
         found[name] = (nearest(y, data.target) == torch.arange(n)).double().flip(-1)
-    return found
-
-
-def mean_error(rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60, seed: int = 0) -> dict[str, float]:
-    """Mean squared error |read - value|^2 over n random pairs and all worlds, by rule."""
-    data = task.pairs(n, d, batch=worlds, seed=seed)
-    found = {}
-    for name in rules:
-        memory = rule_for(name)
-        y = memory.read(memory.write_all(data.k, data.v), data.q)
-        found[name] = float((y - data.target).square().sum(-1).mean())
     return found
 
 

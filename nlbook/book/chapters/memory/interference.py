@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nlbook.book.chapters.memory import experiments
-from nlbook.book.chapters.memory.experiments import answers, score
+from nlbook.book.chapters.memory.curves import answers, score
 from nlbook.book.data import recall
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Bool, Choice, Float, Int, State
@@ -49,8 +48,7 @@ def asked(rule: str, n: int, d: int, rho: float, again: bool, lr: float, seed: i
     elif rule != "rls":
         options = {"lr": lr}
     y = answers(rule, data, **options)
-    s = score(y, data.target)
-    return y, s.accuracy, s.error
+    return y, *score(y, data.target)
 
 
 def measure(state: Any, rule: str) -> tuple[Tensor, float, float]:
@@ -65,7 +63,7 @@ def facts(state: Any) -> dict[str, float]:
     """
     data, first = stream(state.n, state.d, state.rho, state.again, state.seed)
     y, share, error = measure(state, state.rule)
-    gram = experiments.crosstalk(data.q)
+    gram = data.q @ data.q.mT
     off = (gram.sum((-1, -2)) - state.n) / max(1, state.n * (state.n - 1))
     found = {"identified": share, "error": error, "chance": 1 / state.n, "overlap": float(off.mean())}
     found |= {f"identified_{r}": measure(state, r)[1] for r in dict.fromkeys([*SHOWN, state.rule])}
