@@ -93,7 +93,7 @@ def test_the_hash_follows_what_is_executed(source):
 
 
 def test_a_hash_reaches_through_the_library():
-    found = code.modules("nlbook.book.ledger.runs.trials")
+    found = code.modules("nlbook.book.ledger.runs.sequence_tasks")
     assert {"nlbook.hope.model", "nlbook.titans.rules", "nlbook.cms.layer", "nlkernels.dispatch"} <= set(found)
     assert "nlbook.book.viz.style" not in found and "torch" not in found
 

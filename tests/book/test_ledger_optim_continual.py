@@ -1,4 +1,4 @@
-"""The rows on optimizers, continual learning, real text and diagrams: each rule on both sides, each trial once."""
+"""The rows on optimizers, continual learning, real text and diagrams: each rule on both sides, each run once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from nlbook.book.chapters.optimizers import optim_race
 from nlbook.book.data.languages import TwoLanguages
 from nlbook.book.ledger import find
 from nlbook.book.ledger.rows import continual, diagrams, optimizers, text
-from nlbook.book.ledger.runs import trials_continual, trials_diagrams, trials_optim
+from nlbook.book.ledger.runs import continual as continual_runs
+from nlbook.book.ledger.runs import diagrams as diagram_runs
+from nlbook.book.ledger.runs import optimizers as optimizer_runs
 from nlbook.errors import NLBookError
 from nlbook.hope import Hope
 
@@ -189,24 +191,24 @@ def test_the_picture_of_a_row_shows_its_groups(id):
     assert row.figure({"only": {"other": [1.0]}} | values)[1] == alt  # a group without the metric is left out
 
 
-# ---- the trials ------------------------------------------------------------------------------------------------------
+# ---- the runs --------------------------------------------------------------------------------------------------------
 def test_valleys_start_where_the_figure_does_and_near_it():
-    a, b = (trials_optim.valleys(rule="clipped", seed=s, length=300) for s in (0, 1))
-    assert a == trials_optim.valleys(rule="clipped", seed=0, length=300) and a != b
+    a, b = (optimizer_runs.valleys(rule="clipped", seed=s, length=300) for s in (0, 1))
+    assert a == optimizer_runs.valleys(rule="clipped", seed=0, length=300) and a != b
     assert 0 < a["faster"] <= a["arrives"] <= a["valleys"] == 27
-    printed = trials_optim.valleys(rule="printed", seed=0, length=300)
+    printed = optimizer_runs.valleys(rule="printed", seed=0, length=300)
     assert printed["arrives"] == 0 and "ratio" not in printed
     with pytest.raises(NLBookError, match="rule"):
-        trials_optim.valleys(rule="nesterov", seed=0)
+        optimizer_runs.valleys(rule="nesterov", seed=0)
 
 
 def test_digits_are_learned_by_a_small_vit_and_a_diverging_run_counts():
-    good = trials_optim.digits(optimizer="Muon", model="vit", lr=1e-2, seed=1, steps=40)
+    good = optimizer_runs.digits(optimizer="Muon", model="vit", lr=1e-2, seed=1, steps=40)
     assert good["held"] < 2 and good["accuracy"] > 0.3
-    bad = trials_optim.digits(optimizer="SGD momentum", model="vit", lr=1e6, seed=1, steps=5)
-    assert bad["held"] == trials_optim.WORST
+    bad = optimizer_runs.digits(optimizer="SGD momentum", model="vit", lr=1e6, seed=1, steps=5)
+    assert bad["held"] == optimizer_runs.WORST
     with pytest.raises(NLBookError, match="model: got 'resnet'"):
-        trials_optim.digits(optimizer="Muon", model="resnet", lr=1e-2, seed=1, steps=5)
+        optimizer_runs.digits(optimizer="Muon", model="resnet", lr=1e-2, seed=1, steps=5)
 
 
 def test_every_patch_of_the_vit_counts_and_a_seed_is_a_model():
@@ -222,14 +224,14 @@ def test_every_patch_of_the_vit_counts_and_a_seed_is_a_model():
 
 
 def test_step_times_are_ratios_of_whole_steps():
-    r = trials_optim.step_times(seed=0, width=64, rounds=20)
+    r = optimizer_runs.step_times(seed=0, width=64, rounds=20)
     assert all(math.isfinite(v) and v > 0 for v in r.values()) and set(r) >= {"M3 / Muon", "M3 / AdaMuon"}
 
 
 def test_a_stream_of_digits_is_a_percentage():
-    tried = trials_continual.rates(method="MLP", kind="class", lrs=[1e-3, 0.05], seed=7, steps=20)
+    tried = continual_runs.accuracy_by_rate(method="MLP", kind="class", lrs=[1e-3, 0.05], seed=7, steps=20)
     assert set(tried) == {"0.001", "0.05"}
-    one = trials_continual.stream(method="MLP", kind="class", lr=1e-3, seed=7, steps=20)
+    one = continual_runs.stream(method="MLP", kind="class", lr=1e-3, seed=7, steps=20)
     assert one["average"] == pytest.approx(100 * tried["0.001"], abs=1e-4) and 0 <= one["average"] <= 100
 
 
@@ -258,22 +260,22 @@ def test_two_languages_ask_what_they_taught():
 def test_readers_have_one_size_and_the_levels_that_their_names_say():
     sizes = {}
     for m in continual.READERS:
-        c = trials_continual.reader(m, 18, 0)
+        c = continual_runs.reader(m, 18, 0)
         sizes[m] = Hope(c).parameter_count()
         assert (c.mlp == "cms") == m.startswith("Hope") and (c.mlp == "static" or len(c.periods) == int(m[-1]))
     assert max(sizes.values()) - min(sizes.values()) < 0.01 * max(sizes.values())
     with pytest.raises(NLBookError, match="method: got 'Hope-9'"):
-        trials_continual.reader("Hope-9", 18, 0)
+        continual_runs.reader("Hope-9", 18, 0)
 
 
 def test_a_reader_of_languages_returns_percent():
-    r = trials_continual.two_languages(method="ICL", lr=0.02, seed=0, steps=4, readers=8)
+    r = continual_runs.two_languages(method="ICL", lr=0.02, seed=0, steps=4, readers=8)
     assert r["lost"] == pytest.approx(r["single"] - r["A"]) and 0 <= r["single"] <= 100
     assert continual.both({"single": [80.0], "A": [40.0], "B": [60.0]}) == 65.0
 
 
 def test_diagrams_are_computed():
-    assert trials_diagrams.levels() == {"models": 5, "diagrams": 4715, "accepted": 5, "models with one": 5}
-    r = trials_diagrams.recurrent_mlp(seed=4)
+    assert diagram_runs.levels() == {"models": 5, "diagrams": 4715, "accepted": 5, "models with one": 5}
+    r = diagram_runs.recurrent_mlp(seed=4)
     assert r["empty context"] == 0 and r["loop"] < 1e-12 and r["written"] > 0.1
-    assert trials_diagrams.hope_lanes()["wrong"] == 0 and trials_diagrams.hope_lanes()["lanes"] >= 8
+    assert diagram_runs.hope_lanes()["wrong"] == 0 and diagram_runs.hope_lanes()["lanes"] >= 8

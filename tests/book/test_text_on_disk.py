@@ -13,7 +13,7 @@ from kit import refuses
 
 from nlbook.book.data import python_text
 from nlbook.book.data.python_text import DOCUMENT
-from nlbook.book.ledger.runs import text_lm
+from nlbook.book.ledger.runs import text
 from nlbook.train import TrainingStopped
 
 
@@ -107,28 +107,28 @@ SHORT = {"steps": 30, "batch": 4, "length": 32, "held": 8, "held_length": 64, "m
 
 def test_models_have_one_size_learn_and_repeat_themselves():
     """A model that has read 8 kB is better than a guess (8 bits), and a run repeats itself to the bit."""
-    found = {m: text_lm.run(method=m, lr=0.01, seed=0, **SHORT, **SIZE) for m in ("Hope", "gated delta", "Transformer")}
+    found = {m: text.run(method=m, lr=0.01, seed=0, **SHORT, **SIZE) for m in ("Hope", "gated delta", "Transformer")}
     sizes = [f["parameters"] for f in found.values()]
     assert max(sizes) - min(sizes) <= 2 * 16
     assert all(3 < f["bits"] < 8 for f in found.values())
-    few = [text_lm.run(method="Hope", lr=0.01, seed=1, **SHORT | {"steps": 3}, **SIZE) for _ in range(2)]
+    few = [text.run(method="Hope", lr=0.01, seed=1, **SHORT | {"steps": 3}, **SIZE) for _ in range(2)]
     assert few[0] == few[1] and few[0]["bits"] > found["Hope"]["bits"]
 
 
 def test_counts_are_the_entropy_of_counts():
-    one, two = (text_lm.run(method=m, lr=0, seed=0, **SHORT | {"steps": 200}) for m in text_lm.COUNTS)
+    one, two = (text.run(method=m, lr=0, seed=0, **SHORT | {"steps": 200}) for m in text.COUNTS)
     assert 4 < one["bits"] < 5.2 and two["bits"] < one["bits"] - 0.5
     windows = [torch.tensor([[256, 97, 98, 97, 98]])]
-    table = text_lm.counted(windows, 1)
+    table = text.counted(windows, 1)
     assert table[97].argmax() == 98 and table[98].argmax() == 97
-    paid = text_lm.surprise(table, windows[0], 1)
+    paid = text.surprise(table, windows[0], 1)
     assert paid.shape == (1, 4) and bool((paid[:, 1:] < 2).all())
 
 
 def test_bits_are_per_byte_and_the_document_token_is_free():
     paid, reset = torch.full((2, 9), 3 * torch.log(torch.tensor(2.0)).item()), torch.zeros(2, 10, dtype=torch.bool)
     paid[0, 4], reset[0, 5] = 100.0, True  # the price of a document token
-    g = text_lm.graded(paid.double(), reset, 6)
+    g = text.graded(paid.double(), reset, 6)
     assert all(abs(v - 3) < 1e-6 for v in g.values()) and set(g) == {"bits", "bits 1", "bits 2", "bits 3", "bits 4"}
 
 
@@ -136,11 +136,11 @@ def test_a_run_that_diverges_counts_as_a_guess(monkeypatch):
     def stops(*args, **kw):
         raise TrainingStopped("the loss is nan")
 
-    monkeypatch.setattr(text_lm, "train", stops)
-    r = text_lm.run(method="gated delta", lr=1.0, seed=0, **SHORT, **SIZE)
+    monkeypatch.setattr(text, "train", stops)
+    r = text.run(method="gated delta", lr=1.0, seed=0, **SHORT, **SIZE)
     assert all(abs(r[k] - math.log2(257)) < 1e-12 for k in r if k.startswith("bits")) and r["parameters"] > 0
 
 
 def test_a_method_that_is_none_is_refused():
     with refuses("method"):
-        text_lm.run(method="LSTM", lr=0.1, seed=0, steps=1)
+        text.run(method="LSTM", lr=0.1, seed=0, steps=1)

@@ -45,7 +45,7 @@ def named(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 def tuning(methods: Sequence[str], profile: str) -> list[Cell]:
     """Every method at every rate, on the recall task."""
     return tuning_cells(
-        "nlbook.book.ledger.runs.trials:mad",
+        "nlbook.book.ledger.runs.sequence_tasks:mad",
         named(methods),
         RATES[profile],
         TUNING_SEEDS[profile],
@@ -59,7 +59,7 @@ def rate(tuned: Results, method: str, profile: str) -> dict[str, Any]:
     return chosen(tuned, method, RATES[profile], "nats")
 
 
-def trials(function: str, methods: Sequence[str], profile: str, tuned: Results, **settings: Any) -> list[Cell]:
+def cells(function: str, methods: Sequence[str], profile: str, tuned: Results, **settings: Any) -> list[Cell]:
     """Every method at its rate on the seeds that count."""
     return [
         Cell(m, function, {**SIZE[profile], **settings, "method": m, **rate(tuned, m, profile), "seed": seed})

@@ -28,7 +28,7 @@ GRID = [0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4]
 WIDE = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3]  # class-incremental: the best rates are tiny
 STEPS = {"quick": 120, "full": 350}
 LEAST = 1.0  # percentage points
-STREAM, TUNE = "nlbook.book.ledger.runs.trials_continual:stream", "nlbook.book.ledger.runs.trials_continual:rates"
+STREAM, TUNE = "nlbook.book.ledger.runs.continual:stream", "nlbook.book.ledger.runs.continual:accuracy_by_rate"
 
 
 def tuning_of(kind: str, grid: list[float], profile: str) -> list[Cell]:
@@ -100,7 +100,7 @@ def judge_forgetting(r: Results) -> Verdict:
 
 
 # ---- two languages ---------------------------------------------------------------------------------------------------
-LANGUAGES = "nlbook.book.ledger.runs.trials_continual:two_languages"
+LANGUAGES = "nlbook.book.ledger.runs.continual:two_languages"
 READERS: dict[str, dict[str, Any]] = {m: {"method": m} for m in ("ICL", "static-3", "Hope-1", "Hope-2", "Hope-3")}
 RATES: list[dict[str, Any]] = [{"lr": 0.008}, {"lr": 0.02}]
 READING: dict[str, dict[str, Any]] = {"quick": {"steps": 240}, "full": {"steps": 1500}}

@@ -38,7 +38,7 @@ def judge_fig5(r: Results) -> Verdict:
 
 
 def cells(group: str, function: str, seeds: tuple[int, ...] = ()):
-    path = f"nlbook.book.ledger.runs.trials_diagrams:{function}"
+    path = f"nlbook.book.ledger.runs.diagrams:{function}"
     made = [Cell(group, path, {"seed": s}) for s in seeds] or [Cell(group, path, {})]
     return lambda profile, tuned: made
 
@@ -98,7 +98,10 @@ ROWS = [
         limits="The printed write of eq. 21 is a number when tokens are rows; the transposed one is used. Whether the extra level helps "
         "is another question (chapter 06).",
         chapters=("04", "05", "06"),
-        evidence=("tests/library/test_errata.py::test_the_adatransformer_writes_key_times_value_in_rows", "tests/library/test_errata.py::test_the_adatransformer_block_writes_the_transpose"),
+        evidence=(
+            "tests/library/test_errata.py::test_the_adatransformer_writes_key_times_value_in_rows",
+            "tests/library/test_errata.py::test_the_adatransformer_block_writes_the_transpose",
+        ),
     ),
     Row(
         id="fig5",

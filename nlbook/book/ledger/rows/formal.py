@@ -9,7 +9,7 @@ from nlbook.book.ledger.row import Cell, Results, Row, Verdict
 from nlbook.book.ledger.tables import chosen, mean, percent, tuning_cells
 from nlbook.paper import table
 
-FUNCTION = "nlbook.book.ledger.runs.formal_race:race"
+FUNCTION = "nlbook.book.ledger.runs.formal:race"
 HOPE = "Hope, token by token"
 METHODS = named(("LSTM", "Transformer", "delta rule", "delta rule, rate to 2", HOPE, "Hope, chunks of 16"))
 METHODS["LSTM"] |= {"more": 5}

@@ -11,7 +11,7 @@ from nlbook.book.ledger.rules import BEST_RULE, SURE, best_of_all
 from nlbook.book.ledger.tables import gap, mean, spread, values
 from nlbook.paper import table
 
-FUNCTION = "nlbook.book.ledger.runs.trials:language"
+FUNCTION = "nlbook.book.ledger.runs.sequence_tasks:language"
 METHODS = ("Hope", *BASELINES)
 PAIRS = {"quick": 24, "full": 64}
 
@@ -21,7 +21,7 @@ def tuning(profile: str) -> list[Cell]:
 
 
 def cells(profile: str, tuned: Results) -> list[Cell]:
-    return plan.trials(FUNCTION, METHODS, profile, tuned, pairs=PAIRS[profile])
+    return plan.cells(FUNCTION, METHODS, profile, tuned, pairs=PAIRS[profile])
 
 
 def judge_table2(r: Results) -> Verdict:

@@ -11,7 +11,7 @@ from nlbook.book.ledger.rules import SURE, against_best, best_of_all, spreads
 from nlbook.book.ledger.tables import gap, mean, values
 from nlbook.paper import table
 
-FUNCTION = "nlbook.book.ledger.runs.trials:facts"
+FUNCTION = "nlbook.book.ledger.runs.sequence_tasks:facts"
 METHODS = ("Transformer", "Hope-Attention", "gated delta", "Titans", "Hope")
 FREE = ("gated delta", "Titans")
 TEXTS: dict[str, dict[str, Any]] = {
@@ -25,7 +25,7 @@ def tuning(profile: str) -> list[Cell]:
 
 
 def cells(profile: str, tuned: Results) -> list[Cell]:
-    return plan.trials(FUNCTION, METHODS, profile, tuned, **TEXTS[profile])
+    return plan.cells(FUNCTION, METHODS, profile, tuned, **TEXTS[profile])
 
 
 def judge_table1(r: Results) -> Verdict:
@@ -104,7 +104,7 @@ def tuning_fig9(profile: str) -> list[Cell]:
 
 
 def cells_fig9(profile: str, tuned: Results) -> list[Cell]:
-    return plan.trials(FUNCTION, NEWS, profile, tuned, **LONG[profile])
+    return plan.cells(FUNCTION, NEWS, profile, tuned, **LONG[profile])
 
 
 def lengths(r: Results) -> list[int]:

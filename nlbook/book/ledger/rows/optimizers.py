@@ -12,7 +12,7 @@ from nlbook.book.ledger.tables import chosen, mean, sd, spread, try_group, value
 SEEDS = {"quick": [0, 1, 2], "full": [0, 1, 2, 3, 4]}
 
 # ---- Fig. 4 ----------------------------------------------------------------------------------------------------------
-VALLEY = "nlbook.book.ledger.runs.trials_optim:valleys"
+VALLEY = "nlbook.book.ledger.runs.optimizers:valleys"
 PRINTED = "printed"
 MENDED = ("row", "column")  # eq. 49 with the missing eta, in its two readings for a vector
 STABLE = ("clipped", "bounded", "implicit")  # what we add: a brake that cannot turn the momentum round
@@ -45,7 +45,7 @@ def judge_fig4(r: Results) -> Verdict:
 
 
 # ---- Fig. 11 ---------------------------------------------------------------------------------------------------------
-DIGITS = "nlbook.book.ledger.runs.trials_optim:digits"
+DIGITS = "nlbook.book.ledger.runs.optimizers:digits"
 OURS, CONTROL = "M3", "M3, fast memory only"
 NAMES = {"AdamW": "AdamW", "Muon": "Muon", OURS: "M3 update", CONTROL: "M3 fast only", "M3 as printed": "M3 grad"}
 RATES: dict[str, list[float]] = {  # five each, a factor of 3 apart; of 10 where nothing tells the size
@@ -103,7 +103,7 @@ NEAR = 0.15
 def fig12_cells(profile: str, tuned: Results) -> list[Cell]:
     width = {"quick": 256, "full": 1024}[profile]
     return [
-        Cell("ratios of CPU time", "nlbook.book.ledger.runs.trials_optim:step_times", {"width": width, "seed": s})
+        Cell("ratios of CPU time", "nlbook.book.ledger.runs.optimizers:step_times", {"width": width, "seed": s})
         for s in (0, 1, 2)
     ]
 

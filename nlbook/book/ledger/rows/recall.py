@@ -13,7 +13,7 @@ from nlbook.book.ledger.rules import against_best, best_of_all
 from nlbook.book.ledger.tables import percent
 from nlbook.paper import table
 
-FUNCTION = "nlbook.book.ledger.runs.trials:mad"
+FUNCTION = "nlbook.book.ledger.runs.sequence_tasks:mad"
 METHODS = ("Hope", *BASELINES)
 FREE = tuple(m for m in BASELINES if m != "Transformer")  # attention-free
 
@@ -26,7 +26,7 @@ def cells_of(tasks: tuple[str, ...], profile: str, tuned: Results) -> list[Cell]
     return [
         replace(c, group=f"{c.group}: {task}")
         for task in tasks
-        for c in plan.trials(FUNCTION, METHODS, profile, tuned, task=task)
+        for c in plan.cells(FUNCTION, METHODS, profile, tuned, task=task)
     ]
 
 

@@ -10,7 +10,7 @@ from nlbook.book.ledger.rules import BEST_RULE, best_of_all
 from nlbook.book.ledger.tables import evaluation_cells, mean, tuning_cells
 from nlbook.paper import table
 
-FUNCTION = "nlbook.book.ledger.runs.text_lm:run"
+FUNCTION = "nlbook.book.ledger.runs.text:run"
 LEARNERS: dict[str, dict[str, Any]] = {m: {"method": m} for m in ("Hope", "gated delta", "Transformer")}
 COUNTERS = ("single bytes", "pairs of bytes")
 RATES: list[dict[str, Any]] = [{"lr": 0.012}, {"lr": 0.024}, {"lr": 0.048}]

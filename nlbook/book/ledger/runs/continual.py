@@ -17,7 +17,7 @@ from nlbook.hope import Hope, HopeConfig
 from nlbook.train import train
 
 
-def rates(*, method: str, kind: str, lrs: Sequence[float], seed: int, steps: int) -> dict[str, float]:
+def accuracy_by_rate(*, method: str, kind: str, lrs: Sequence[float], seed: int, steps: int) -> dict[str, float]:
     """Average accuracy at the end of a stream at each of `lrs`: what a method's rate is chosen by. Keys are the rates,
     as f"{lr:g}".
     """

@@ -1,4 +1,4 @@
-"""Facts in a haystack, the MAD tasks, and the trials that the ledger runs on them."""
+"""Facts in a haystack, the MAD tasks, and what the ledger runs on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from nlbook.book.data.facts import Facts
 from nlbook.book.data.mad import MAD, TASKS
-from nlbook.book.ledger.runs import formal_race, trials
+from nlbook.book.ledger.runs import formal, sequence_tasks
 from nlbook.errors import NLBookError
 from nlbook.hope import Hope
 
@@ -88,45 +88,47 @@ def test_what_each_mad_task_asks():
 
 
 def test_methods_are_equally_large_and_ablations_differ_in_one_thing():
-    want = Hope(trials.config("Hope", 18, 1)).parameter_count()
-    for method in (*trials.MIXER, "Hope-Attention"):
-        have = Hope(trials.config(method, 18, 1)).parameter_count()
+    want = Hope(sequence_tasks.config("Hope", 18, 1)).parameter_count()
+    for method in (*sequence_tasks.MIXER, "Hope-Attention"):
+        have = Hope(sequence_tasks.config(method, 18, 1)).parameter_count()
         assert abs(have - want) / want < 0.02, (method, have, want)
-    hope = trials.config("Hope", 18, 1)
-    for name, change in trials.WITHOUT.items():
-        c = trials.config(name, 18, 1)
+    hope = sequence_tasks.config("Hope", 18, 1)
+    for name, change in sequence_tasks.WITHOUT.items():
+        c = sequence_tasks.config(name, 18, 1)
         assert {k: v for k, v in c.options.items() if hope.options.get(k, "none") != v} == change, name
-    still = trials.config("w/o CMS", 18, 1)
+    still = sequence_tasks.config("w/o CMS", 18, 1)
     assert still.mlp == "static" and (still.hidden, still.periods) == (hope.hidden, hope.periods)
-    assert Hope(trials.config("Titans", 18, 1)).config.options["memory"] == "linear"
+    assert Hope(sequence_tasks.config("Titans", 18, 1)).config.options["memory"] == "linear"
     with pytest.raises(NLBookError, match="method"):
-        trials.config("hope", 18, 1)
+        sequence_tasks.config("hope", 18, 1)
 
 
 SMALL = {"lr": 0.01, "seed": 1, "steps": 2}
 
 
-def test_trials_return_numbers_and_repeat_themselves():
+def test_runs_return_numbers_and_repeat_themselves():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    got = trials.language(method="Hope", pairs=8, documents=8, **SMALL)
-    assert got == trials.language(method="Hope", pairs=8, documents=8, **SMALL)
-    assert got != trials.language(method="Hope", pairs=8, documents=8, **{**SMALL, "seed": 2})
+    got = sequence_tasks.language(method="Hope", pairs=8, documents=8, **SMALL)
+    assert got == sequence_tasks.language(method="Hope", pairs=8, documents=8, **SMALL)
+    assert got != sequence_tasks.language(method="Hope", pairs=8, documents=8, **{**SMALL, "seed": 2})
     assert torch.equal(before, torch.random.get_rng_state())
     whole = sum(got[f"nats {i}"] - got[f"optimum {i}"] for i in (1, 2, 3, 4)) / 4
     assert math.isclose(whole, got["excess"], rel_tol=1e-4), "the quarters make up the whole"
-    got = trials.facts(method="Titans", counts=[1, 2], length=24, tests=[24, 30], texts=8, **SMALL)
+    got = sequence_tasks.facts(method="Titans", counts=[1, 2], length=24, tests=[24, 30], texts=8, **SMALL)
     assert {"1 in 24", "1 in 30", "2 in 24", "2 in 30", "mean", "parameters"} == set(got)
-    got = trials.facts(method="Transformer", counts=[4], keys=2, news=True, length=24, tests=[24], texts=8, **SMALL)
+    got = sequence_tasks.facts(
+        method="Transformer", counts=[4], keys=2, news=True, length=24, tests=[24], texts=8, **SMALL
+    )
     assert {"4 in 24", "rewritten in 24", "mean", "parameters"} == set(got)
-    got = trials.mad(method="gated delta", task="recall", length=16, sequences=8, **SMALL)
+    got = sequence_tasks.mad(method="gated delta", task="recall", length=16, sequences=8, **SMALL)
     assert 0 <= got["accuracy"] <= 1 and got["nats"] > 1
-    for method in ("LSTM", *formal_race.METHODS):
-        got = formal_race.race(method=method, language="parity", longest=4, tested=8, **SMALL)
+    for method in ("LSTM", *formal.METHODS):
+        got = formal.race(method=method, language="parity", longest=4, tested=8, **SMALL)
         assert got["steps"] == 2 and 0 <= got["bin1"] <= 1, method
 
 
 def test_a_model_learns_the_easiest_of_these():
-    assert trials.mad(method="gated delta", task="recall", lr=0.02, seed=3, steps=120)["accuracy"] > 0.95
-    got = formal_race.race(method="delta rule, rate to 2", language="parity", lr=0.01, seed=3, steps=200, longest=10)
+    assert sequence_tasks.mad(method="gated delta", task="recall", lr=0.02, seed=3, steps=120)["accuracy"] > 0.95
+    got = formal.race(method="delta rule, rate to 2", language="parity", lr=0.01, seed=3, steps=200, longest=10)
     assert got["bin0"] > 0.98 and got["bin1"] > 0.9  # as in the ledger: 1.0 and 0.96
