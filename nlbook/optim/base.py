@@ -1,24 +1,31 @@
 """What every optimizer of this room shares: checks, closures, state, and AdamW for what is no matrix.
 
 An optimizer here is an associative memory of gradients: a *state* that is written once a step (`_update` of each class)
-and read into the weights. State tensors have the dtype and the device of their parameter and counters are plain ints,
-so `state_dict()` holds nothing but tensors, numbers and strings: `torch.load(..., weights_only=True)` reads it back,
-and a resumed run continues bit for bit.
+and read into the weights. State tensors lie where their parameter lies and have its dtype, or float32 for a parameter
+in half precision: there the whole step is computed in float32 and rounded once, when the weights are written. Counters
+are plain ints, so `state_dict()` holds nothing but tensors, numbers and strings: `torch.load(..., weights_only=True)`
+reads it back, and a resumed run continues bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nlbook.errors import NLBookError, need_number
+from nlbook.errors import NLBookError, need, need_number
 
 Group = dict[str, Any]
+
+
+def plain(options: Group) -> Group:
+    """Options with NumPy's numbers as Python's, which `state_dict` can be read back with."""
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
 
 
 def as_matrix(p: Tensor) -> Tensor:
@@ -35,13 +42,15 @@ class GradientMemory(Optimizer):
 
     Raises:
         NLBookError: an option out of its range, a complex or integer parameter; at `step`, a sparse or complex
-            gradient.
+            gradient; at `load_state_dict`, the state of another kind of optimizer.
     """
 
-    def __init__(self, params: Any, defaults: Group) -> None:
-        super().__init__(params, defaults)
-
     _extras: tuple[str, ...] = ()  # attributes beside state and groups (maps given by the user) that a copy must carry
+    # During a step: float32 copy -> the parameter in half precision that it stands for.
+    _of: Mapping[Tensor, Tensor] = {}
+
+    def __init__(self, params: Any, defaults: Group) -> None:
+        super().__init__(params, plain(defaults))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **{name: getattr(self, name) for name in self._extras}}
@@ -49,7 +58,7 @@ class GradientMemory(Optimizer):
     def add_param_group(self, param_group: Group) -> None:
         if isinstance(param_group, dict) and not isinstance(param_group["params"], set):
             params = param_group["params"]
-            param_group = {**param_group, "params": [params] if isinstance(params, Tensor) else list(params)}
+            param_group = {**plain(param_group), "params": [params] if isinstance(params, Tensor) else list(params)}
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
         for p in self.param_groups[-1]["params"]:
@@ -94,25 +103,62 @@ class GradientMemory(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            need_number("lr", group["lr"])
             params, grads = self._live(group)
-            if params:
+            if any(p.element_size() < 4 for p in params):
+                self._update_wide(group, params, grads)
+            elif params:
                 self._update(group, params, grads)
         return loss
+
+    def _update_wide(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        """The update in float32 for parameters in half precision, rounded when it is written back."""
+        wide = [p.float() if p.element_size() < 4 else p for p in params]
+        self._of = dict(zip(wide, params))
+        try:
+            self._update(group, wide, [g.to(w.dtype) for g, w in zip(grads, wide)])
+        finally:
+            self._of = {}
+        for p, w in zip(params, wide):
+            if p is not w:
+                p.copy_(w)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but the state keeps its float32 beside weights in half precision. Options that an older version
+        did not have take this optimizer's defaults.
+        """
+        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for i in saved:
+            ours = isinstance(state_dict["state"].get(i, {}).get("step", 0), int)
+            need(ours, "state_dict", "the state of a torch.optim optimizer", f"one of {type(self).__name__}")
+        super().load_state_dict(state_dict)
+        for i, p in zip(saved, (p for group in self.param_groups for p in group["params"])):
+            dtype = torch.float32 if p.element_size() < 4 else p.dtype
+            for name, x in state_dict["state"].get(i, {}).items():
+                self.state[p][name] = x.to(p.device, dtype, copy=True) if isinstance(x, Tensor) else x
+        for group in self.param_groups:
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+            self._check_group(group)
+
+    def _kept(self, p: Tensor) -> dict[str, Any]:
+        """The state of a parameter, asked for by itself or by its float32 copy."""
+        return self.state[self._of.get(p, p)]
 
     def _states(self, params: list[Tensor], *names: str) -> list[list[Tensor]]:
         """State tensors of the shape of their parameters, zero at first: one list a name."""
         for p in params:
-            state = self.state[p]
+            state = self._kept(p)
             for name in names:
                 if name not in state:
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        return [[self.state[p][name] for p in params] for name in names]
+        return [[self._kept(p)[name] for p in params] for name in names]
 
     def _ticks(self, params: list[Tensor]) -> list[int]:
         """Count this step for each parameter (a frozen one has its own, slower clock) and return the counts."""
-        for p in params:
-            self.state[p]["step"] = self.state[p].get("step", 0) + 1
-        return [self.state[p]["step"] for p in params]
+        for state in map(self._kept, params):
+            state["step"] = state.get("step", 0) + 1
+        return [self._kept(p)["step"] for p in params]
 
 
 def decay_(params: list[Tensor], rate: float) -> None:

@@ -124,7 +124,7 @@ class DeepMomentum(GradientMemory):
         need_number("weight_decay", group["weight_decay"])
 
     def _memory(self, group: Group, p: Tensor, d_k: int, d_v: int) -> list[Tensor]:
-        state = self.state[p]
+        state = self._kept(p)
         if "output" not in state:
             h = group["hidden"]
             if h:
@@ -142,9 +142,11 @@ class DeepMomentum(GradientMemory):
                 columns = g.reshape(-1, 1) if g.ndim < 2 else g.flatten(1)
                 keys = columns
             scale = g.new_ones(())
-            if group["normalise"]:
-                scale = columns.square().sum(0).mean().sqrt()
-                scale = scale.clamp(min=math.sqrt(torch.finfo(g.dtype).tiny))  # below it the squares underflow
+            if group["normalise"]:  # by the largest entry first: squares of small or large ones leave the range
+                top = columns.abs().amax() if g.numel() else scale
+                top = torch.where(top >= torch.finfo(g.dtype).tiny, top, 1)
+                scale = top * (columns / top).square().sum(0).mean().sqrt()
+                scale = torch.where(scale > 0, scale, 1)
             if group["key"] == "gradient":
                 keys = keys / scale
             values = -columns / scale if group["value"] == "gradient" else torch.ones_like(columns)

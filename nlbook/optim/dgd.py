@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlbook.errors import NLBookError, need, need_choice, need_number, need_shape
+from nlbook.errors import need, need_choice, need_number, need_shape
 from nlbook.memory.rules import dgd_rate
 from nlbook.optim.base import GradientMemory, Group, decay_
 
@@ -68,56 +68,58 @@ def dgd_step(W: Tensor, x: Tensor, grad_y: Tensor, lr: float, batch: str = "join
 
 
 class LinearRecorder:
-    """Remembers what went through nn.Linear layers: the (x, grad_y) pairs of every backward pass since the last
-    clear."""
+    """Remembers what went through nn.Linear layers: an (x, grad_y) pair for each call whose gradient reached `.grad`
+    since the last clear. What torch.autograd.grad computes in between is forgotten at the layer's next call.
+    """
 
     def __init__(self) -> None:
         self.pairs: dict[Tensor, list[tuple[Tensor, Tensor]]] = {}
+        self._waiting: dict[Tensor, dict[Tensor, Tensor]] = {}  # weight -> x of a call -> gradient, not in .grad yet
         self._hooks: list[Any] = []
 
     def attach(self, model: nn.Module, wanted: set[Tensor]) -> int:
-        """Watch every nn.Linear in `model` whose weight is wanted; returns how many there are. Attaching again
-        replaces."""
+        """Watch each nn.Linear in `model` whose weight is wanted; returns their number. Attaching again replaces."""
         self.detach()
         for module in model.modules():
             if isinstance(module, nn.Linear) and module.weight in wanted:
-                self.pairs[module.weight] = []
-                self._hooks.append(module.register_forward_hook(partial(self._watch, module.weight)))
-        return len(self._hooks)
+                self._hooks.append(module.register_forward_hook(partial(self._watch, module.weight), with_kwargs=True))
+                if module.weight not in self.pairs and module.weight.requires_grad:
+                    self._hooks.append(module.weight.register_post_accumulate_grad_hook(self._reached))
+                self.pairs[module.weight], self._waiting[module.weight] = [], {}
+        return len(self.pairs)
 
     def detach(self) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self.pairs = [], {}
+        self._hooks, self.pairs, self._waiting = [], {}, {}
 
     def clear(self) -> None:
-        for pairs in self.pairs.values():
+        for weight, pairs in self.pairs.items():
             pairs.clear()
+            self._waiting[weight].clear()
 
     def rows(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """x (n, d_in) and grad_y (n, d_out) of a watched weight; every leading dimension (batch, length) is a
-        sample."""
-        pairs = self.pairs[weight]
-        if not pairs:
-            raise NLBookError(
-                "step: got a gradient but no recorded input for an attached Linear weight of shape "
-                f"{tuple(weight.shape)}, expected a forward and a backward pass through its layer "
-                "since the last step()"
-            )
-        return tuple(torch.cat(side) for side in zip(*pairs, strict=True))  # type: ignore[return-value]
+        """x (n, d_in) and grad_y (n, d_out) of a watched weight; batch and length are samples alike."""
+        pairs, shape = self.pairs[weight], tuple(weight.shape)
+        came = f"a gradient but no recorded input for an attached Linear weight of shape {shape}"
+        need(bool(pairs), "step", came, "a forward and a backward pass through its layer since the last step()")
+        x, grad_y = (torch.cat([part.reshape(-1, part.shape[-1]) for part in side]) for side in zip(*pairs))
+        return x, grad_y
 
-    def _watch(self, weight: Tensor, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _watch(self, weight: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Tensor) -> None:
         if torch.is_grad_enabled() and output.requires_grad:  # the gradient decides: an evaluation leaves no trace
-            output.register_hook(partial(self._keep, weight, inputs[0].detach()))
+            self._waiting[weight].clear()
+            x = (args[0] if args else kwargs["input"]).detach()
+            output.register_hook(partial(self._keep, weight, x))
 
     def _keep(self, weight: Tensor, x: Tensor, grad_y: Tensor) -> None:
-        if weight in self.pairs:
-            self.pairs[weight].append(
-                (
-                    x.flatten(0, -2) if x.ndim > 1 else x[None],
-                    (grad_y.flatten(0, -2) if grad_y.ndim > 1 else grad_y[None]).detach(),
-                )
-            )
+        if weight in self._waiting:
+            self._waiting[weight][x] = grad_y.detach()
+
+    def _reached(self, weight: Tensor) -> None:
+        """A gradient was added to weight.grad: what waited belongs to it."""
+        self.pairs[weight] += self._waiting[weight].items()
+        self._waiting[weight].clear()
 
 
 class DGD(GradientMemory):
@@ -135,7 +137,8 @@ class DGD(GradientMemory):
         weight_decay: decoupled (default 0); DGD already shrinks W along the inputs that it sees.
 
     There is no state: a resumed run needs the lr only. "joint" takes `weight.grad`, so clipped or accumulated gradients
-    count as they stand; "mean" needs sample-wise gradients and recomputes them from the recorded pairs.
+    count as they stand; "mean" needs sample-wise gradients: the recorded ones, brought to the size of `weight.grad`, so
+    that clipping and a GradScaler count too.
     """
 
     def __init__(
@@ -153,15 +156,20 @@ class DGD(GradientMemory):
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         need(bool(self._recorder.pairs), "step", "no attached layer", "attach(model) before the forward pass")
         lr, mean = group["lr"], group["reduction"] == "mean"
-        plain = [(p, g) for p, g in zip(params, grads, strict=True) if p not in self._recorder.pairs]
-        new = []
+        plain, new = [], []
         for p, g in zip(params, grads, strict=True):  # all of them before the first write
-            if p in self._recorder.pairs:
-                x, grad_y = self._recorder.rows(p)
-                if group["batch"] == "joint":
-                    new.append((p, ridge_solve(p - lr * g, x, lr / len(x) if mean else lr)))
-                else:
-                    new.append((p, dgd_step(p, x, grad_y, lr, "mean", mean)))
+            weight = self._of.get(p, p)
+            x, grad_y = self._recorder.rows(weight) if weight in self._recorder.pairs else (p[:0], p[:0])
+            if not len(x):  # another kind of parameter, or a layer that saw no sample
+                plain.append((p, g))
+                continue
+            x, grad_y = x.to(p.dtype), grad_y.to(p.dtype)
+            if group["batch"] == "joint":
+                new.append((p, ridge_solve(p - lr * g, x, lr / len(x) if mean else lr)))
+            else:
+                size = (grad_y.mT @ x).norm()
+                grad_y = grad_y * torch.where(size > 0, g.norm() / size, 1)
+                new.append((p, dgd_step(p, x, grad_y, lr, "mean", mean)))
         decay = lr * group["weight_decay"]
         for p, W in new:
             p.copy_(W - decay * p)

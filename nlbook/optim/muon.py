@@ -59,9 +59,9 @@ def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quin
     """Newton-Schulz of each tensor (a convolution as (out, rest)), equal shapes in one batched product: `nlkernels`.
 
     Scale-free: c * m and m give the same for c > 0, which is why a learning rate inside m has no effect (eq. 42,
-    errata). A zero tensor stays zero.
+    errata). A zero tensor stays zero, and so does one whose entries are all below the smallest normal number.
     """
-    matrices = [as_matrix(t) for t in tensors]
+    matrices = scaled([as_matrix(t) for t in tensors])
     small = [i for i, m in enumerate(matrices) if m.device.type != "cpu" or m.numel() <= CACHED]
     done = dict(zip(small, newton_schulz([matrices[i] for i in small], steps, polynomial, eps=TINY), strict=True))
     return [
@@ -70,8 +70,19 @@ def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quin
     ]
 
 
+def scaled(matrices: list[Tensor]) -> list[Tensor]:
+    """Each matrix times a power of two that brings its largest entry near 1: its squares then stay in the range."""
+    factors = []
+    for top in torch._foreach_norm(matrices, math.inf):
+        limit = torch.finfo(top.dtype)
+        most = math.frexp(limit.max)[1] - 2  # 2^most and 2^-most are normal numbers
+        exponent = torch.frexp(top).exponent.clamp(-most, most)
+        factors.append(torch.where(top < limit.tiny, 0, torch.ldexp(torch.ones_like(top), -exponent)))
+    return list(torch._foreach_mul(matrices, factors))
+
+
 CACHED = 1 << 14  # elements; on a CPU larger matrices go one by one: each stays in the cache for all of its steps
-TINY = 1e-30  # keeps 0 / 0 away and, unlike a larger eps, leaves a gradient of 1e-6 as orthogonal as one of 1
+TINY = 1e-30  # keeps 0 / 0 away, for a matrix whose largest entry is about 1 or which is zero
 
 
 # --- which parameters are matrices ---
@@ -95,9 +106,13 @@ def matrix_groups(model: nn.Module, adamw: Iterable[str] = (), **options: Any) -
     embedded = {p for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()}
     matrices: list[Tensor] = []
     rest: list[Tensor] = []
-    for name, p in model.named_parameters():
-        (rest if p.ndim < 2 or p in embedded or any(part in name for part in parts) else matrices).append(p)
-    unused = [part for part in parts if not any(part in name for name, _ in model.named_parameters())]
+    names: dict[nn.Parameter, list[str]] = {}  # a shared weight has several names, and each may be meant
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(p, []).append(name)
+    for weight, own in names.items():
+        told = any(part in name for part in parts for name in own)
+        (rest if weight.ndim < 2 or weight in embedded or told else matrices).append(weight)
+    unused = [part for part in parts if not any(part in name for own in names.values() for name in own)]
     need(not unused, "adamw", unused, "parts of the model's parameter names")
     groups = [{"params": matrices, "rule": "matrix", **options}, {"params": rest, "rule": "adamw"}]
     return [g for g in groups if g["params"]]

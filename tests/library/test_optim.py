@@ -6,9 +6,10 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
-from kit import refuses
+from kit import apart, close, rand, refuses
 from torch import nn
 
 from nlbook.errors import NLBookError
@@ -342,3 +343,183 @@ def test_parameters_of_different_dtype_share_a_group():
         a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
         optimizer.step()
     torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+
+
+# ---- low precision, zero, and every size of gradient ----
+
+
+def stepped(case: str, grad: torch.Tensor, steps: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """How far a zero weight has walked after `steps` steps on one gradient."""
+    cls, options = CASES[case]
+    p = torch.zeros(grad.shape, dtype=dtype, requires_grad=True)
+    optimizer = cls([p], **options)
+    for _ in range(steps):
+        p.grad = grad.to(dtype)
+        optimizer.step()
+    return p.detach()
+
+
+@pytest.mark.parametrize("case", ["muon", "m3 update", "m3 grad", "m3 none"])
+def test_a_layer_whose_gradients_have_become_zero_comes_to_rest(case):
+    cls, options = CASES[case]
+    p = rand(8, 4, dtype=torch.float32).requires_grad_()
+    optimizer = cls([p], **{**options, "period": 1} if cls is M3 else options)
+    for t in range(2000):
+        p.grad = rand(8, 4, seed=1, dtype=torch.float32) if t == 0 else torch.zeros(8, 4)
+        before = p.detach().clone()
+        optimizer.step()
+    assert torch.isfinite(p).all() and torch.equal(p.detach(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", [c for c in CASES if not c.startswith("dgd")])
+def test_half_precision_is_a_float32_step_rounded_once(case, dtype):
+    for size in (0.0, 1e-4, 1e-2, 100.0):
+        grad = (size * rand(6, 4, dtype=torch.float32)).to(dtype)
+        assert torch.equal(stepped(case, grad, 1, dtype), stepped(case, grad.float(), 1).to(dtype)), size
+        assert case == "delta corrected" or torch.isfinite(stepped(case, grad, 5, dtype)).all(), size
+
+
+@pytest.mark.parametrize("case", ["momentum", "muon", "m3 update", "adam root", "deep"])
+def test_half_precision_resumes_bit_for_bit_with_its_float32_state(case):
+    cls, options = CASES[case]
+    weights = []
+    for cut in (False, True):
+        p = torch.ones(6, 4, dtype=torch.bfloat16, requires_grad=True)
+        optimizer = cls([p], **options)
+        for t in range(9):
+            if cut and t == 5:
+                file = io.BytesIO()
+                torch.save(optimizer.state_dict(), file)
+                file.seek(0)
+                optimizer = cls([p], **options)
+                optimizer.load_state_dict(torch.load(file, weights_only=True))
+            p.grad = rand(6, 4, seed=t, dtype=torch.bfloat16)
+            optimizer.step()
+        weights.append(p.detach().clone())
+        assert all(v.dtype == torch.float32 for v in optimizer.state[p].values() if isinstance(v, torch.Tensor))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("case", ["muon", "muon cubic", "m3 update", "m3 none"])
+def test_orthogonal_steps_do_not_depend_on_the_size_of_the_gradient(case):
+    grad, want = rand(6, 4, dtype=torch.float32), stepped(case, rand(6, 4, dtype=torch.float32))
+    for exponent in (-30, -18, -6, 6, 18, 30, 36):
+        close(stepped(case, grad * 10.0**exponent), want, 1e-5)
+    assert not stepped(case, grad * 1e-42).any()  # below the smallest normal number: zero
+
+
+@pytest.mark.parametrize("case", ["deep", "deep linear"])
+def test_deep_momentum_scales_with_the_gradient(case):
+    grad, want = rand(6, 4, dtype=torch.float32), stepped(case, rand(6, 4, dtype=torch.float32))
+    for exponent in (-30, -20, 20, 30):
+        close(stepped(case, grad * 10.0**exponent) / 10.0**exponent, want, 1e-5)
+
+
+@every_case
+def test_gradients_of_any_size_leave_finite_weights(case):
+    if case.startswith("dgd") or case == "delta corrected" or case == "adam square":
+        pytest.skip("its docstring promises no bound")
+    for exponent in (-44, -30, -10, 10, 18):
+        assert torch.isfinite(stepped(case, rand(6, 4, dtype=torch.float32) * 10.0**exponent)).all(), exponent
+
+
+# ---- states and options from elsewhere ----
+
+
+def test_the_state_of_another_optimizer_is_refused_and_an_older_one_takes_the_defaults():
+    p = torch.ones(4, 3, requires_grad=True)
+    p.grad = torch.ones(4, 3)
+    adamw = torch.optim.AdamW([p])
+    adamw.step()
+    optimizer = Muon([p])
+    with refuses("state_dict"):
+        optimizer.load_state_dict(adamw.state_dict())
+    optimizer.step()
+    old = optimizer.state_dict()
+    del old["param_groups"][0]["polynomial"]
+    again = Muon([p])
+    again.load_state_dict(old)
+    again.step()
+    assert again.param_groups[0]["polynomial"] == "quintic"
+
+
+def test_numpys_numbers_are_numbers_and_a_tensor_is_no_rate():
+    p = torch.ones(4, 3, requires_grad=True)
+    p.grad = torch.ones(4, 3)
+    optimizer = M3([p], lr=np.float32(0.5), period=np.int64(4))
+    assert type(optimizer.param_groups[0]["lr"]) is float and type(optimizer.param_groups[0]["period"]) is int
+    with refuses("lr"):
+        M3([p], lr=torch.tensor(0.1))
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
+    with refuses("lr"):
+        optimizer.step()
+
+
+def test_a_shared_head_is_found_by_each_of_its_names():
+    model = nn.ModuleDict(
+        {"embed": nn.Embedding(5, 4), "body": nn.Linear(4, 4), "lm_head": nn.Linear(4, 5, bias=False)}
+    )
+    model["lm_head"].weight = model["embed"].weight
+    groups = matrix_groups(model, adamw=("lm_head",))
+    assert [g["rule"] for g in groups] == ["matrix", "adamw"]
+    assert any(p is model["embed"].weight for p in groups[1]["params"]) and len(groups[1]["params"]) == 2
+
+
+# ---- what DGD records ----
+
+
+class ByKeyword(nn.Module):
+    """Two layers, the second called with its input by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(input=self.first(x))
+
+
+@pytest.mark.parametrize("batch", ["joint", "mean"])
+def test_dgd_by_keyword_without_samples_and_beside_other_gradients(batch):
+    x = rand(8, 6)
+    plain = ByKeyword().double()
+    asked, empty = copy.deepcopy(plain), copy.deepcopy(plain)
+    loss = lambda model: model(x).square().mean()  # noqa: E731
+    for model in (plain, asked):
+        optimizer = DGD(model.parameters(), batch=batch).attach(model)
+        if model is asked:  # gradients that somebody else asked for leave no trace
+            torch.autograd.grad(loss(model), list(model.parameters()))
+            value = loss(model)
+            torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
+            value.backward()
+        else:
+            loss(model).backward()
+        optimizer.step()
+    assert same_weights(plain, asked)
+    optimizer = DGD(empty.parameters(), batch=batch).attach(empty)
+    before = copy.deepcopy(empty)
+    empty(x[:0]).sum().backward()
+    optimizer.step()
+    assert same_weights(empty, before)
+
+
+@pytest.mark.parametrize("batch", ["joint", "mean"])
+def test_dgd_is_the_same_under_a_grad_scaler_and_counts_clipped_gradients(batch):
+    x, y = rand(8, 6, dtype=torch.float32), rand(8, 2, seed=1, dtype=torch.float32)
+    plain = nn.Linear(6, 2)
+    scaled, clipped = copy.deepcopy(plain), copy.deepcopy(plain)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for model in (plain, scaled, clipped):
+        optimizer = DGD(model.parameters(), lr=0.1, batch=batch).attach(model)
+        loss = nn.functional.mse_loss(model(x), y)
+        if model is scaled:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+        else:
+            loss.backward()
+            if model is clipped:
+                model.weight.grad.mul_(0.5)
+            optimizer.step()
+    close(scaled.weight, plain.weight, 1e-5)
+    apart(clipped.weight, plain.weight)

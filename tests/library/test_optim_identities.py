@@ -267,6 +267,28 @@ def test_the_memory_gradient_by_hand_is_autograd(objective, hidden, rand):
 
 
 @eq(50)
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_every_weight_of_the_memory_decays_and_steps(hidden, rand):
+    """Two steps of DeepMomentum against autograd of the inner loss, with keep < 1."""
+    options = {"inner_lr": 0.3, "keep": 0.7, "hidden": hidden, "normalise": False}
+    W, gs = rand(4, 3), rand(2, 4, 3)
+    (p := W.clone()).requires_grad_()
+    optimizer = DeepMomentum([p], lr=1.0, **options)
+    weights = None
+    for g in gs:
+        p.grad = g.clone()
+        if weights is None:
+            start = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+            weights = [start, torch.zeros(4, 5, dtype=F64)] if hidden else [torch.zeros(4, 4, dtype=F64)]
+        leaves = [w.requires_grad_() for w in weights]
+        slopes = torch.autograd.grad(memory_loss(leaves, g, -g, "l2"), leaves)
+        weights = [(0.7 * w - 0.3 * s).detach() for w, s in zip(leaves, slopes)]
+        W = W + read_memory(weights, g)
+        optimizer.step()
+        close(p.detach(), W)
+
+
+@eq(50)
 def test_deep_momentum_contains_heavy_ball_but_not_as_printed(rand):
     W0, gs = rand(4, 3), rand(6, 4, 3)
     literal = {"lr": 0.1, "inner_lr": 1.0, "keep": 0.9, "hidden": 0, "objective": "dot", "normalise": False}
@@ -711,6 +733,18 @@ def test_ridge_and_unit_target_of_the_optimizer(rand):
     for target, P in (("root", H.sqrt()), ("square", H), ("one", torch.ones_like(H))):
         path = follow(lambda p, t=target: AdamMemory(p, 1.0, beta, t, ridge=0.2, bias_correction=False), rand(6), gs)
         close(path[-1] - path[-2], am.elementwise_optimum(-gs, P, w, ridge=0.2))
+
+
+@eq(101)
+@pytest.mark.parametrize("target", ["root", "square", "one"])
+def test_the_bias_correction_divides_both_moments(target, rand):
+    """With a ridge, or another target than the root: m* of weights that sum to one."""
+    gs, beta, ridge = rand(5, 6), 0.8, 0.2
+    w = am.discount(beta, 5, normalised=True)
+    H = w @ gs.square()
+    P = {"root": H.sqrt(), "square": H, "one": torch.ones_like(H)}[target]
+    path = follow(lambda p: AdamMemory(p, 1.0, beta, target, ridge=ridge), rand(6), gs)
+    close(path[-1] - path[-2], am.elementwise_optimum(-gs, P, w, ridge=ridge))
 
 
 @eq(106, 107, 108, 109, 110)
