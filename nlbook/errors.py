@@ -63,6 +63,23 @@ def need_float(argument: str, x: Any) -> None:
         raise NLBookError(f"{argument}: got dtype {x.dtype}, expected a floating-point dtype (float32, float64, ...)")
 
 
+def holds(condition: Tensor) -> bool:
+    """Whether a condition holds everywhere. True where no value can be read: in compiled graphs, in torch.func.vmap."""
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(condition.all())
+    except RuntimeError:
+        return True
+
+
+def need_finite(argument: str, x: Tensor) -> None:
+    """Raise if a tensor holds NaN or an infinity. Silent in compiled graphs and in torch.func.vmap."""
+    if not torch.compiler.is_compiling() and not holds(x.isfinite()):
+        bad = int((~x.isfinite()).sum())
+        raise NLBookError(f"{argument}: got {bad} values that are NaN or infinite, expected finite numbers")
+
+
 def need_shape(argument: str, x: Tensor, *shape: int | str | None) -> None:
     """Raise unless the last dimensions of `x` match `shape`; a name or None stands for any size.
 

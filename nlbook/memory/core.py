@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError, need, need_float
+from nlbook.errors import NLBookError, holds, need, need_finite, need_float
 from nlbook.memory.objectives import Objective
 from nlbook.memory.rules import GD, Rate, Retention
 from nlbook.tree import Tree
@@ -117,6 +117,8 @@ class Memory:
         lr, keep: a number, or one per token (*batch, length). state: from an earlier call; cutting a sequence anywhere
         and handing the state on gives what one call gives.
         impl: "loop" is the definition; "chunked" the same numbers many tokens at once, where such a form is known.
+        torch.compile takes both into one graph, torch.func.vmap maps over the loop; neither reads values, so neither
+        refuses NaN.
         """
         need(read in ("before", "after"), "read", repr(read), "'before' or 'after'")
         need(impl in ("loop", "chunked"), "impl", repr(impl), "'loop' or 'chunked'")
@@ -124,7 +126,11 @@ class Memory:
         self._need(state, "q", q, (*state.batch, length, state.d_k))
         if impl == "chunked":
             rates = [self._rate(name, r, (*state.batch, length), k) for name, r in (("lr", lr), ("keep", keep))]
-            return self._chunked(state, k, v, q, read, rates[0], rates[1])
+            try:
+                return self._chunked(state, k, v, q, read, rates[0], rates[1])
+            except RuntimeError as error:
+                need("vmap" not in str(error), "impl", "'chunked' inside torch.func.vmap", "'loop', or a leading batch")
+                raise
         lrs, keeps = self._rates("lr", lr, state.batch, k), self._rates("keep", keep, state.batch, k)
         answers = []
         for t in range(length):
@@ -177,6 +183,7 @@ class Memory:
             f"{x.dtype} on {x.device}",
             f"{state.M.dtype} on {state.M.device}, as the state has",
         )
+        need_finite(name, x)
 
     @staticmethod
     def _own_rate(lr: float) -> float:
@@ -199,7 +206,7 @@ class Memory:
             came = tuple(rate.shape)
             need(came in ((), shape), name, f"shape {came}", f"a number or shape {shape}")
             good = (rate > 0) & (rate <= 1) if name == "keep" else (rate >= 0) & rate.isfinite()
-            if not bool(good.all()):
+            if not holds(good):
                 raise NLBookError(f"{name}: got values from {rate.min():.4g} to {rate.max():.4g}, expected {want}")
             return rate
         need(isinstance(rate, (int, float)), name, type(rate).__name__, want + " or a tensor")

@@ -24,8 +24,8 @@ class MLPMemory(Memory):
     """y = q + W1 silu(W2 q) with W2 (hidden, d_k) random and W1 (d_v, hidden) zero at the start; GD on both.
 
     steps: gradient steps on each pair (passes over a whole sequence: `write_all(passes=n)`). residual=True needs d_k =
-    d_v. The start is drawn once from `seed` and is the same for every sequence; the state is not. State.M is W1,
-    extra["W2"] the rest.
+    d_v. lr: None = 1 / hidden, which holds for unit keys. The start is drawn once from `seed` and is the same for every
+    sequence; the state is not. State.M is W1, extra["W2"] the rest.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class MLPMemory(Memory):
         steps: int = 1,
         keep: float = 1.0,
         towards: str = "initial",
-        lr: float = 0.1,
+        lr: float | None = None,
         seed: int = 0,
         name: str = "mlp",
     ) -> None:
@@ -46,7 +46,7 @@ class MLPMemory(Memory):
         for arg, n in (("hidden", hidden), ("steps", steps)):
             need(isinstance(n, int) and n >= 1, arg, n, "an int >= 1")
         self.hidden, self.residual, self.steps, self.seed, self.name = hidden, residual, steps, seed, name
-        self.lr = self._own_rate(lr)
+        self.lr = self._own_rate(1 / hidden if lr is None else lr)
 
     def parts(self) -> dict[str, str]:
         form = "M(k) = k + W₁σ(W₂k)" if self.residual else "M(k) = W₁σ(W₂k)"
@@ -69,7 +69,11 @@ class MLPMemory(Memory):
         """
         need(not self.residual or d_k == d_v, "d_v", d_v, f"{d_k}, as d_k is: the residual adds the key to the answer")
         batch = tuple(batch)
-        W2 = torch.randn(self.hidden, d_k, generator=generator(self.seed), dtype=torch.float64).to(device, dtype)
+        try:
+            W2 = torch.randn(self.hidden, d_k, generator=generator(self.seed), dtype=torch.float64).to(device, dtype)
+        except RuntimeError as error:
+            need("vmap" not in str(error), "state", "None inside torch.func.vmap", "one that `init` made outside")
+            raise
         W1 = torch.zeros(d_v, self.hidden, dtype=dtype, device=device) if M0 is None else M0
         need(tuple(W1.shape) == (d_v, self.hidden), "M0", f"shape {tuple(W1.shape)}", f"({d_v}, {self.hidden})")
         W1, W2 = W1.expand(*batch, d_v, self.hidden), W2.expand(*batch, self.hidden, d_k)

@@ -45,7 +45,7 @@ def log_weights(
 ) -> Tensor:
     """log s(k_i, q_j): q (..., n, d_k), k (..., m, d_k) -> (..., n, m). temperature None = sqrt(d_k).
 
-    seen (n, m), bool: the pairs that count (matters at temperature 0, where only the best one does; None = all).
+    seen (..., n, m), bool: the pairs that count (matters at temperature 0, where only the best one does; None = all).
     kernel="dot": <k, q>/tau (softmax attention); "gaussian": -|k - q|^2 / (2 tau), the same thing for keys of one
     length.
     """
@@ -59,13 +59,25 @@ def log_weights(
     return score * 0 if tau in (0, inf) else score / tau
 
 
+def log(rate: Tensor) -> Tensor:
+    """log(rate), -inf with a finite slope for a weight of 0."""
+    return torch.where(rate > 0, torch.where(rate > 0, rate, 1).log(), -inf)
+
+
+def normalised(score: Tensor) -> Tensor:
+    """Softmax over the last dimension; zeros where no pair has a weight."""
+    none = (score == -inf).all(-1, keepdim=True)
+    return torch.softmax(score.masked_fill(none, 0), -1).masked_fill(none, 0)
+
+
 class SoftmaxMemory(Memory):
     """Softmax attention as a memory (eq. 62), the last `window` tokens of it (eq. 63), or weighted by age.
 
     temperature: None = sqrt(d_k). kernel: dot or gaussian. keep: every pair loses this factor of weight at each later
-    write (recency; 1 = none). lr: the weight of the pair that is written. An empty cache answers zeros.
-    The window counts tokens: a read after t writes sees the last c of them, printed eq. 63 weighs them with s(k_i,
-    q_i), which no query could have meant; s(k_i, q_t) it is.
+    write (recency; 1 = none). lr: the weight of the pair that is written. A cache that is empty, or whose pairs all
+    have weight 0, answers zeros.
+    The window counts tokens: a read after t writes sees the last c of them. Printed eq. 63 weighs them with
+    s(k_i, q_i), which no query could have meant; s(k_i, q_t) it is.
     """
 
     def __init__(
@@ -111,7 +123,7 @@ class SoftmaxMemory(Memory):
     def _write(self, state: State, k: Tensor, v: Tensor, lr: Rate, keep: Rate) -> State:
         old = state.extra["log_weight"]
         age = torch.as_tensor(keep, dtype=v.dtype, device=v.device).log()
-        new = torch.as_tensor(lr, dtype=v.dtype, device=v.device).log().expand(state.batch).unsqueeze(-1)
+        new = log(torch.as_tensor(lr, dtype=v.dtype, device=v.device)).expand(state.batch).unsqueeze(-1)
         parts = [
             (state.extra["keys"], k.unsqueeze(-2), -2),
             (state.M, v.unsqueeze(-2), -2),
@@ -125,15 +137,15 @@ class SoftmaxMemory(Memory):
     def weights(self, state: State, q: Tensor) -> Tensor:
         """How much each cached pair counts for each query: q (*batch, n, d_k) -> (*batch, n, t), rows sum to 1."""
         self._need(state, "q", q, (*state.batch, q.shape[-2] if q.ndim > 1 else "n", state.d_k))
-        score = log_weights(q, state.extra["keys"], self.temperature, self.kernel)
-        return torch.softmax(score + state.extra["log_weight"].unsqueeze(-2), -1)
+        weight = state.extra["log_weight"].unsqueeze(-2)
+        return normalised(log_weights(q, state.extra["keys"], self.temperature, self.kernel, weight > -inf) + weight)
 
     def _chunked(
         self, state: State, k: Tensor, v: Tensor, q: Tensor, read: str, lr: Rate, keep: Rate
     ) -> tuple[Tensor, State]:
         """All queries against all keys at once, with a mask: the form that attention is usually written in."""
         old, length = state.M.shape[-2], k.shape[-2]
-        lrs, keeps = (torch.as_tensor(r, dtype=v.dtype, device=v.device).log().expand(k.shape[:-1]) for r in (lr, keep))
+        lrs, keeps = (log(torch.as_tensor(r, dtype=v.dtype, device=v.device)).expand(k.shape[:-1]) for r in (lr, keep))
         keys, values = torch.cat([state.extra["keys"], k], -2), torch.cat([state.M, v], -2)
         written = torch.nn.functional.pad(keeps.cumsum(-1), (old, 0))  # decay up to each token
         weight = torch.cat([state.extra["log_weight"], lrs], -1)  # of each pair, when written
@@ -141,10 +153,9 @@ class SoftmaxMemory(Memory):
         last = token[old:, None] - (1 if read == "before" else 0)  # newest pair that t may see
         seen = (token <= last) & (token > last - (self.window or old + length))
         # the decay up to the query is the same for a whole row: it keeps the numbers small and cancels in the softmax
-        log = weight.unsqueeze(-2) + written[..., old:].unsqueeze(-1) - written.unsqueeze(-2)
-        none = ~seen.any(-1, keepdim=True)  # no pair yet: zeros
-        score = (log_weights(q, keys, self.temperature, self.kernel, seen) + log).masked_fill(~seen & ~none, -inf)
-        y = torch.softmax(score, -1).masked_fill(none, 0) @ values
+        aged = weight.unsqueeze(-2) + written[..., old:].unsqueeze(-1) - written.unsqueeze(-2)
+        score = log_weights(q, keys, self.temperature, self.kernel, seen & (weight > -inf).unsqueeze(-2)) + aged
+        y = normalised(score.masked_fill(~seen, -inf)) @ values
         size = min(self.window or old + length, old + length)
         end = (weight + written[..., -1:] - written)[..., old + length - size :] if length else weight
         extra = {"keys": keys[..., old + length - size :, :], "log_weight": end}

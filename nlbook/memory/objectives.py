@@ -11,6 +11,7 @@ and in the whole package: state M (..., d_v, d_k), key k (..., d_k), value v (..
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -57,6 +58,10 @@ class Objective:
         """Gradient at the state: (..., d_v, d_k). A rank-one matrix, surprise times key (eq. 8)."""
         return outer(self.surprise(M, k, v), k)
 
+    def most(self, y: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The largest rate whose gradient step does not pass the minimum of this pair: (..., 1), or one a d_v."""
+        raise NotImplementedError(f"{self.name}: no bound of the rate is known")
+
     def implicit_surprise(self, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
         """The surprise s at the answer y' = y - c s that the memory gives *after* the step; c = lr |k|^2 (..., 1)."""
         raise NotImplementedError(f"{self.name}: no implicit step is known")
@@ -83,6 +88,9 @@ class Dot(Objective):
     def surprise(self, M: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return -v  # whatever the memory says: no need to ask it
 
+    def most(self, y: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.full_like(v[..., :1], inf)  # the loss has no minimum to pass
+
     def implicit_surprise(self, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
         return -v  # the loss is linear: implicit and explicit step are the same
 
@@ -101,6 +109,9 @@ class L2(Objective):
 
     def surprise_at(self, y: Tensor, v: Tensor) -> Tensor:
         return y - v
+
+    def most(self, y: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return 1 / k.square().sum(-1, keepdim=True)
 
     def implicit_surprise(self, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
         return (y - v) / (1 + c)
@@ -129,6 +140,11 @@ class Lp(Objective):
         r = y - v
         tiny = torch.finfo(r.dtype).tiny  # keeps the second derivative finite at r = 0 for p < 2
         return r.sign() * r.abs().clamp_min(tiny).pow(self.p - 1)
+
+    def most(self, y: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """r -> r - lr |k|^2 sign(r) |r|^(p-1) for each entry r of the error: at rest, not over it."""
+        size = (y - v).abs().clamp_min(torch.finfo(v.dtype).tiny)
+        return size.pow(2 - self.p) / k.square().sum(-1, keepdim=True)
 
     def implicit_surprise(self, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
         r, tiny = y - v, torch.finfo(y.dtype).tiny
@@ -169,6 +185,9 @@ class Oja(Objective):
 
     def grad(self, M: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return outer(v, recall(M.mT, v) - k)
+
+    def most(self, y: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return 1 / v.square().sum(-1, keepdim=True)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"dot": Dot, "l2": L2, "lp": Lp, "oja": Oja}

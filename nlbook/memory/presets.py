@@ -52,7 +52,7 @@ def _sliding(window: int = 16, **options: Any) -> SoftmaxMemory:
 
 
 def _lp(p: float = 3.0, **options: Any) -> MatrixMemory:
-    return _matrix("lp", "lp")(**({"objective": Lp(p)} | options))
+    return _matrix("lp", "lp", own=("capped",), capped=True)(**({"objective": Lp(p)} | options))
 
 
 PRESETS: dict[str, Preset] = {
@@ -65,7 +65,7 @@ PRESETS: dict[str, Preset] = {
     "gated_delta": Preset(
         _matrix("gated_delta", "l2", keep=0.97, gradient_at="kept"), "delta = one GD step", "Yang et al. 2024; eq. 65"
     ),
-    "oja": Preset(_matrix("oja", "oja"), "Oja = one GD step", "Oja 1982; eq. 66-67"),
+    "oja": Preset(_matrix("oja", "oja", own=("capped",), capped=True), "Oja = one GD step", "Oja 1982; eq. 66-67"),
     "omega": Preset(
         _matrix("omega", "l2", Omega, ("window", "weights")),
         "GD on the last c pairs",
@@ -97,10 +97,11 @@ def names() -> list[str]:
 def make(name: str, **options: Any) -> Memory:
     """A memory by name: make("delta", lr=0.5), make("omega", window=4), make("softmax", temperature=0.1).
 
-    The default rates are made for keys of length 1: an explicit step with lr |k|^2 > 2 overshoots and diverges.
+    The default rates are made for keys of length 1: an explicit step with lr |k|^2 > 2 overshoots and diverges. oja and
+    lp, where lr |v|^2 or the size of the error counts too, take no step past the minimum of a pair (`capped`).
     Matrix memories take lr, keep, towards ("zero" | "initial"), gradient_at, phi, objective, and what their rule has of
-    its own (window, weights; form; ridge; p). softmax: temperature, window, kernel, keep, lr. mlp: hidden, steps,
-    residual, seed, lr, keep.
+    its own (window, weights; form; ridge; p; capped). softmax: temperature, window, kernel, keep, lr. mlp: hidden,
+    steps, residual, seed, lr, keep.
 
     >>> make("delta", lr=0.5)
     delta(lr=0.5)

@@ -38,8 +38,13 @@ def dgd_rate(k: Tensor, lr: Rate, form: str = "exact") -> Tensor:
 
 @dataclass(frozen=True)
 class GD:
-    """One gradient step on the objective at the current pair (eq. 1, 54). Hebb on dot, delta on l2, Oja on oja."""
+    """One gradient step on the objective at the current pair (eq. 1, 54). Hebb on dot, delta on l2, Oja on oja.
 
+    capped: the rate of a pair is at most the one that reaches its minimum. Then a write never expands what it acts on:
+    |k|^2 lr <= 1 for l2, |v|^2 lr <= 1 for oja, and for lp no entry of the error changes its sign.
+    """
+
+    capped: bool = False
     name: ClassVar[str] = "gd"
     formula: ClassVar[str] = "M − η∇L(M; k, v)"
     discounts_evidence: ClassVar[bool] = False  # True: `keep` discounts old pairs inside the rule, not the state (RLS)
@@ -53,7 +58,13 @@ class GD:
         self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The change of M (..., d_v, d_k) and the rule's new own state."""
-        return -spread(lr, 2) * objective.grad(M, k, v), extra
+        if not self.capped:
+            return -spread(lr, 2) * objective.grad(M, k, v), extra
+        y = recall(M, k) if objective.through_answer else v  # which no other objective looks at
+        rate = torch.minimum(torch.as_tensor(spread(lr, 1), dtype=M.dtype, device=M.device), objective.most(y, k, v))
+        if objective.through_answer:
+            return -outer(rate * objective.surprise_at(y, v), k), extra
+        return -rate.unsqueeze(-1) * objective.grad(M, k, v), extra
 
 
 @dataclass(frozen=True)
@@ -160,11 +171,24 @@ class RLS(GD):
         self, objective: Objective, M: Tensor, k: Tensor, v: Tensor, lr: Rate, keep: Rate, extra: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         need(objective.name == "l2", "objective", objective.name, "l2 (RLS solves least squares)")
-        P = extra["P"] / spread(keep, 2)
+        P = extra["P"]
+        if isinstance(keep, Tensor) or keep != 1:
+            P = self._discounted(P, k, keep)
         Pk = recall(P, k)
         gain = spread(lr, 1) * Pk / (1 + spread(lr, 1) * (k * Pk).sum(-1, keepdim=True))
         P = P - outer(gain, Pk)
         return outer(v - recall(M, k), gain), {"P": (P + P.mT) / 2}  # rounding must not break its symmetry
+
+    def _discounted(self, P: Tensor, k: Tensor, keep: Rate) -> Tensor:
+        """P / keep: all old pairs weigh less. But a direction without new pairs grows so for ever, until it overflows.
+
+        Where the mean of P's diagonal is past 1000 / ridge, only what lies along the new key is discounted.
+        """
+        Pk = recall(P, k)
+        along = outer(Pk, Pk) / (k * Pk).sum(-1).clamp_min(torch.finfo(P.dtype).tiny)[..., None, None]
+        wound = P.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] > 1000 / self.ridge
+        keep = spread(keep, 2)
+        return torch.where(wound, P + (1 / keep - 1) * along, P / keep)
 
 
 @dataclass(frozen=True)

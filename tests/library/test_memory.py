@@ -304,3 +304,73 @@ def test_omega_weights_go_by_age_newest_first():
         grads = [w * L2().grad(M, k[t - age], v[t - age]) for age, w in enumerate(weights) if t >= age]
         M = M - 0.1 * sum(grads)
     close(memory.make("omega", window=3, weights=weights, lr=0.1).write_all(k, v).M, M)
+
+
+# ---- defaults that hold ----
+
+
+@pytest.mark.parametrize("name", memory.names())
+@pytest.mark.parametrize("d", [2, 8, 32])
+def test_every_memory_stays_bounded_at_its_defaults(name, d):
+    """Unit keys and normal values, 200 tokens of 6 sequences: answers of the size of sums of values at most."""
+    k, v = rand(6, 200, d, dtype=torch.float32), rand(6, 200, d, seed=1, dtype=torch.float32)
+    k = torch.nn.functional.normalize(k, dim=-1)
+    y, _ = memory.make(name).scan(k, v, k)
+    features = d + 3 if name == "linear_attention" else 1  # the squared length of elu(k) + 1
+    assert torch.isfinite(y).all() and y.norm(dim=-1).max() < 200 * features * v.norm(dim=-1).max()
+
+
+@few
+@given(case, st.floats(0.01, 100.0), st.floats(0.01, 100.0))
+def test_a_capped_write_never_expands(c, lr, size):
+    """l2: what two states differ by; oja: too, for |v|^2; lp: no entry of the error grows or changes its sign."""
+    M, k, v = triple(*c)
+    other, rule = rand(*M.shape, seed=c[3] + 9), rules.GD(capped=True)
+    for objective in (L2(), Oja()):
+        a, b = (X + rule.step(objective, X, size * k, size * v, lr, 1.0, {})[0] for X in (M, other))
+        grown = torch.linalg.matrix_norm(a - b) / torch.linalg.matrix_norm(M - other)
+        assert (grown <= 1 + 1e-9).all()
+    for p in (1.0, 1.5, 3.0, 5.0):
+        before = recall(M, size * k) - v
+        after = recall(M + rule.step(Lp(p), M, size * k, v, lr, 1.0, {})[0], size * k) - v
+        assert (after.abs() <= before.abs() * (1 + 1e-9)).all() and (after * before >= -1e-9 * before.square()).all()
+    free = rules.GD().step(L2(), M, k, v, 0.1 / (1 + k.square().sum(-1)), 1.0, {})[0]
+    close(rule.step(L2(), M, k, v, 0.1 / (1 + k.square().sum(-1)), 1.0, {})[0], free)  # small rates are not touched
+    close(rule.step(Dot(), M, k, v, lr, 1.0, {})[0], rules.GD().step(Dot(), M, k, v, lr, 1.0, {})[0])
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.9, 0.97])
+def test_rls_with_one_key_for_ever_neither_winds_up_nor_stops_learning(keep):
+    k = torch.eye(4)[:1].expand(3000, 4)
+    v = torch.cat([torch.ones(1500, 4), 2 * torch.ones(1500, 4)])
+    state = memory.make("rls", keep=keep).write_all(k[:1500], v[:1500])
+    close(state.M[:, 0], torch.ones(4), 1e-3)
+    state = memory.make("rls", keep=keep).write_all(k[1500:], v[1500:], state)
+    close(state.M[:, 0], 2 * torch.ones(4), 1e-3)
+    assert torch.isfinite(state.extra["P"]).all() and torch.linalg.eigvalsh(state.extra["P"]).min() > 0
+
+
+@pytest.mark.parametrize("impl", ["loop", "chunked"])
+@pytest.mark.parametrize("temperature", [None, 0.0])
+def test_pairs_of_weight_0_do_not_count(impl, temperature):
+    k, v, q = (rand(4, 3, seed=s) for s in range(3))
+    mem, lr = memory.make("softmax", temperature=temperature), torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=F64)
+    y, _ = mem.scan(k, v, q, None, "after", lr=lr.requires_grad_(), impl=impl)
+    close(y[:2], torch.zeros(2, 3, dtype=F64))
+    close(y[2], v[2])
+    y.sum().backward()
+    assert torch.isfinite(lr.grad).all()
+
+
+def test_the_first_layer_of_an_mlp_is_pulled_to_its_start_too():
+    """eq. M0 + keep (M - M0) for both layers, one gradient step on top."""
+    mem = memory.make("mlp", keep=0.6, lr=0.2, hidden=5, towards="initial")
+    state = mem.write_all(rand(3, 4), rand(3, 4, seed=1))
+    k, v = rand(4, seed=2), rand(4, seed=3)
+    g1, g2 = mem.grads(state, k, v)
+    new = mem.write(state, k, v)
+    start = mem.init(4, 4, dtype=F64)
+    close(new.M, start.M + 0.6 * (state.M - start.M) - 0.2 * g1)
+    W2, W2_start = state.extra["W2"], start.extra["W2"]
+    close(new.extra["W2"], W2_start + 0.6 * (W2 - W2_start) - 0.2 * g2)
+    apart(W2, W2_start)

@@ -303,3 +303,50 @@ def test_temperature_runs_from_nearest_neighbour_to_mean():
         close(mem.read(mem.write_all(k, v), q), want, 1e-9)
     gauss, dot = memory.make("softmax", kernel="gaussian"), memory.make("softmax")  # one thing for keys of one length
     close(gauss.read(gauss.write_all(k, v), q), dot.read(dot.write_all(k, v), q))
+
+
+# ---- torch.compile and torch.func.vmap ----
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_scan_with_rates_compiles_into_one_graph_and_maps_over_the_loop(name):
+    k, v, q = stream(4, batch=())
+    lr, keep = torch.linspace(0.1, 0.4, 4, dtype=F64), torch.linspace(0.5, 0.9, 4, dtype=F64)
+    mem = memory.make(name)
+    start = mem.init(4, 4, dtype=F64)
+
+    def scan(k, v, q, lr, keep, impl="loop"):
+        return mem.scan(k, v, q, start, lr=lr, keep=keep, impl=impl)[0]
+
+    want = scan(k, v, q, lr, keep)
+    torch.compiler.reset()
+    close(torch.compile(scan, fullgraph=True, backend="eager")(k, v, q, lr, keep), want)
+    batch = [torch.stack([x, x.flip(0), x]) for x in (k, v, q, lr, keep)]
+    mapped = torch.func.vmap(scan)(*batch)
+    close(mapped[2], want)
+    close(mapped[1], scan(*(x[1] for x in batch)))
+
+
+def test_what_vmap_cannot_map_is_refused_by_name():
+    k, v, q = stream(4)
+    for argument, name, options in (("impl", "delta", {"impl": "chunked"}), ("state", "mlp", {})):
+        with refuses(argument):
+            torch.func.vmap(lambda *x, name=name, o=options: memory.make(name).scan(*x, **o)[0])(k, v, q)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused_by_name(bad):
+    k, v, q = stream()
+    broken, mem = k.clone(), memory.make("delta")
+    broken[1, 2, 3] = bad
+    state = mem.init(4, 4, (3,), dtype=F64)
+    for argument, call in (
+        ("k", lambda: mem.scan(broken, v, q)),
+        ("v", lambda: mem.scan(k, broken, q)),
+        ("q", lambda: mem.scan(k, v, broken)),
+        ("q", lambda: mem.read(state, broken)),
+        ("k", lambda: mem.write(state, broken[:, 2], v[:, 2])),
+        ("lr", lambda: mem.scan(k, v, q, lr=broken[..., 0] + bad)),
+    ):
+        with refuses(argument):
+            call()
