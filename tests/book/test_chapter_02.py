@@ -7,21 +7,21 @@ import torch
 
 from nlbook.book import viz
 from nlbook.book.chapters.writing import figures as ch02
-from nlbook.book.chapters.writing import writing
+from nlbook.book.chapters.writing import written_layer
 from nlbook.errors import NLBookError
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_list_answers_as_the_weight_and_frozen_surprises_do_not(seed):
-    layer = writing.write_digits(400, 0.05, seed)
+    layer = written_layer.write_digits(400, 0.05, seed)
     q, trace = layer.x_test, layer.trace
-    scores = q @ trace.start.T + writing.kernel_scores(trace, q, 400)
+    scores = q @ trace.start.T + written_layer.kernel_scores(trace, q, 400)
     assert float((scores - q @ trace.weight().T).abs().max()) < 1e-12
     assert layer.accuracy() > 0.7
-    frozen = writing.write_digits(400, 0.05, seed, frozen_surprises=True)
+    frozen = written_layer.write_digits(400, 0.05, seed, frozen_surprises=True)
     assert frozen.accuracy() < 0.4 < layer.accuracy() - 0.3
     centred = [
-        writing.write_digits(400, 0.05, seed, centred=True, frozen_surprises=f).accuracy() for f in (False, True)
+        written_layer.write_digits(400, 0.05, seed, centred=True, frozen_surprises=f).accuracy() for f in (False, True)
     ]
     assert centred[1] > 0.7 and 0.01 < centred[0] - centred[1] < 0.15  # a Hebbian sum, a little behind
     one_batch_step = trace.start - 0.05 * frozen.trace.surprises.T @ trace.keys
@@ -41,10 +41,10 @@ def test_the_hand_calculation():
 
 def test_other_classes_can_only_speak_against():
     """The caution under the digits: inputs are never negative, so the sign of a write is that of its own class."""
-    layer = writing.write_digits(400)
+    layer = written_layer.write_digits(400)
     assert float(layer.trace.keys.min()) >= 0
     for i in range(20):
-        s = writing.support(layer, i)
+        s = written_layer.support(layer, i)
         own = layer.labels == layer.y_test[i]
         assert bool((s[own] >= 0).all()) and bool((s[~own] <= 0).all())
         total = float((layer.trace.weight() - layer.trace.start)[layer.y_test[i]] @ layer.x_test[i])
@@ -52,7 +52,7 @@ def test_other_classes_can_only_speak_against():
 
 
 def test_divergence():
-    d = writing.divergence(seeds=3)
+    d = written_layer.divergence(seeds=3)
     for lr, gaps in d.dual.items():
         assert float(gaps.max()) < 1e-12, lr
     for lr, gaps in d.frozen.items():
@@ -63,7 +63,7 @@ def test_divergence():
 
 
 def test_after_one_step_frozen_is_live():
-    live, cold = (writing.write_digits(1, 0.2, frozen_surprises=f).trace.weight() for f in (False, True))
+    live, cold = (written_layer.write_digits(1, 0.2, frozen_surprises=f).trace.weight() for f in (False, True))
     assert torch.equal(live, cold)
 
 
@@ -78,16 +78,16 @@ def test_a_steeper_loss_can_make_dgd_diverge():
 
 @pytest.mark.parametrize("lr", [0.1, 0.5, 1.0, 10.0, 1000.0])
 def test_dgd_rests_at_half_the_target_at_every_rate(lr):
-    answers = writing.one_weight("dgd", lr, steps=20_000)
+    answers = written_layer.one_weight("dgd", lr, steps=20_000)
     assert abs(answers[-1] - 0.5) < 1e-3
     assert max(abs(a) for a in answers) <= 1.0  # never beyond the target
 
 
 def test_gradient_descent_explodes_at_the_printed_rates():
-    assert abs(writing.one_weight("gd", 0.1, steps=200)[-1] - 1) < 1e-6
-    assert abs(writing.one_weight("gd", 1.0, steps=200)[-1]) > 1e6
+    assert abs(written_layer.one_weight("gd", 0.1, steps=200)[-1] - 1) < 1e-6
+    assert abs(written_layer.one_weight("gd", 1.0, steps=200)[-1]) > 1e6
     with pytest.raises(NLBookError, match="rule: got 'sgd'"):
-        writing.one_weight("sgd", 0.1)
+        written_layer.one_weight("sgd", 0.1)
 
 
 def test_the_frozen_sum_of_v3_overshoots():
@@ -96,7 +96,7 @@ def test_the_frozen_sum_of_v3_overshoots():
 
 
 def test_figures_say_what_they_show():
-    layer = writing.write_digits(60)
+    layer = written_layer.write_digits(60)
     assert len(ch02.made_of(layer, 3).axes) == 11 and "beside the training digits" in ch02.made_of_alt(layer, 3)
-    d = writing.divergence((0.02,), (1, 5), seeds=1)
+    d = written_layer.divergence((0.02,), (1, 5), seeds=1)
     assert ch02.divergence_curves(d).axes and "1e-12" in ch02.divergence_alt(d)

@@ -9,22 +9,22 @@ import torch
 
 from nlbook.book import viz
 from nlbook.book.chapters.clocks import figures as ch07
-from nlbook.book.chapters.clocks import rates
+from nlbook.book.chapters.clocks import levels_alone
 from nlbook.cms import CMS, schedule
 from nlbook.errors import NLBookError
 
 
 @lru_cache
-def three(seed: int = 0, switch: int = 512) -> tuple[rates.Knowledge, ...]:
-    return tuple(rates.knowledge((1, 16, 128), seed=seed, switch=switch, length=switch + 512))
+def three(seed: int = 0, switch: int = 512) -> tuple[levels_alone.Knowledge, ...]:
+    return tuple(levels_alone.knowledge((1, 16, 128), seed=seed, switch=switch, length=switch + 512))
 
 
-def on_a(k: rates.Knowledge, token: int) -> torch.Tensor:
-    return k.a[rates.at(k, token)]
+def on_a(k: levels_alone.Knowledge, token: int) -> torch.Tensor:
+    return k.a[levels_alone.at(k, token)]
 
 
 def test_prompts_shorter_than_the_chunk_teach_nothing():
-    stream = rates.two_rotations(1, 500, 500)
+    stream = levels_alone.two_rotations(1, 500, 500)
     level = CMS(16, 32, [64], lr=0.8, partial="drop").double()
     state, carry = level.initial_state(1), level.initial_state(1)
     first = {n: w.clone() for n, w in state.levels[0].weights.items()}
@@ -60,7 +60,7 @@ def test_only_the_level_that_has_not_written_still_knows_a(seed):
     assert torch.equal(on_a(slow, 576), on_a(slow, 512))  # not one bit lost 64 tokens later
     assert (on_a(fast, 576) > 1).all() and (on_a(middle, 576) > 0.7).all()
     assert (on_a(slow, 640) > 2 * on_a(slow, 512)).all()  # its next write takes A away
-    at = rates.at(slow, 576)
+    at = levels_alone.at(slow, 576)
     assert (slow.b[at] > fast.b[at]).all() and (slow.b[at] > middle.b[at]).all()  # and it is the last to follow B
 
 
@@ -78,30 +78,30 @@ def test_a_switch_between_boundaries_leaves_only_the_rest_of_the_chunk():
 
 
 def test_control_equal_periods_are_one_level():
-    equal = rates.knowledge((16, 16, 16), streams=4)
+    equal = levels_alone.knowledge((16, 16, 16), streams=4)
     assert torch.equal(equal[0].a, equal[1].a) and torch.equal(equal[0].a, equal[2].a)
     assert (on_a(equal[0], 576) > 0.7).all()
 
 
 def test_in_one_chain_with_one_loss_the_answer_forgets_with_the_fast_level():
     for seed in range(3):
-        s = rates.two_rotations(seed=seed)
-        chain = rates.learn(rates.model((1, 16, 128), [0.02, 0.2, 0.8]), s)
-        alone = rates.learn(rates.model((1,), [0.02]), s)
+        s = levels_alone.two_rotations(seed=seed)
+        chain = levels_alone.learn(levels_alone.model((1, 16, 128), [0.02, 0.2, 0.8]), s)
+        alone = levels_alone.learn(levels_alone.model((1,), [0.02]), s)
         assert float(on_a(chain, 512).mean()) < 0.1
         assert float(on_a(chain, 576).mean()) > 0.9 and float(on_a(chain, 576).mean()) > float(on_a(alone, 576).mean())
 
 
 def test_steps_are_tuned_inside_the_grid_and_on_other_streams():
     for period in (1, 16, 128):
-        assert rates.STEPS[0] < rates.tune(period) < rates.STEPS[-1]
-    assert not torch.equal(rates.two_rotations(2, seed=0).x, rates.two_rotations(2, seed=1000).x)
+        assert levels_alone.STEPS[0] < levels_alone.tune(period) < levels_alone.STEPS[-1]
+    assert not torch.equal(levels_alone.two_rotations(2, seed=0).x, levels_alone.two_rotations(2, seed=1000).x)
 
 
 @pytest.mark.eq(71)
 def test_the_cost_that_is_counted_is_the_cost_that_is_predicted():
-    cms = rates.model((1, 16, 128), [0.05, 0.4, 0.8])
-    s = rates.two_rotations(2)
+    cms = levels_alone.model((1, 16, 128), [0.05, 0.4, 0.8])
+    s = levels_alone.two_rotations(2)
     with torch.no_grad():
         _, state = cms(s.x, target=s.target)
     assert state.moved_per_token() == pytest.approx(1024 * (1 + 1 / 16 + 1 / 128))
@@ -118,8 +118,8 @@ def test_floor_not_ceil_updates_fit_into_a_context():
 
 @pytest.mark.eq(73)
 def test_the_outer_gradient_reaches_every_start():
-    s = rates.two_rotations(1)
-    cms = rates.model((1, 4, 16), [0.05, 0.2, 0.4])
+    s = levels_alone.two_rotations(1)
+    cms = levels_alone.model((1, 4, 16), [0.05, 0.2, 0.4])
     y, _ = cms(s.x[:, :40], target=s.target[:, :40])
     (y - s.target[:, :40]).square().mean().backward()
     assert all(p.grad is not None and float(p.grad.norm()) > 0 for p in (*cms.up, *cms.down))
@@ -134,8 +134,8 @@ def test_the_score_at_120_tokens_and_after():
 
 
 def test_figures_say_what_they_show():
-    k = rates.knowledge((4, 8), streams=1, switch=64, length=128, every=8)
+    k = levels_alone.knowledge((4, 8), streams=1, switch=64, length=128, every=8)
     assert len(ch07.per_level(k, 64).axes) == 2 and "period 8 wrote 16 times" in ch07.per_level_alt(k, 64, 16)
-    assert rates.at(k[0], 7) == 0 and rates.at(k[0], 8) == 1
+    assert levels_alone.at(k[0], 7) == 0 and levels_alone.at(k[0], 8) == 1
     with pytest.raises(NLBookError, match="switch: got 9"):
-        rates.two_rotations(1, 9, 8)
+        levels_alone.two_rotations(1, 9, 8)

@@ -11,8 +11,8 @@ import torch
 
 from nlbook.book import viz
 from nlbook.book.chapters.selfmod import figures as ch09
-from nlbook.book.chapters.selfmod import five, memories, parity, selfwrite
-from nlbook.book.data import moves
+from nlbook.book.chapters.selfmod import five_memories, memories, parity, selfwrite
+from nlbook.book.data import stories
 from nlbook.book.data.formal import words as formal_words
 from nlbook.errors import NLBookError
 from nlbook.numerics import unit
@@ -27,7 +27,7 @@ TEXT = (Path(__file__).resolve().parents[2] / "notebooks/src/09_a_memory_that_te
 # ---- the cold open, by hand -----------------------------------------------------------------------------------------
 @pytest.mark.eq(84)
 def test_a_reference_needs_a_value_that_is_in_the_memory():
-    (ada, ben), (rome, oslo) = moves.words(2, 2)
+    (ada, ben), (rome, oslo) = stories.words(2, 2)
     words = torch.stack([ada, ben, rome, oslo])
     torch.testing.assert_close(words @ words.mT, torch.eye(4, dtype=torch.float64))
     for own, expected in ((False, 1), (True, 3)):
@@ -39,7 +39,7 @@ def test_a_reference_needs_a_value_that_is_in_the_memory():
 
 @pytest.mark.eq(57)
 def test_dgd_ends_at_half_the_value_whatever_the_rate():
-    k, v = moves.words(1, 1, d=5)
+    k, v = stories.words(1, 1, d=5)
     for rate in (0.1, 0.3, 3.0):
         W = torch.zeros(5, 5, dtype=torch.float64)
         for _ in range(200):
@@ -48,9 +48,9 @@ def test_dgd_ends_at_half_the_value_whatever_the_rate():
 
 
 # ---- the stories ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("switch", [*moves.SWITCHES, "both"])
+@pytest.mark.parametrize("switch", [*stories.SWITCHES, "both"])
 def test_stories_are_answered_by_a_plain_dictionary(switch):
-    s = moves.moves(switch, 20, 3)
+    s = stories.sample(switch, 20, 3)
     referred = 0
     for b in range(20):
         home: dict[int, int] = {}
@@ -66,30 +66,30 @@ def test_stories_are_answered_by_a_plain_dictionary(switch):
 
 def test_bad_stories_are_named():
     with pytest.raises(NLBookError, match="switch"):
-        moves.moves("lies", 2, 0)
+        stories.sample("lies", 2, 0)
     with pytest.raises(NLBookError, match="before >= 6"):
-        moves.moves("facts", 2, 0, before=3)
+        stories.sample("facts", 2, 0, before=3)
     with pytest.raises(NLBookError, match="people"):
-        moves.moves("facts", 2, 0, people=1)
+        stories.sample("facts", 2, 0, people=1)
     with pytest.raises(NLBookError, match="source"):
-        moves.read_by_hand(moves.moves("facts", 2, 0), "made up")
+        stories.read_by_hand(stories.sample("facts", 2, 0), "made up")
     with pytest.raises(NLBookError, match="values"):
         selfwrite.Reader("given")
     with pytest.raises(NLBookError, match="kind"):
         parity.model("a parrot")
     with pytest.raises(NLBookError, match="case"):
-        five.layer("usually", 1, 0)
+        five_memories.layer("usually", 1, 0)
 
 
 def by_hand(seed: int) -> dict[str, dict[str, torch.Tensor]]:
     return {
         source: {
-            switch: moves.read_by_hand(
-                moves.moves(switch, 100, seed, people=8, cities=8, before=16, after=16), source, seed=seed
+            switch: stories.read_by_hand(
+                stories.sample(switch, 100, seed, people=8, cities=8, before=16, after=16), source, seed=seed
             )
-            for switch in moves.SWITCHES
+            for switch in stories.SWITCHES
         }
-        for source in moves.SOURCES
+        for source in stories.SOURCES
     }
 
 
@@ -111,11 +111,11 @@ def test_by_hand_own_values_follow_references_and_given_ones_are_better_on_facts
 
 @pytest.mark.eq(84, 85)
 def test_from_zero_a_memory_with_own_values_answers_nothing_and_at_right_angles_it_is_perfect():
-    for switch in moves.SWITCHES:
-        story = moves.moves(switch, 50, 1, people=8, cities=8, before=16, after=16)
-        assert float(moves.read_by_hand(story, "self", start="zero").mean()) < 0.2
-        assert float(moves.read_by_hand(story, "self", d=None).min()) == 1.0
-    assert float(moves.read_by_hand(story, "fixed", d=None)[:, -1].mean()) < 0.4
+    for switch in stories.SWITCHES:
+        story = stories.sample(switch, 50, 1, people=8, cities=8, before=16, after=16)
+        assert float(stories.read_by_hand(story, "self", start="zero").mean()) < 0.2
+        assert float(stories.read_by_hand(story, "self", d=None).min()) == 1.0
+    assert float(stories.read_by_hand(story, "fixed", d=None)[:, -1].mean()) < 0.4
 
 
 # ---- five memories ---------------------------------------------------------------------------------------------
@@ -151,20 +151,20 @@ def test_memories_says_what_is_measured():
 def test_the_three_traps_on_three_seeds(seed):
     for chunk in (1, 4):
         assert (
-            five.record("free-v", chunk, 32, seed).exploded is not None
-            and five.record("usual", chunk, 32, seed).exploded is None
+            five_memories.record("free-v", chunk, 32, seed).exploded is not None
+            and five_memories.record("usual", chunk, 32, seed).exploded is None
         )
-        same = five.record("k-is-v", chunk, 32, seed)
+        same = five_memories.record("k-is-v", chunk, 32, seed)
         assert same.cosine > 0.999 and float(same.written.sum() / same.moved.sum()) < 0.01
-        assert float(five.record("zero", chunk, 32, seed).moved[:, 0].max()) == 0.0
+        assert float(five_memories.record("zero", chunk, 32, seed).moved[:, 0].max()) == 0.0
 
 
 def test_what_the_recorder_calls_written_is_the_write():
     """M moves by keep, the DGD factor and the write; without the first two, movement is writing."""
-    made = five.layer("usual", 1, 0)
+    made = five_memories.layer("usual", 1, 0)
     plain = type(made)(
-        five.DIM,
-        hidden=five.HIDDEN,
+        five_memories.DIM,
+        hidden=five_memories.HIDDEN,
         chunk=1,
         other_chunk=1,
         eta=0.3,
@@ -175,12 +175,12 @@ def test_what_the_recorder_calls_written_is_the_write():
         factor=None,
     ).double()
     plain.load_state_dict({k: v for k, v in made.state_dict().items() if k in plain.state_dict()})
-    x = five.text(32, 0)[:1]
+    x = five_memories.text(32, 0)[:1]
     with torch.no_grad():
         start = plain.initial_state(1)
         _, after = plain(x[None], start)
     start, after = start.detach(), after.detach()
-    first = five.record("usual", 1, 32, 0).written[0]
+    first = five_memories.record("usual", 1, 32, 0).written[0]
     for i, b in enumerate(BOXES):
         g, j = {"mem": ("mem", 0), "k": ("proj", 0), "v": ("proj", 1), "eta": ("gate", 0), "alpha": ("gate", 1)}[b]
         moved = sum(float((after.now[g][n][0, 0, j] - start.now[g][n][0, 0, j]).square().sum()) for n in start.now[g])
@@ -208,7 +208,7 @@ def test_a_reader_is_the_layer_with_its_value_in_plain_sight(values, rule):
 
 
 def test_cutting_the_value_changes_no_number_and_leaves_m_v_untrained():
-    story, readers = moves.moves("both", 4, 0), [selfwrite.Reader(v, seed=2).double() for v in ("self", "detached")]
+    story, readers = stories.sample("both", 4, 0), [selfwrite.Reader(v, seed=2).double() for v in ("self", "detached")]
     whole, cut = (r(story) for r in readers)
     torch.testing.assert_close(whole, cut)
     for r, y, trained in zip(readers, (whole, cut), (True, False), strict=True):
@@ -219,7 +219,7 @@ def test_cutting_the_value_changes_no_number_and_leaves_m_v_untrained():
 
 
 def test_random_values_are_of_one_story_and_of_its_seed():
-    story, reader = moves.moves("both", 3, 0), selfwrite.Reader("random", seed=1)
+    story, reader = stories.sample("both", 3, 0), selfwrite.Reader("random", seed=1)
     assert torch.equal(reader(story, 5), reader(story, 5)) and not torch.allclose(reader(story, 5), reader(story, 6))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from nlbook import paper
 from nlbook.book import viz
-from nlbook.book.chapters.hope import capstone, hope_race, reading, reading_view
+from nlbook.book.chapters.hope import capstone, hope_race, probes, reading_view
 from nlbook.book.chapters.hope import exercises as exercises
 from nlbook.book.chapters.hope import figures as ch10
 from nlbook.errors import NLBookError
@@ -29,11 +29,11 @@ def model() -> Hope:
 @lru_cache
 def held(*names: str) -> dict[str, float]:
     """Nats above the optimum on 64 documents of 64 pairs with these memories held at their start."""
-    return capstone.excess(reading.frozen(model(), *names), capstone.unseen(64, 64))
+    return capstone.excess(probes.frozen(model(), *names), capstone.unseen(64, 64))
 
 
 def said(text: str, key: str) -> dict[str, float]:
-    return reading.answer(model(), reading.read_text(model(), text), key)
+    return probes.answer(model(), probes.read_text(model(), text), key)
 
 
 # ---- talk to it ------------------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_one_sentence_is_enough_and_nothing_told_is_chance():
 
 def test_three_kinds_of_keys_take_news_in_three_ways_as_the_ideal_reader_does():
     for told, key, value in (("B5 A1", "A", "5"), ("d1 e2 d1 y4 d1 d3", "d", "1"), ("x1 e2 x1 y4 x1 x3", "x", "3")):
-        mine, best = said(told, key), reading.ideal(told, key)
+        mine, best = said(told, key), probes.ideal(told, key)
         assert next(iter(mine)) == next(iter(best)) == value
         assert abs(mine[value] - best[value]) < 0.2
     assert said("B5 A1", "A")["1"] < 0.05
@@ -56,25 +56,25 @@ def test_three_kinds_of_keys_take_news_in_three_ways_as_the_ideal_reader_does():
 def test_the_ideal_reader_pays_the_optimum():
     for seed in range(4):
         doc = capstone.LANGUAGE.sample(1, 20, seed)
-        *before, last = reading.decode(doc.tokens[0]).split()
-        paid = -math.log(reading.ideal(" ".join(before), last[0])[last[1]])
+        *before, last = probes.decode(doc.tokens[0]).split()
+        paid = -math.log(probes.ideal(" ".join(before), last[0])[last[1]])
         assert paid == pytest.approx(float(doc.optimum[0, -1]), abs=0.03)  # probabilities are rounded to 0.001
-        assert torch.equal(reading.encode(reading.decode(doc.tokens[0])), doc.tokens)
+        assert torch.equal(probes.encode(probes.decode(doc.tokens[0])), doc.tokens)
 
 
 def test_words_that_are_no_words_are_refused():
     with pytest.raises(NLBookError, match="text: got 'q'"):
-        reading.encode("A3 q1")
+        probes.encode("A3 q1")
     with pytest.raises(NLBookError, match="text: got '9'"):
-        reading.encode("A9")
+        probes.encode("A9")
     with pytest.raises(NLBookError, match="names"):
-        reading.frozen(model(), "M_q")
+        probes.frozen(model(), "M_q")
     with pytest.raises(NLBookError, match="name"):
         capstone.config("Hop")
     with pytest.raises(NLBookError, match="kind"):
-        reading.lasts(model(), kind="slow")
+        probes.lasts(model(), kind="slow")
     with pytest.raises(NLBookError, match="every"):
-        reading.watch(model(), pairs=9, every=2)
+        probes.watch(model(), pairs=9, every=2)
 
 
 # ---- the block -------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_what_is_learned_in_a_document_sits_in_one_memory():
 
 
 def test_a_held_memory_does_not_move_and_the_others_do():
-    r = reading.watch(reading.frozen(model(), "M_v", "C8"), 1, 16)
+    r = probes.watch(probes.frozen(model(), "M_v", "C8"), 1, 16)
     assert float(r.moved["M_v"].max()) == float(r.moved["C8"].max()) == 0
     assert all(float(r.moved[n][-1]) > 0.001 for n in ("M_mem", "M_k", "M_eta", "M_alpha", "C32"))
 
@@ -162,19 +162,19 @@ def test_reading_slips_at_static_keys_are_ignored_and_the_one_at_token_82_is_bel
     assert sorted(at) == [34, 44, 70, 82] and min(at[34], at[70]) > 0.9 and at[44] < 0.3 and at[82] < 0.1
     keys, values = r.tokens[0:81:2].tolist(), r.tokens[1:81:2].tolist()
     told = [v for k, v in zip(keys[:-1], values[:-1]) if k == keys[-1]]
-    assert reading.LETTERS[keys[-1]] == "d" and len(told) == 7 and len(set(told)) == 1
-    text = reading.decode(r.tokens[:82])
-    assert next(iter(reading.ideal(text, "d"))) == str(told[0] - reading.K + 1)  # the ideal reader is not fooled
+    assert probes.LETTERS[keys[-1]] == "d" and len(told) == 7 and len(set(told)) == 1
+    text = probes.decode(r.tokens[:82])
+    assert next(iter(probes.ideal(text, "d"))) == str(told[0] - probes.K + 1)  # the ideal reader is not fooled
 
 
 def test_a_fact_outlasts_the_training_documents():
     distances = (0, 8, 32, 64)
     for seed in range(3):
-        p = reading.lasts(model(), distances, seed=seed)
-        assert float(p[0]) > 0.85 and float(p[-1]) > 0.7 and reading.half_life(distances, p) is None
-        gone = reading.lasts(reading.frozen(model(), "M_mem"), distances, seed=seed)
+        p = probes.lasts(model(), distances, seed=seed)
+        assert float(p[0]) > 0.85 and float(p[-1]) > 0.7 and probes.half_life(distances, p) is None
+        gone = probes.lasts(probes.frozen(model(), "M_mem"), distances, seed=seed)
         assert all(abs(float(x) - 0.2) < 0.05 for x in gone)
-        static = reading.lasts(model(), distances, kind="static", seed=seed)
+        static = probes.lasts(model(), distances, kind="static", seed=seed)
         assert float(static.max()) < 0.05  # a static key cannot be talked to
 
 

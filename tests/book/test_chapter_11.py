@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from nlbook.book import viz
-from nlbook.book.chapters.speed import chunking, stage, theatre
+from nlbook.book.chapters.speed import chunking, kernel_player, theatre
 from nlbook.book.chapters.speed import exercises as exercises
 from nlbook.book.chapters.speed import figures as ch11
-from nlbook.book.chapters.speed.stage import tl
+from nlbook.book.chapters.speed.kernel_player import tl
 from nlbook.book.check import registry
 from nlbook.book.check.define import KernelPuzzle
 from nlbook.book.check.judge import judge
@@ -202,11 +202,13 @@ def test_the_stage_names_races_and_foreign_memory():
     with pytest.raises(Race, match="stored"):
         exercises.WRITE.record(shifted, *exercises.example("11-write"))
     with pytest.raises(OutOfBounds, match="a mask is missing"):
-        stage.play(shifted, (1,), k=torch.ones(4), v=torch.ones(2), M=torch.zeros(2, 4), eta=1.0, DV=2, DK=4, ROWS=4)
+        kernel_player.play(
+            shifted, (1,), k=torch.ones(4), v=torch.ones(2), M=torch.zeros(2, 4), eta=1.0, DV=2, DK=4, ROWS=4
+        )
     with pytest.raises(NLBookError, match="arguments: got"):
-        stage.play(shifted, (1,), k=torch.ones(4))
+        kernel_player.play(shifted, (1,), k=torch.ones(4))
     with pytest.raises(NLBookError, match="kernel: got int"):
-        stage.plain(3)
+        kernel_player.plain(3)
 
 
 # ---- the puzzles ----------------------------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def test_without_triton_the_exercises_say_so(monkeypatch):
         assert verdict.status == "not tried" and "triton is not installed" in verdict.message
     monkeypatch.setattr("nlkernels.dispatch._HAVE_TRITON", False)
     with pytest.raises(NLBookError, match="it exists for Linux only"):
-        stage.play(exercises.linear_loop, (1,))
+        kernel_player.play(exercises.linear_loop, (1,))
 
 
 def test_the_chapter_is_imported_where_triton_is_missing():
@@ -249,7 +251,7 @@ def test_the_chapter_is_imported_where_triton_is_missing():
         "import sys; sys.modules['triton'] = None; sys.modules['triton.language'] = None\n"
         "from nlbook.book.chapters.speed import exercises as ch11, figures\n"
         "from nlbook.book.chapters.speed import theatre\n"
-        "from nlbook.book.chapters.speed.stage import tl\n"
+        "from nlbook.book.chapters.speed.kernel_player import tl\n"
         "def kernel(x, N: tl.constexpr): ...\n"
         "print(len(ch11.ITEMS))"
     )

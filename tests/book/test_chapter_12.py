@@ -14,7 +14,7 @@ from nlbook.book import check, viz
 from nlbook.book.chapters.referee import exercises as exercises
 from nlbook.book.chapters.referee import figures as ch12
 from nlbook.book.chapters.referee import ledger as explorer
-from nlbook.book.chapters.referee import referee, slips
+from nlbook.book.chapters.referee import referee, ten_equations
 from nlbook.book.ledger.tables import gap
 from nlbook.book.ledger.verdicts import WORDS, Verdicts, verdicts
 from nlbook.errors import NLBookError
@@ -107,7 +107,7 @@ def test_one_rule_in_three_rooms():
         (lambda: referee.table("SGD"), "name: got 'SGD'"),
         (lambda: referee.table("AdamW", seeds=2), "seeds: got 2"),
         (lambda: referee.seeds_needed(0, 1), "gap, sd"),
-        (lambda: slips.slip(7), "equation: got 7"),
+        (lambda: ten_equations.slip(7), "equation: got 7"),
     ],
 )
 def test_errors_name_the_argument(call, match):
@@ -119,8 +119,8 @@ def test_errors_name_the_argument(call, match):
 @pytest.mark.eq(19, 28, 42, 45, 49, 57, 65, 71, 75, 120)
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_printed_forms_are_off_and_the_mended_are_not(seed):
-    found = list(slips.ten(seed))
-    assert [s.equation for s in found] == list(slips.TEN) and len(found) == 10
+    found = list(ten_equations.ten(seed))
+    assert [s.equation for s in found] == list(ten_equations.TEN) and len(found) == 10
     for s in found:
         assert s.holds < 1e-12 < 1e-4 < s.printed, s
     assert all(paper.equation(s.equation).errata is not None for s in found)  # each is in the errata

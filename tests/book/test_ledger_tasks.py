@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nlbook.book.data.facts import Facts
+from nlbook.book.data.haystack import Facts
 from nlbook.book.data.mad import MAD, TASKS
 from nlbook.book.ledger.runs import formal, sequence_tasks
 from nlbook.errors import NLBookError

@@ -106,13 +106,13 @@ class Fork:
 
     def do_play(self, message: dict[str, Any]) -> dict[str, Any]:
         """Launch a kernel in Triton's interpreter: what it wrote to `out`, and how much it loaded and stored."""
-        from nlbook.book.chapters.speed import stage
+        from nlbook.book.chapters.speed import kernel_player
 
         kernel = self.space[message["name"]]
-        own = list(inspect.signature(stage.plain(kernel)).parameters)
+        own = list(inspect.signature(kernel_player.plain(kernel)).parameters)
         if len(own) != len(message["values"]):
             raise TypeError(f"the kernel takes {len(own)} arguments; it is launched with {len(message['values'])}")
-        run = stage.play(kernel, tuple(message["grid"]), **dict(zip(own, message["values"])))
+        run = kernel_player.play(kernel, tuple(message["grid"]), **dict(zip(own, message["values"])))
         return {"values": [run.tensors[own[message["out"]]], dict(run.counts)]}
 
     # -- in words

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from nlbook.book.chapters.clocks.rates import Knowledge, at
+from nlbook.book.chapters.clocks.levels_alone import Knowledge, at
 from nlbook.book.viz.style import COLORS, book_style, figure
 
 

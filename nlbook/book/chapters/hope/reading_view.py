@@ -13,7 +13,7 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from nlbook.book.chapters.hope import capstone, reading
+from nlbook.book.chapters.hope import capstone, probes
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, Int, State
 from nlbook.book.viz.style import COLORS, figure
@@ -49,10 +49,10 @@ def model() -> Hope:
 
 
 @lru_cache(maxsize=64)
-def watched(hold: str, document: int) -> reading.Reading:
+def watched(hold: str, document: int) -> probes.Reading:
     """The reading of a document with these memories held at their start."""
     held = {"nothing": (), "all": PARTS, "the five M": PARTS[:5], "both MLPs": PARTS[5:]}.get(hold, (hold,))
-    return reading.watch(reading.frozen(model(), *held), document, PAIRS, EVERY)
+    return probes.watch(probes.frozen(model(), *held), document, PAIRS, EVERY)
 
 
 def facts(state: Any) -> dict[str, float]:
@@ -64,7 +64,7 @@ def facts(state: Any) -> dict[str, float]:
     i = min(range(len(r.times)), key=lambda j: abs(int(r.times[j]) - state.t))
     out = {f"moved_{n}": float(v[-1]) for n, v in r.moved.items()}
     for kind in KINDS:
-        mine = torch.tensor([k == kind for k in reading.KIND])
+        mine = torch.tensor([k == kind for k in probes.KIND])
         met = mine & r.seen[i]
         out[f"known_{kind}"] = float(r.known[i][met if met.any() else mine].mean())
     return out | {
@@ -148,7 +148,7 @@ def draw(state: State) -> Figure:
         vmax=1,
         aspect="auto",
         interpolation="nearest",
-        extent=(0, end, reading.K - 0.5, -0.5),
+        extent=(0, end, probes.K - 0.5, -0.5),
     )
     known.set_facecolor(COLORS["grid"])
     keys = r.tokens[0::2]
@@ -158,15 +158,15 @@ def draw(state: State) -> Figure:
     for ax in (lanes, strip, known):
         ax.axvline(2 * capstone.PAIRS, color="black", lw=1, ls=":")
     i = int((r.times == int(f["cursor"])).nonzero()[0, 0])
-    for k in range(reading.K):
+    for k in range(probes.K):
         said = f"{float(r.known[i, k]):.2f}" if r.seen[i, k] else "not met"
-        known.text(end + 1.5, k, said, va="center", fontsize=9, color=KINDS[reading.KIND[k]])
+        known.text(end + 1.5, k, said, va="center", fontsize=9, color=KINDS[probes.KIND[k]])
     known.set(
         xlim=(0, end),
-        yticks=range(reading.K),
+        yticks=range(probes.K),
         xlabel="tokens read   (dot: the key is used; cross: with a slip; dotted: end of a training document)",
     )
-    known.set_yticklabels([f"{c} {k}" for c, k in zip(reading.LETTERS, reading.KIND, strict=True)], fontsize=9)
+    known.set_yticklabels([f"{c} {k}" for c, k in zip(probes.LETTERS, probes.KIND, strict=True)], fontsize=9)
     known.set_title("probability of the true value, if it were asked now (grey: not met yet)", fontsize=10)
     for ax in (lanes, strip, known):
         ax.grid(False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from nlbook.book.chapters.referee.referee import OUTCOMES
-from nlbook.book.chapters.referee.slips import Slip
+from nlbook.book.chapters.referee.ten_equations import Slip
 from nlbook.book.viz.style import COLORS, book_style, end_label, figure
 
 INK = {"better": COLORS["value"], "level": COLORS["control"], "worse": COLORS["error"]}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nlbook.book.chapters.selfmod.five import CASES, LENGTH, Five, record
+from nlbook.book.chapters.selfmod.five_memories import CASES, LENGTH, Five, record
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, Int, State
 from nlbook.book.viz.style import COLORS, figure

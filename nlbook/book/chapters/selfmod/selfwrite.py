@@ -1,6 +1,6 @@
 """Chapter 09's trained readers: what a memory writes (given, own, random values), and what training makes of it.
 
-A reader turns each token of a story (`nlbook.book.data.moves`) into a key, a v, a query and a rate, writes one linear
+A reader turns each token of a story (`nlbook.book.data.stories`) into a key, a v, a query and a rate, writes one linear
 memory and answers from it. Everything outside the memory is trained: embeddings, maps, rate, read-out and the
 memory's start.
 """
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlbook.book.data.moves import SWITCHES, Moves, moves
+from nlbook.book.data.stories import SWITCHES, Stories, sample
 from nlbook.errors import generator, need
 from nlbook.numerics import unit
 from nlbook.titans import SelfModifyingTitans
@@ -62,7 +62,7 @@ class Reader(nn.Module):
         )
         self.head = nn.Parameter(torch.randn(cities, dim, generator=g) / dim**0.5)
 
-    def forward(self, story: Moves, seed: int = 0) -> Tensor:
+    def forward(self, story: Stories, seed: int = 0) -> Tensor:
         """Logits over cities (batch, length, cities). seed: of the random maps."""
         x = sum(e[i] for e, i in zip(self.embed, (story.subject, story.object, story.asked), strict=True))
         assert isinstance(x, Tensor)
@@ -119,7 +119,7 @@ def train_reader(
     reader = Reader(values, rule, seed=seed, dim=dim)
     optimizer, last = torch.optim.Adam(reader.parameters(), lr=lr), 0.0
     for i in range(steps):
-        story = moves("both", batch, 1_000_003 * seed + i)
+        story = sample("both", batch, 1_000_003 * seed + i)
         loss = F.cross_entropy(reader(story, seed=i).flatten(0, 1), story.answer.flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -131,7 +131,7 @@ def train_reader(
     right = {}
     with torch.no_grad():
         for switch in SWITCHES:
-            story = moves(switch, test, 77_777 + seed)
+            story = sample(switch, test, 77_777 + seed)
             right[switch] = (reader(story, seed=99_999).argmax(-1) == story.answer).double().mean(0)
     return Trained(reader, right, story.switch, last)
 

@@ -1,6 +1,6 @@
 """Chapter 11, Make it fast: the chunk form, its triangular system, intensity, and three Triton kernels.
 
-A kernel here is a plain function; the checker launches it in Triton's interpreter (`nlbook.book.chapters.speed.stage`), so that this
+A kernel here is a plain function; the checker launches it in Triton's interpreter (`nlbook.book.chapters.speed.kernel_player`), so that this
 file can be imported where Triton does not exist.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nlbook.book.chapters.speed.stage import Puzzle, blank
+from nlbook.book.chapters.speed.kernel_player import Puzzle, blank
 from nlbook.book.check.define import (
     Draw,
     Estimate,

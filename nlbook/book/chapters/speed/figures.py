@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from nlbook.book.chapters.speed.chunking import CHUNKS, KEYS, Cost, Machine, chunk_error, solve_errors
-from nlbook.book.chapters.speed.stage import Kernel, Run, plain
+from nlbook.book.chapters.speed.kernel_player import Kernel, Run, plain
 from nlbook.book.viz.picture import show
 from nlbook.book.viz.style import COLORS, end_label, figure
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nlbook.book.chapters.writing.writing import Divergence, WrittenLayer, support
+from nlbook.book.chapters.writing.written_layer import Divergence, WrittenLayer, support
 from nlbook.book.viz.style import COLORS, end_label, figure
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.book.data.facts import Facts
+from nlbook.book.data.haystack import Facts
 from nlbook.book.data.language import TimescaleLanguage
 from nlbook.book.data.mad import MAD
 from nlbook.book.data.sequences import Sequences

@@ -21,7 +21,7 @@ SOURCES = ("fixed", "self", "random")
 
 
 @dataclass(frozen=True)
-class Moves:
+class Stories:
     """subject, object, asked, answer: (batch, length), int64. object < people: a person, else people + city.
 
     asked: a person whose home is known by then, told in this very token perhaps. answer: the city, after this token.
@@ -36,9 +36,9 @@ class Moves:
     switch: int
 
 
-def moves(
+def sample(
     switch: str, batch: int, seed: int, *, people: int = 6, cities: int = 6, before: int = 12, after: int = 12
-) -> Moves:
+) -> Stories:
     """A batch of stories: `before` tokens with facts, each person in the first `people` of them, then `after` tokens.
 
     switch: what the objects are after the switch, "facts", "references", or "both" (each story one of them, by lot).
@@ -68,7 +68,7 @@ def moves(
         ):
             rows.append(new)
     subject, obj, asked, answer = (torch.stack(rows, 1) for rows in out)
-    return Moves(subject, obj, asked, answer, people, cities, before)
+    return Stories(subject, obj, asked, answer, people, cities, before)
 
 
 def words(people: int, cities: int, d: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ def words(people: int, cities: int, d: int | None = None, seed: int = 0) -> tupl
 
 
 def read_by_hand(
-    story: Moves, source: str, *, start: str = "identity", d: int | None = 32, eta: float = 1.0, seed: int = 0
+    story: Stories, source: str, *, start: str = "identity", d: int | None = 32, eta: float = 1.0, seed: int = 0
 ) -> Tensor:
     """Share of *all* people whose home is right after each token, (batch, length): a delta memory, nothing is learned.
 
