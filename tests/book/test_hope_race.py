@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -76,8 +75,7 @@ def test_the_budget_is_nineteen_runs_and_finished_runs_are_kept(monkeypatch, tmp
     assert h.gap(entries["Hope"], entries["gated delta"])[0] == 0
     again = h.race(["Hope", "gated delta"], 5, (0, 1), h.Record(path))
     assert len(fake.calls) == 42 and again == entries  # nothing is run twice
-    text = h.table(entries)
-    assert "0.1050 +- 0.0071    0.1100" in text
+    assert "0.1050 +- 0.0071 | 0.1100" in h.told(entries)
     assert json.loads(path.read_text())["made by"]["torch"] == torch.__version__
 
 
@@ -91,12 +89,12 @@ def test_the_rule():
     assert h.verdict(entry(1.9, 2.9, 3.9), level) == "further" == h.verdict(entry(2.6, 2.6, 2.6), level)
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_what_is_kept_is_a_whole_race(first):
+@pytest.mark.parametrize("number", h.RACES)
+def test_what_is_kept_is_a_whole_race(number):
     """hope_race.json holds the tuning and the evaluation of every contestant that it names, and nothing is picked."""
-    done = h.recorded(first)
-    seeds, tuning = (h.FIRST_SEEDS, h.FIRST_TUNING_SEEDS) if first else (h.SEEDS, h.TUNING_SEEDS)
-    assert not {*h.FIRST_SEEDS} & {*h.SEEDS} and not {*h.SEEDS, *h.FIRST_SEEDS} & {*h.TUNING_SEEDS}
+    done, (tuning, seeds) = h.recorded(number), h.RACES[number]
+    first, second = h.RACES[1][1], h.RACES[2][1]
+    assert not {*first} & {*second} and not {*first, *second} & {*tuning}
     assert {"Hope", "gated delta", "Transformer + conv"} <= set(done)
     for name, e in done.items():
         assert len(e.tuning) == 7 and e.lr in h.RATES, name
@@ -108,8 +106,8 @@ def test_what_is_kept_is_a_whole_race(first):
 
 def test_what_the_record_says():
     """Hope trains on every seed, and ends further from the optimum than gated delta, by the rule, in both races."""
-    for first, setting, mean, worst in ((True, "aligned", 0.0286, 0.0524), (False, "aligned, bounded", 0.0307, 0.0791)):
-        done = h.recorded(first)
+    for number, setting, mean, worst in ((1, "aligned", 0.0286, 0.0524), (2, "aligned, bounded", 0.0307, 0.0791)):
+        done = h.recorded(number)
         hope, delta, attention = (done[n] for n in ("Hope", "gated delta", "Transformer + conv"))
         assert h.verdict(hope, delta) == "further" == h.verdict(hope, attention) and hope.setting == setting
         assert h.verdict(attention, delta) == "no further"
@@ -120,9 +118,9 @@ def test_what_the_record_says():
         assert max(hope.excess["static"]) < 0.005  # what never changes is no trouble
         assert h.mean_sd(hope.excess["half"])[0] > 2 * h.mean_sd(delta.excess["half"])[0]  # behind at half time
         late = [half for x, half in zip(hope.excess["all"], hope.excess["half"]) if x > 0.03]
-        assert len(late) == (2 if first else 1) and min(late) > 0.11
+        assert len(late) == {1: 2, 2: 1}[number] and min(late) > 0.11
         assert all(0.012 < x < 0.0265 for x in hope.excess["all"] if x < 0.03)
-        assert round(h.mean_sd(delta.excess["all"])[0], 3) == (0.009 if first else 0.010)
+        assert round(h.mean_sd(delta.excess["all"])[0], 3) == {1: 0.009, 2: 0.010}[number]
 
 
 def test_its_relatives_without_the_chain_level_and_titans_with_it_last():
@@ -132,12 +130,12 @@ def test_its_relatives_without_the_chain_level_and_titans_with_it_last():
     assert h.mean_sd(alone.excess["all"])[0] == pytest.approx(0.0124, abs=1e-4) and max(alone.excess["all"]) < 0.021
     assert h.mean_sd(titans.excess["all"])[0] == pytest.approx(0.1096, abs=1e-4)
     assert sum(x > 0.03 for x in titans.excess["all"]) == 2 and abs(alone.parameters - hope.parameters) < 20
-    assert "self-modifying, no CMS" not in h.recorded(first=True)
+    assert "self-modifying, no CMS" not in h.recorded(1)
 
 
 def test_late_is_not_lost():
     """The latest seed with twice the steps, from the record."""
-    e, kept = h.recorded()["Hope"], h._Finished(Path(h.__file__).with_suffix(".json"))
+    e, kept = h.recorded()["Hope"], h.Record(h.RECORD, closed=True)
     assert e.excess["all"].index(max(e.excess["all"])) == h.SEEDS.index(9)
     longer = kept.run("Hope", e.lr, 9, 600, e.setting)["all"]
     assert longer == pytest.approx(0.013, abs=5e-4) and longer < max(e.excess["all"]) / 5
@@ -145,12 +143,13 @@ def test_late_is_not_lost():
 
 
 def test_what_stands_in_the_way():
-    """The table in the module's text, number by number, and what it says."""
+    """The table of the results note, number by number, and what it says."""
     half = h.parts()
-    printed = dict(re.findall(r"^    (\S.*?) {3,}(\d\.\d\d  \d\.\d\d) ", h.__doc__ or "", re.MULTILINE))
-    assert len(printed) == 7 and set(printed) < set(half)
-    for name, numbers in printed.items():
-        assert [f"{x:.2f}" for x in half[name]] == numbers.split(), name
+    page = h.RECORD.with_suffix(".md").read_text(encoding="utf-8")
+    printed = re.findall(r"^\| (\S.*?) \| (\d\.\d\d) \| (\d\.\d\d) \|", page, re.MULTILINE)
+    assert len(printed) == 7
+    for name, *numbers in printed:
+        assert [f"{x:.2f}" for x in half[name]] == numbers, name
     assert [f"{x:.2f}" for x in half["gated delta"]] == ["0.03", "0.04"]
     worst = {name: max(x) for name, x in half.items()}
     assert worst["gated delta"] < worst["aligned, bounded"] < worst["aligned"] < worst["noisy taps"]
@@ -173,7 +172,7 @@ def test_hope_trains():
     """A short setting, on a fresh seed: half the steps, at the rate and setting that the first race chose. Even where
     it is late, it does better than a reader who knows the language and learns nothing in a document.
     """
-    e, seed = h.recorded(first=True)["Hope"], 10
+    e, seed = h.recorded(1)["Hope"], 10
     data = h.LANGUAGE.sample(256, h.PAIRS, 10**9 + seed)
     blind = float(((math.log(h.LANGUAGE.values) - data.optimum) * (data.kind > 0)).sum() / data.graded.sum())
     short = h.run("Hope", e.lr, seed, 150, e.setting)

@@ -401,14 +401,3 @@ def test_counting_generalises_to_lengths_never_trained(language, seed):
     run = parity.count("self-modifying", seed, language=language, **parity.LANGUAGES[language])
     assert run.bins[:2] == (1.0, 1.0) and run.lengths[1][1] == 2 * run.longest
     assert run.steps <= 200
-
-
-def test_the_table_of_counting(monkeypatch):
-    def count(kind: str, seed: int, language: str, longest: int = 12, patience: int = 2) -> parity.Counted:
-        return parity.Counted(kind, Hope(SMALL), 100 + seed, longest, (), (1.0, 0.5, 0.0), 2.0)
-
-    monkeypatch.setattr(parity, "count", count)
-    head, *rows = parity.table(("delta rule",), seeds=2).splitlines()
-    assert "to twice as long" in head and len(rows) == 2
-    assert "2 .. 12" in rows[0] and "100 % 100 %" in rows[0] and " 50 %  50 %" in rows[0] and "100 101" in rows[0]
-    assert "aa" in rows[1] and "2 .. 20" in rows[1] and rows[1].endswith("4")

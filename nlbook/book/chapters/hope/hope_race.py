@@ -1,44 +1,14 @@
 """A fair small race of sequence models on a language whose entropy is known: does Hope train, and as well as others?
 
 Every contestant is a `nlbook.hope.Hope` of the same size with the same short convolution, and gets the same documents,
-steps, warm-up, schedule and tuning budget, 19 runs on seeds that are used for nothing else: four learning rates and,
-at the best of them, three settings of its own on one tuning seed; the best three of these seven on four tuning seeds
-more. The best mean of five runs on five fresh seeds and fresh documents. Reported is the excess: nats per value above
-the ideal predictor, which reads the same documents; 0 is perfect. `verdict` is the rule by which a contestant is level
-with another; it was committed before the races (the Transformer's runs on seeds 0 to 2 are of an earlier one).
+steps, warm-up, schedule and tuning budget, 19 runs on seeds that are used for nothing else: four learning rates and, at
+the best of them, three settings of its own on one tuning seed; the best three of these seven on four tuning seeds more.
+The best mean of five runs on five fresh seeds and fresh documents. Reported is the excess: nats per value above the
+ideal predictor, which reads the same documents; 0 is perfect. `verdict` is the rule; it was committed before the races.
 
-    python -m nlbook.book.chapters.hope.hope_race --out race.json             # everything; it goes on where it was stopped
-    python -m nlbook.book.chapters.hope.hope_race "gated delta" --steps 100 --seeds 3
-    python -m nlbook.book.chapters.hope.hope_race --parts --out race.json     # Hope with one part changed: what makes it late?
+The runs are kept in hope_race.json, what came out is told in hope_race.md. To run it all (it goes on where it stopped):
 
-`hope_race.json` beside this file is the outcome: `recorded()` reads it. There were two races. In the first the three
-finalists met two tuning seeds more, not four, and the five fresh seeds were 0 to 4; it chose "aligned", two of whose
-five seeds came late: "further". Three seeds do not show how often a setting is late, so five choose now, of the same
-settings, and five seeds judge that nobody had run. `recorded(first=True)` is the first race, kept as it came out.
-
-In short: Hope trains on every seed, and by the rule it ends further from the optimum than gated delta in both races:
-0.029 and 0.031 nats against 0.009 and 0.010. Most of its seeds end at 0.012 to 0.026; the others, two of five and one
-of five, come late: at half time they are still learning to find a key again, and the rate falls before they are done.
-Late is not lost: the latest, seed 9, ends at 0.013 instead of 0.079 when it gets 600 steps (gated delta: 0.006).
-
-What stands in the way, at half time on two tuning seeds that are late (`parts`; gated delta: 0.03 and 0.04):
-
-    noisy taps             0.19  0.15      queries and keys start in unrelated features
-    aligned                0.06  0.10      queries start as keys do
-    aligned, bounded       0.04  0.05      and chunks of 8 (errors are frozen for a shorter time), implicit rates
-    only M_mem moves       0.07  0.07      aligned, no self-reference: it is not what delays
-    levels stand still     0.05  0.10      aligned, no CMS: nor is this
-    no DGD                 0.11  0.21      aligned, without the factor: later
-    linear memories        0.22  0.03      aligned: one early, one late
-
-Aligned starts and bounded writes make late seeds rarer, not impossible. They were found with some twenty trials on
-seeds 100 to 105, all but two before the races; no baseline got as much attention, and none needed it.
-
-Two relatives ran in the second race only, by its rule and budget, after Hope's outcome was known. The self-modifying
-memory without the CMS, one ordinary MLP in its place, is level with gated delta: 0.012 against 0.010, its latest seed
-at 0.021. Titans' memory before a CMS is the last: 0.110, two of five seeds late. So by this race the self-reference is
-no burden, and the moving chain is; on the two late seeds above, holding the levels still did not bring them forward, so
-it may be the chain's shape rather than its movement. That was not taken apart further.
+    python -m nlbook.book.chapters.hope.hope_race race.json
 """
 
 from __future__ import annotations
@@ -47,6 +17,7 @@ import json
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,12 +29,14 @@ import torch
 from nlbook.book.data.language import TimescaleLanguage
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
+from nlbook.paper.show import table
 from nlbook.train import TrainingStopped, adamw, train
 
 LANGUAGE = TimescaleLanguage(static=2, document=2, fast=2, values=5)
 STEPS, BATCH, PAIRS, FINALISTS = 300, 16, 24, 3
 TUNING_SEEDS, SEEDS = (100, 101, 102, 103, 104), (5, 6, 7, 8, 9)
-FIRST_TUNING_SEEDS, FIRST_SEEDS = (100, 101, 102), (0, 1, 2, 3, 4)  # of the first race
+RACES = {1: ((100, 101, 102), (0, 1, 2, 3, 4)), 2: (TUNING_SEEDS, SEEDS)}  # number -> seeds to tune on, seeds to judge
+RECORD = Path(__file__).with_suffix(".json")
 LATE = (102, 103)  # tuning seeds on which Hope with noisy taps is late
 RATES = (0.01, 0.02, 0.04, 0.08)
 MEMORY: dict[str, Any] = {"chunk": 16, "other_chunk": 16, "read": "after", "eta": 0.1, "eta_max": 0.5, "mem_gain": 3.0}
@@ -150,52 +123,37 @@ def run(
     need(steps >= 1, "steps", steps, "an int >= 1")
     c, start_lr = CONTESTANTS[model].config(setting)
     net = Hope(replace(c, seed=seed))
-    facts = {"parameters": float(net.parameter_count())}
 
     def batch(step: int) -> Any:
         return LANGUAGE.sample(BATCH, PAIRS, 10**6 * (seed + 1) + step)
 
     began = time.process_time()
     try:
-        history = train(
-            net,
-            batch,
-            steps,
-            optimizer=adamw(net, lr, start_lr=start_lr),
-            seed=seed,
-            label=f"{model}, lr {lr:g}, seed {seed}",
-        )
+        history = train(net, batch, steps, optimizer=adamw(net, lr, start_lr=start_lr), seed=seed)
     except TrainingStopped:
-        return (
-            dict.fromkeys(("all", *LANGUAGE.sample(1, 1, 0).kinds, "half"), math.inf)
-            | facts
-            | {"seconds": time.process_time() - began}
-        )
-    seconds = time.process_time() - began
-    middle = range(max(0, steps // 2 - 10), max(1, steps // 2))
-    optimum = sum(float(b.optimum[b.graded].mean()) for b in map(batch, middle)) / len(middle)
-    with torch.no_grad():
-        data = LANGUAGE.sample(documents, PAIRS, 10**9 + seed)
-        excess = data.excess(net(data.tokens)[0])
-    half = sum(history.loss[i] for i in middle) / len(middle) - optimum
-    return excess | {"half": half} | facts | {"seconds": seconds}
+        excess, half = dict.fromkeys(("all", "static", "document", "fast"), math.inf), math.inf
+    else:
+        middle = range(max(0, steps // 2 - 10), max(1, steps // 2))
+        optimum = sum(float(b.optimum[b.graded].mean()) for b in map(batch, middle)) / len(middle)
+        half = sum(history.loss[i] for i in middle) / len(middle) - optimum
+        with torch.no_grad():
+            data = LANGUAGE.sample(documents, PAIRS, 10**9 + seed)
+            excess = data.excess(net(data.tokens)[0])
+    facts = {"parameters": float(net.parameter_count()), "seconds": time.process_time() - began}
+    return excess | {"half": half} | facts
 
 
 class Record:
-    """Finished runs by name, kept in a file after each one."""
+    """Finished runs by name, kept in a file after each one. closed: nothing is run that is not there."""
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        kept = self.path is not None and self.path.is_file()
-        self.runs: dict[str, dict[str, float]] = json.loads(self.path.read_text())["runs"] if kept and self.path else {}
-
-    @staticmethod
-    def key(model: str, lr: float, seed: int, steps: int, setting: str) -> str:
-        return f"{model} | {setting} | lr {lr:g} | seed {seed} | {steps} steps"
+    def __init__(self, path: Path | None = None, closed: bool = False) -> None:
+        self.path, self.closed, self.runs = path, closed, dict[str, dict[str, float]]()
+        if path is not None and path.is_file():
+            self.runs = json.loads(path.read_text())["runs"]
 
     def run(self, model: str, lr: float, seed: int, steps: int, setting: str = "plain") -> dict[str, float]:
-        key = self.key(model, lr, seed, steps, setting)
-        if key not in self.runs:
+        key = f"{model} | {setting} | lr {lr:g} | seed {seed} | {steps} steps"
+        if key not in self.runs and not self.closed:
             found = run(model, lr, seed, steps, setting)
             self.runs[key] = {k: round(v, 5) if math.isfinite(v) else 1e9 for k, v in found.items()}
             self.save()
@@ -204,15 +162,10 @@ class Record:
     def save(self) -> None:
         if self.path is None:
             return
-        facts = {
-            "command": "python -m nlbook.book.chapters.hope.hope_race",
-            "date": time.strftime("%Y-%m-%d"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-        }
+        facts = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
         part = self.path.with_suffix(".part")
-        part.write_text(json.dumps({"made by": facts, "runs": self.runs}, indent=1) + "\n")
+        made = {"date": time.strftime("%Y-%m-%d"), **facts}
+        part.write_text(json.dumps({"made by": made, "runs": self.runs}, indent=1) + "\n")
         os.replace(part, self.path)
 
 
@@ -270,17 +223,10 @@ def race(
     return {m: enter(kept, m, steps, seeds) for m in models}
 
 
-class _Finished(Record):
-    """A record that is only read."""
-
-    def run(self, model: str, lr: float, seed: int, steps: int, setting: str = "plain") -> dict[str, float]:
-        return self.runs[self.key(model, lr, seed, steps, setting)]
-
-
-def recorded(first: bool = False) -> dict[str, Entry]:
-    """The outcome that is kept beside this file, of the contestants that have run; first: of the first race."""
-    kept = _Finished(Path(__file__).with_suffix(".json"))
-    tuning, seeds = (FIRST_TUNING_SEEDS, FIRST_SEEDS) if first else (TUNING_SEEDS, SEEDS)
+def recorded(race: int = 2) -> dict[str, Entry]:
+    """The outcome of race 1 or 2 as RECORD has it, of the contestants that ran in it."""
+    kept = Record(RECORD, closed=True)
+    tuning, seeds = RACES[race]
     models = [m for m in CONTESTANTS if any(k.startswith(f"{m} |") and f"| seed {seeds[-1]} |" in k for k in kept.runs)]
     return {m: enter(kept, m, seeds=seeds, tuning=tuning) for m in models}
 
@@ -289,9 +235,9 @@ def parts(record: Record | None = None, seeds: Sequence[int] = LATE) -> dict[str
     """Hope with one part changed, at its lr and "aligned", on two tuning seeds that come late: excess at half time.
 
     The rows of the tuning ("noisy taps", "aligned", "aligned, bounded") and gated delta with noisy taps stand beside
-    them. record: None for what is kept beside this file.
+    them. record: None for RECORD.
     """
-    kept = record or _Finished(Path(__file__).with_suffix(".json"))
+    kept = record or Record(RECORD, closed=True)
     rows = {
         "gated delta": ("gated delta", 0.04, "noisy taps"),
         **{s: ("Hope", 0.02, s) for s in OWN},
@@ -323,49 +269,21 @@ def verdict(a: Entry, b: Entry) -> str:
     return "no further" if difference <= error else "further"
 
 
-def table(entries: dict[str, Entry]) -> str:
-    """Excess on fresh documents, mean +- standard deviation over seeds."""
-    lines = [
-        f"{'':24}{'parameters':>10}  {'chosen on the tuning seeds':38}{'excess (nats)':18}{'worst':>7}"
-        f"{'static':>8}{'document':>10}{'fast':>8}{'half time':>11}{'CPU s':>7}"
-    ]
+def told(entries: dict[str, Entry]) -> str:
+    """Excess on fresh documents, mean +- standard deviation over seeds, as a Markdown table."""
+    kinds = ("static", "document", "fast", "half")
+    head = ("", "parameters", "chosen", "excess (nats)", "worst", *kinds[:3], "half time", "CPU s")
+    rows = []
     for e in entries.values():
-        mean = {k: mean_sd(v)[0] for k, v in e.excess.items()}
+        mean, sd = mean_sd(e.excess["all"])
+        own = [f"{mean_sd(e.excess[k])[0]:.3f}" for k in kinds]
         chosen = f"lr {e.lr:g}{'*' if e.on_edge else ''}, {e.setting}"
-        lines.append(
-            f"{e.model:24}{e.parameters:10d}  {chosen:38}"
-            f"{mean['all']:.4f} +- {mean_sd(e.excess['all'])[1]:.4f} {max(e.excess['all']):9.4f}"
-            f"{mean['static']:10.3f}{mean['document']:10.3f}{mean['fast']:8.3f}{mean['half']:11.3f}"
-            f"{e.seconds:7.0f}"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Command line of the race."""
-    import click
-
-    @click.command(help=(__doc__ or "").split("\n\n")[0])
-    @click.argument("models", nargs=-1)
-    @click.option("--steps", default=STEPS, show_default=True)
-    @click.option("--seeds", default=len(SEEDS), show_default=True, help="How many fresh seeds.")
-    @click.option("--out", type=click.Path(dir_okay=False), help="Keep finished runs here, and go on from them.")
-    @click.option("--parts", "part", is_flag=True, help="Instead: Hope with one part changed, at half time.")
-    def command(models: tuple[str, ...], steps: int, seeds: int, out: str | None, part: bool) -> None:
-        torch.set_num_threads(1)
-        record, done = Record(out), {}
-        if part:
-            for name, row in parts(record).items():
-                click.echo(f"{name:24}" + " ".join(f"{x:8.3f}" for x in row))
-            return
-        for name in models or CONTESTANTS:
-            need(name in CONTESTANTS, "models", repr(name), f"some of {', '.join(map(repr, CONTESTANTS))}")
-            done[name] = enter(record, name, steps, SEEDS[:seeds])
-            click.echo(table({name: done[name]}))
-        click.echo("\n" + table(done))
-
-    command()
+        worst = f"{max(e.excess['all']):.4f}"
+        rows.append((e.model, e.parameters, chosen, f"{mean:.4f} +- {sd:.4f}", worst, *own, f"{e.seconds:.0f}"))
+    return table(head, rows)
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    kept = Record(Path(sys.argv[1]))
+    print(told(race(record=kept)), parts(kept), sep="\n")

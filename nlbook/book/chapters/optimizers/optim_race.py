@@ -134,20 +134,6 @@ class Entry:
 class Race:
     entries: dict[str, Entry]
 
-    def table(self) -> str:
-        """Test loss and accuracy (mean +- standard deviation over seeds) and time a step relative to the first
-        entry."""
-        unit = next(iter(self.entries.values())).seconds
-        lines = [f"{'':14} {'lr':>8}   test loss        accuracy       time/step"]
-        for e in self.entries.values():
-            sd = [float(x.std()) if len(x) > 1 else 0.0 for x in (e.test_loss, e.test_accuracy)]
-            edge = "*" if e.on_edge else " "
-            lines.append(
-                f"{e.name:14} {e.lr:8.0e}{edge}  {e.test_loss.mean():.3f} +- {sd[0]:.3f}   "
-                f"{e.test_accuracy.mean():.3f} +- {sd[1]:.3f}   {e.seconds / unit:.2f}"
-            )
-        return "\n".join(lines)
-
 
 def run(
     name: str,

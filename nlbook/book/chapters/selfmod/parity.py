@@ -2,15 +2,10 @@
 
 One block of the book's model (chapter 10 puts it together), chunk size 1, without decay and convolution, so that
 nothing but the memory can carry the count. What differs is the rule of that memory. Chapter 09.
-
-    python -m nlbook.book.chapters.selfmod.parity                    # the table of three rules, both languages, three seeds
-    python -m nlbook.book.chapters.selfmod.parity "self-modifying"   # one rule: about a minute
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -70,7 +65,6 @@ class Counted:
     longest: int
     lengths: tuple[tuple[int, int], ...]
     bins: tuple[float, ...]
-    seconds: float = 0.0  # CPU seconds of training
 
 
 def score(m: Hope, data: Words) -> float:
@@ -90,7 +84,6 @@ def count(
         return words(language, 2, longest, 32, 1_000_003 * seed + i)
 
     m, seen = model(kind, seed), words(language, 2, longest, 64, 77)
-    began = time.process_time()
     history = train(
         m,
         batch,
@@ -100,10 +93,9 @@ def count(
         seed=seed,
         watch=Watch(lambda _: score(m, seen), every=25, enough=1.0, patience=patience),
     )
-    seconds = time.process_time() - began
     lengths = ((2, longest), (longest + 1, 2 * longest), (2 * longest + 1, 4 * longest))
     bins = tuple(score(m, words(language, low, high, 128, 5)) for low, high in lengths)
-    return Counted(kind, m, history.steps, longest, lengths, bins, seconds)
+    return Counted(kind, m, history.steps, longest, lengths, bins)
 
 
 def trace(m: Hope, bits: list[int]) -> Tensor:
@@ -114,41 +106,3 @@ def trace(m: Hope, bits: list[int]) -> Tensor:
             _, state = m(torch.tensor([[token]]), state)
             rows.append(state.blocks[0][0].now["mem"]["W"][0, 0, 0].flatten().clone())
     return torch.stack(rows)
-
-
-def table(kinds: Sequence[str] = ("self-modifying", "delta rule", "linear attention"), seeds: int = 3) -> str:
-    """A row for each rule and language: the share of new words with every prefix right, one number a seed."""
-    lines = [
-        f"{'':30}{'language':10}{'trained on':>12}  {'as long':18}{'to twice as long':18}{'to four times':18}"
-        f"{'steps':18}CPU s"
-    ]
-    for kind in kinds:
-        for language, how in LANGUAGES.items():
-            runs = [count(kind, seed, language=language, **how) for seed in range(seeds)]
-            bins = [" ".join(f"{100 * r.bins[i]:3.0f} %" for r in runs) for i in range(3)]
-            lines.append(
-                f"{kind:30}{language:10}{f'2 .. {runs[0].longest}':>12}  "
-                + "".join(f"{b:18}" for b in bins)
-                + f"{' '.join(str(r.steps) for r in runs):18}{sum(r.seconds for r in runs):.0f}"
-            )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Command line of the table."""
-    import click
-
-    @click.command(help=(__doc__ or "").split("\n\n")[0])
-    @click.argument("kinds", nargs=-1)
-    @click.option("--seeds", default=3, show_default=True)
-    def command(kinds: tuple[str, ...], seeds: int) -> None:
-        torch.set_num_threads(1)
-        for kind in kinds:
-            model(kind)  # an unknown name is told before any work
-        click.echo(table(kinds, seeds) if kinds else table(seeds=seeds))
-
-    command()
-
-
-if __name__ == "__main__":
-    main()
