@@ -10,7 +10,7 @@ import torch
 
 from nlbook import paper
 from nlbook.book import viz
-from nlbook.book.chapters.hope import capstone, hope_race, probes, reading_view
+from nlbook.book.chapters.hope import capstone, hope_race, probes, reading
 from nlbook.book.chapters.hope import exercises as exercises
 from nlbook.book.chapters.hope import figures as ch10
 from nlbook.errors import NLBookError
@@ -152,12 +152,12 @@ def test_reading_facts_at_the_default_and_the_extremes():
         alone = v.facts(f"reading:hold=M_mem,document={document}")
         assert alone["known_document"] < 0.35 and alone["known_static"] > 0.93
         assert v.facts(f"reading:document={document}")["known_document"] > alone["known_document"] + 0.3
-    assert all(v.facts("reading:hold=all")[f"moved_{p}"] == 0 for p in reading_view.PARTS)
+    assert all(v.facts("reading:hold=all")[f"moved_{p}"] == 0 for p in reading.PARTS)
 
 
 def test_reading_slips_at_static_keys_are_ignored_and_the_one_at_token_82_is_believed():
-    r = reading_view.watched("nothing", 0)
-    slips = [i for i in range(reading_view.PAIRS) if r.slips[i]]
+    r = reading.watched("nothing", 0)
+    slips = [i for i in range(reading.PAIRS) if r.slips[i]]
     at = {2 * (i + 1): float(r.known[i // 2, r.tokens[2 * i]]) for i in slips}
     assert sorted(at) == [34, 44, 70, 82] and min(at[34], at[70]) > 0.9 and at[44] < 0.3 and at[82] < 0.1
     keys, values = r.tokens[0:81:2].tolist(), r.tokens[1:81:2].tolist()

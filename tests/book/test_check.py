@@ -1,4 +1,4 @@
-"""The checks: every rung of the ladder, the store, predictions, the other kinds of exercise, hostile answers."""
+"""The checks: every reason of the ladder, the store, predictions, the other kinds of exercise, hostile answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from IPython.utils.capture import capture_output
 
-from nlbook.book import check
-from nlbook.book.check import forecast, guard, registry, show, store
+from nlbook.book import chapters, check
+from nlbook.book.check import call, registry, show, store
 from nlbook.book.check.define import (
     Derive,
     Draw,
@@ -27,7 +28,7 @@ from nlbook.book.check.define import (
     FixTheBug,
     Implement,
     KernelPuzzle,
-    NearMiss,
+    Misconception,
     Order,
     Prediction,
     Property,
@@ -37,16 +38,15 @@ from nlbook.book.check.define import (
     wrong,
 )
 from nlbook.book.check.judge import judge
-from nlbook.book.check.ladder import RUNGS
-from nlbook.book.check.result import Answered, Result, Solution, chosen
+from nlbook.book.check.result import Answered, Result, Solution
 from nlbook.book.check.testing import assert_accepts, assert_refuses, check_definition, needed, stub_drift, table
+from nlbook.book.check.verdict import REASONS
 from nlbook.errors import NLBookError
 
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("NLBOOK_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr(forecast, "_asked", {})
     monkeypatch.setattr(store, "_memory", {})
     return tmp_path / "store"
 
@@ -110,18 +110,18 @@ MEAN = Implement(id="99-mean", solution=mean, draw=lambda d: (d.tensor(d.int(2, 
 ITEMS = {i.id: i for i in (STEP, PREFIX, TWO, SQUARE, MEAN)}
 
 
-def says(item, answer, rung, *words):
-    """Judge, and require the rung and every word in the message."""
+def says(item, answer, reason, *words):
+    """Judge, and require the reason and every word in the message."""
     v = judge(item, answer)
     assert v.status == "failed", v
-    assert v.rung == rung, v
+    assert v.reason == reason, v
     for word in words:
         assert word in v.message, v
     assert "0x" not in v.message
     return v
 
 
-# -- the rungs, one by one
+# -- the reasons, one by one
 
 
 def test_solution_passes_and_stub_is_not_tried():
@@ -203,7 +203,7 @@ def test_somebody_elses_alarm_still_rings():
     rang = []
     old, rest = signal.signal(signal.SIGALRM, lambda *_: rang.append(1)), signal.setitimer(signal.ITIMER_REAL, 0.25)
     try:
-        assert guard.call(lambda: 3, (), 5.0).value == 3
+        assert call.call(lambda: 3, (), 5.0).value == 3
         time.sleep(0.4)
         assert rang
     finally:
@@ -223,7 +223,7 @@ def test_time_limit_in_another_thread():
     worker.start()
     worker.join(10)
     stop.set()
-    assert found[0].rung == "time"
+    assert found[0].reason == "time"
     assert "stop.wait(20)" in found[0].message
 
 
@@ -306,15 +306,19 @@ def test_unchanged():
     says(STEP, lambda M, k, v, eta: M, "unchanged", "M, just as it came in")
 
 
-def test_near_miss_speaks_before_anything_generic():
-    miss = NearMiss("erases", lambda M, k, v, eta: M - eta * torch.outer(M @ k, k), "This erases but does not write.")
-    v = says(replace(STEP, near_misses=[miss]), lambda M, k, v, eta: M - eta * torch.outer(M @ k, k), "near miss")
+def test_misconception_speaks_before_anything_generic():
+    miss = Misconception(
+        "erases", lambda M, k, v, eta: M - eta * torch.outer(M @ k, k), "This erases but does not write."
+    )
+    v = says(
+        replace(STEP, misconceptions=[miss]), lambda M, k, v, eta: M - eta * torch.outer(M @ k, k), "misconception"
+    )
     assert v.message == miss.message
 
 
-def test_near_miss_must_explain_every_case():
-    miss = NearMiss("never past three", lambda x: prefix(x) * (len(x) != 3), "You lose length three.")
-    says(replace(PREFIX, near_misses=[miss]), lambda x: prefix(x) * (len(x) not in (3, 4)), "value")
+def test_misconception_must_explain_every_case():
+    miss = Misconception("never past three", lambda x: prefix(x) * (len(x) != 3), "You lose length three.")
+    says(replace(PREFIX, misconceptions=[miss]), lambda x: prefix(x) * (len(x) not in (3, 4)), "value")
 
 
 def test_value_says_how_far_and_where():
@@ -395,11 +399,11 @@ def test_counts():
     says(item, square, "runs", "counted")
 
 
-def test_every_rung_has_a_test():
+def test_every_reason_has_a_test():
     text = Path(__file__).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if "says(" in line or ".rung) ==" in line]
+    lines = [line for line in text.splitlines() if "says(" in line or ".reason) ==" in line]
     told = {word for line in lines for word in re.findall(r'"([a-z -]+)"', line)}
-    assert set(RUNGS) <= told, set(RUNGS) - told
+    assert set(REASONS) <= told, set(REASONS) - told
 
 
 def test_prints_are_kept_for_the_failing_case_and_random_numbers_are_seeded(capsys):
@@ -486,7 +490,7 @@ def test_hostile_objects_do_not_pass(thing):
     assert judge(ESTIMATE, thing).status == "failed"
     assert judge(ORDER, thing).status == "failed"
     assert judge(EXPLAIN, thing).status == "failed"
-    assert not Answered(QUESTION, *chosen(QUESTION, thing)).passed
+    assert not Answered(QUESTION, thing).passed
 
 
 def test_replacing_the_comparison_does_not_help(monkeypatch):
@@ -553,7 +557,7 @@ def test_estimate_accepts(answer):
 
 
 def test_estimate_refuses_with_a_reason():
-    says(ESTIMATE, 4.194304, "near miss", "float16")
+    says(ESTIMATE, 4.194304, "misconception", "float16")
     says(ESTIMATE, 67.1, "factor", "bits and bytes")
     says(ESTIMATE, 8400, "factor", "times too large")
     says(ESTIMATE, -8.4, "sign", "wrong sign")
@@ -589,10 +593,10 @@ def test_order_names_the_first_conflict():
 def test_explain_is_scored_by_its_writer():
     says(EXPLAIN, "Too short.", "structure", "at least 4 words")
     waiting = judge(EXPLAIN, "It erases what was there.")
-    assert (waiting.status, waiting.rung) == ("not tried", "self-score")
+    assert (waiting.status, waiting.reason) == ("not tried", "self-score")
     assert judge(EXPLAIN, "It erases what was there.", score=2).status == "passed"
     v = judge(EXPLAIN, "It erases what was there.", score=0)
-    assert (v.status, v.rung) == ("failed", "self-score")
+    assert (v.status, v.reason) == ("failed", "self-score")
     assert judge(EXPLAIN, "It erases what was there.", score=3).status == "failed"
     assert "erases" in Solution(EXPLAIN).source
     with pytest.raises(TypeError, match="no function"):
@@ -618,26 +622,28 @@ def no_erase(M, k, v, eta):
 
 
 def test_fix_the_bug_shows_the_broken_function_under_the_right_name():
-    miss = NearMiss("hebb", no_erase, "It writes but never erases.")
-    item = FixTheBug(id="99-f", solution=step, broken=no_erase, draw=pairs, near_misses=[miss], **COMMON)
+    miss = Misconception("hebb", no_erase, "It writes but never erases.")
+    item = FixTheBug(id="99-f", solution=step, broken=no_erase, draw=pairs, misconceptions=[miss], **COMMON)
     assert check_definition(item) == []
     assert item.stub_source().startswith("def step(M, k, v, eta):")
     unchanged = Result(item, judge(item, item.stub()))
     assert unchanged.status == "not tried"
     assert "Unchanged so far" in unchanged.text() and "expected:" in unchanged.text()
     assert "It writes but" not in unchanged.text() + unchanged.html()  # what is wrong is for the reader to find
-    says(item, lambda M, k, v, eta: M + torch.outer(eta * v, k), "near miss", "never erases")
+    says(item, lambda M, k, v, eta: M + torch.outer(eta * v, k), "misconception", "never erases")
+    other = says(item, lambda M, k, v, eta: M - eta * torch.outer(v, k), "value")  # one sign, and no longer unchanged
+    assert other.message != unchanged.message
     assert any("docstrings differ" in p for p in replace(item, broken=prefix).problems())
 
 
 def test_question_explains_every_choice():
-    assert Answered(QUESTION, *chosen(QUESTION, "b")).message == "Right: It is."
-    assert Answered(QUESTION, *chosen(QUESTION, " left ")).message == "Not quite: It is not left."
-    assert Answered(QUESTION, *chosen(QUESTION, "A")).status == "failed"
-    unknown = Answered(QUESTION, *chosen(QUESTION, "z"))
+    assert Answered(QUESTION, "b").message == "Right: It is."
+    assert Answered(QUESTION, " left ").message == "Not quite: It is not left."
+    assert Answered(QUESTION, "A").status == "failed"
+    unknown = Answered(QUESTION, "z")
     assert unknown.status == "not tried"
     assert "expected one of the letters a, b" in unknown.message
-    blank = Answered(QUESTION, *chosen(QUESTION, None))
+    blank = Answered(QUESTION, None)
     assert "<details>" in blank.html()
     assert "It is not left" in blank.html()
     assert "right" in blank.text() and "It is." not in blank.text()
@@ -671,8 +677,8 @@ def test_a_faulty_definition_is_told(change, told):
 
 
 def test_check_definition_runs_the_exercise():
-    lame = NearMiss("the truth", step, "never said")
-    assert any("near miss 'the truth'" in p for p in check_definition(replace(STEP, near_misses=[lame])))
+    lame = Misconception("the truth", step, "never said")
+    assert any("misconception 'the truth'" in p for p in check_definition(replace(STEP, misconceptions=[lame])))
     assert any("does not pass" in p for p in check_definition(replace(STEP, reference=no_erase)))
     assert any("lies outside" in p or "does not pass" in p for p in check_definition(replace(ESTIMATE, low=1, high=2)))
 
@@ -686,9 +692,9 @@ def test_registry(monkeypatch):
         check.exercise(7)
     module = type("M", (), {"ITEMS": [STEP, STEP]})
     monkeypatch.setattr(registry.importlib, "import_module", lambda name: module)
-    monkeypatch.setattr(registry, "chapters", lambda: ["98"])
+    monkeypatch.setitem(registry.FOLDERS, "98", "none")
     registry.chapter.cache_clear()
-    with pytest.raises(NLBookError, match=r"(?s)stands in ch98.*taken twice"):
+    with pytest.raises(NLBookError, match=r"(?s)stands in chapter 98.*taken twice"):
         registry.chapter("98")
     registry.chapter.cache_clear()
 
@@ -721,9 +727,9 @@ def test_stub_drift():
 
 
 def test_the_readme_example_is_sound():
-    readme = Path(check.__path__[0], "README.md").read_text(encoding="utf-8")
+    readme = Path(chapters.__path__[0], "README.md").read_text(encoding="utf-8")
     code = readme.split("```python\n")[1].split("```")[0]
-    words = {"NearMiss", "Prediction", "Question", "Implement", "Case", "Draw", "Property"}
+    words = {"Misconception", "Prediction", "Question", "Implement", "Case", "Draw", "Property"}
     assert all(w in code for w in words)
     name = "<readme>"
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
@@ -731,7 +737,7 @@ def test_the_readme_example_is_sound():
     exec(compile(code, name, "exec"), space)
     assert len(space["ITEMS"]) == 5
     assert space["ITEMS"][0].solution_source(body_only=True).startswith("count =")
-    says(space["ITEMS"][0], lambda x: x.cumsum(0), "near miss", "divide by the count")
+    says(space["ITEMS"][0], lambda x: x.cumsum(0), "misconception", "divide by the count")
     assert [p for item in space["ITEMS"] for p in item.problems()] == []
     assert check_definition(space["ITEMS"][0]) == []
 
@@ -742,7 +748,7 @@ def test_the_readme_example_is_sound():
 def test_result_has_text_and_html():
     r = Result(STEP, judge(STEP, lambda M, k, v, eta: 2 * step(M, k, v, eta)))
     data = r._repr_mimebundle_()
-    assert not r and not r.passed and r.rung == "factor" and "2 times too large" in data["text/plain"]
+    assert not r and not r.passed and r.reason == "factor" and "2 times too large" in data["text/plain"]
     page = data["text/html"]
     assert page.count("<details>") == 4 and "Hint 3" in page and "return M + eta" in page
     assert "Not yet" in page and "<script" not in page and "BEGIN SOLUTION" not in page
@@ -820,26 +826,42 @@ def test_progress_counts_tries_and_keeps_a_pass(own_store):
     assert next(r for r in check.progress().rows if r[0] == "01")[1].startswith("0 of ")
 
 
-def test_store_beside_the_notebook(tmp_path, monkeypatch):
+@pytest.fixture
+def bank(monkeypatch):
+    """Four predictions of a chapter 99."""
+    two = (wrong("Hebb", "Hebb adds up."), right("delta", "Delta erases what it finds."))
+    items = (
+        Prediction(id="99-p1", question="How many?", unit="pairs", low=0, high=32, why="because keys overlap"),
+        Prediction(id="99-p2", question="Which?", options=two),
+        Prediction(id="99-p3", question="Share of m?", points=("last 10", "last 50"), low=0, high=1, why="1 - 0.9^n"),
+        Prediction(id="99-p4", question="Where?", low=0, high=99, answer=40.0, between=(20, 40), why="a grid"),
+    )
+    known, real = {p.id: p for p in items}, registry.chapter
+    monkeypatch.setattr(registry, "chapter", lambda number: known if number == "99" else real(number))
+    assert not [fault for item in items for fault in item.problems()]
+    return known
+
+
+def test_store_beside_the_notebook(bank, tmp_path, monkeypatch):
     monkeypatch.delenv("NLBOOK_STORE")
     monkeypatch.chdir(tmp_path)
-    check.predict("99-p1", "How many?", low=0, high=10, answer=3)
+    check.predict("99-p1", answer=3)
     assert json.loads((tmp_path / ".nlbook" / "predictions.json").read_text())["99-p1"]["entries"][0]["answer"] == 3
     assert [p.name for p in (tmp_path / ".nlbook").iterdir()] == ["predictions.json"]
 
 
-def test_a_broken_file_is_set_aside(own_store):
+def test_a_broken_file_is_set_aside(bank, own_store):
     own_store.mkdir()
     (own_store / "predictions.json").write_text("{ not json")
-    check.predict("99-p1", "How many?", low=0, high=10, answer=3)
+    check.predict("99-p1", answer=3)
     assert (own_store / "predictions.broken").read_text() == "{ not json"
     assert json.loads((own_store / "predictions.json").read_text())["99-p1"]
 
 
-def test_a_store_that_cannot_be_written_stays_in_memory(tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_written_stays_in_memory(bank, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NLBOOK_STORE", str(tmp_path / "file" / "store"))
-    check.predict("99-p1", "How many?", low=0, high=10, answer=3)
+    check.predict("99-p1", answer=3)
     assert check.predict("99-p1").recorded == 3
 
 
@@ -850,21 +872,20 @@ def entries(own_store, id="99-p1"):
     return json.loads((own_store / "predictions.json").read_text())[id]["entries"]
 
 
-def test_unanswered_is_quiet_and_the_same_each_time(own_store):
-    p = check.predict("99-p1", "How many?", unit="pairs", low=0, high=32)
-    assert p.recorded is None
-    assert p.html() == check.predict("99-p1", "How many?", unit="pairs", low=0, high=32).html()
+def test_unanswered_is_quiet_and_the_same_each_time(bank, own_store):
+    p = check.predict("99-p1")
+    assert p.recorded is None and p.html() == check.predict("99-p1").html()
     bundle = p._repr_mimebundle_()
     assert {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"} == set(bundle)
     assert "How many?" in bundle["text/html"] and "0 to 32 (pairs)" in bundle["text/html"]
     assert not own_store.exists()
-    shown = check.reveal("99-p1", 26.2, "because keys overlap")
+    shown = check.reveal("99-p1", 26.2)
     assert "prediction" not in shown.text().lower().replace("measured (99-p1)", "") and "26.2 pairs" in shown.text()
     assert check.predictions().rows == []
 
 
-def test_number_widget_records():
-    p = check.predict("99-p1", "How many?", unit="pairs", low=0, high=32)
+def test_number_widget_records(bank):
+    p = check.predict("99-p1")
     question, field, button, line = p.widget.children
     assert "How many?" in question.value and "pairs" in field.description and button.description == "Record"
     update = {"method": "update", "state": {"value": 12}, "buffer_paths": []}  # as the browser sends it
@@ -876,8 +897,8 @@ def test_number_widget_records():
     assert field.value == 32  # bounded
 
 
-def test_option_widget_records():
-    p = check.predict("99-p2", "Which?", options=["Hebb", "delta"])
+def test_option_widget_records(bank):
+    p = check.predict("99-p2")
     _, field, button, line = p.widget.children
     button.click()
     assert p.recorded is None and "Choose one" in line.value
@@ -885,11 +906,13 @@ def test_option_widget_records():
     button.click()
     assert p.recorded == "delta"
     again = check.predict("99-p2")
-    assert again.widget.children[1].value == "delta" and "Recorded: delta" in again.text()
+    assert (
+        again.widget.children[1].value == "delta" and "Recorded: delta" in again.text() and "b) delta" in again.text()
+    )
 
 
-def test_a_sketched_curve_is_several_numbers(own_store):
-    p = check.predict("99-p3", "Which share of m is from the", points=["last 10", "last 50"], low=0, high=1)
+def test_a_sketched_curve_is_several_numbers(bank):
+    p = check.predict("99-p3")
     assert "last 50: a number from 0 to 1" in p.text()
     _, field, button, line = p.widget.children
     assert [s.description for s in field.children] == ["last 10:", "last 50:"]
@@ -903,67 +926,87 @@ def test_a_sketched_curve_is_several_numbers(own_store):
         check.predict("99-p3", answer=[0.5])
 
 
-def test_an_option_may_be_given_by_its_letter():
-    assert check.predict("99-p2", "Which?", options=["Hebb", "delta"], answer="b").recorded == "delta"
-    assert "b) delta" in check.predict("99-p2").text()
-
-
-def test_a_prediction_after_the_reveal_is_kept_and_marked(own_store):
-    check.predict("99-p1", "How many?", low=0, high=32, answer=12)
+def test_a_prediction_after_the_reveal_is_kept_and_marked(bank, own_store):
+    check.predict("99-p1", answer=12)
     check.predict("99-p1", answer=20)
     assert "12" not in check.reveal("99-p1", 20.5).text()
     late = check.predict("99-p1", answer=21)
     assert "after the reveal" in late.text()
     assert [(e["answer"], e["after_reveal"]) for e in entries(own_store)] == [(12, False), (20, False), (21, True)]
     assert all(e["time"].endswith("+00:00") for e in entries(own_store))
-    assert check.predictions().rows[0][2:] == ["20", "20.5", "right"]
+    assert check.predictions().rows[0][2:] == ["20 pairs", "20.5 pairs", "right"]
 
 
-def test_only_late_predictions_do_not_count():
+def test_only_late_predictions_do_not_count(bank):
     check.reveal("99-p1", 20.5)
-    check.predict("99-p1", "How many?", low=0, high=32, answer=20.5)
+    check.predict("99-p1", answer=20.5)
     assert "made after the reveal" in check.reveal("99-p1", 20.5).text()
     assert check.predictions().rows[0][-1] == "after the reveal"
     assert "No prediction has been compared" in check.predictions().text()
 
 
-def test_running_the_cell_again_adds_nothing(own_store):
+def test_running_the_cell_again_adds_nothing(bank, own_store):
     for _ in range(3):
-        check.predict("99-p1", "How many?", low=0, high=32, answer=12)
+        check.predict("99-p1", answer=12)
         check.reveal("99-p1", 12)
     assert len(entries(own_store)) == 1 and not entries(own_store)[0]["after_reveal"]
 
 
-def test_reveal_explains_the_choice():
-    why = {"Hebb": "Hebb adds up.", "delta": "Delta forgets at n = d."}
-    check.predict("99-p2", "Which wins?", options=["Hebb", "delta"], answer="delta")
-    shown = check.reveal("99-p2", 0.99, why, right="Hebb")
-    assert shown.right is False and "Delta forgets" in shown.text() and "Hebb adds" in shown.text()
-    check.predict("99-p3", "Which wins?", options=["Hebb", "delta"], answer="Hebb")
-    shown = check.reveal("99-p3", "Hebb", why)
-    assert shown.right and "Hebb adds" in shown.text() and "Delta" not in shown.text()
-    assert "chapter 99: 1 of 2 right" in check.predictions().text()
-    assert "Hebb adds" in check.reveal("99-p4", "Hebb", why).text()  # nobody predicted: the right one is explained
+def test_reveal_needs_the_id_alone_and_explains_the_choice(bank):
+    assert "Delta erases" in check.reveal("99-p2").text()  # nobody predicted: the right one is explained
+    check.forget("99")
+    check.predict("99-p2", answer="a")
+    shown = check.reveal("99-p2")
+    assert shown.right is False and "Hebb adds" in shown.text() and "Delta erases" in shown.text()
+    assert check.reveal("99-p2", "Hebb").right and "chapter 99: 1 of 1 right" in check.predictions().text()
+    with pytest.raises(NLBookError, match="measured: got 'Oja'"):
+        check.reveal("99-p2", "Oja")
+    with pytest.raises(NLBookError, match="measured: got None"):
+        check.reveal("99-p1")
+
+
+@pytest.mark.parametrize(("guess", "hit"), [(15, False), (17, True), (30, True), (43, True), (45, False)])
+def test_a_number_known_to_an_interval_is_compared_with_the_interval(bank, guess, hit):
+    check.predict("99-p4", answer=guess)
+    assert check.reveal("99-p4").right is hit
 
 
 @pytest.mark.parametrize(
-    ("kind", "answer"), [("n", 33), ("n", float("nan")), ("n", "12"), ("n", True), ("o", "Oja"), ("o", 1)]
+    ("id", "answer"), [("p1", 33), ("p1", float("nan")), ("p1", "12"), ("p1", True), ("p2", "Oja"), ("p2", 1)]
 )
-def test_an_impossible_prediction_is_refused(kind, answer, own_store):
-    ask = {"n": {"low": 0, "high": 32}, "o": {"options": ["Hebb", "delta"]}}[kind]
+def test_an_impossible_prediction_is_refused(bank, id, answer, own_store):
     with pytest.raises(NLBookError, match="answer: got"):
-        check.predict("99-p1", "How many?", answer=answer, **ask)
+        check.predict(f"99-{id}", answer=answer)
     assert not own_store.exists()
 
 
-def test_a_faulty_question_is_refused():
-    with pytest.raises(NLBookError, match="either options or both"):
-        check.predict("99-p1", "How many?")
-    with pytest.raises(NLBookError, match="not below"):
-        check.predict("99-p1", "How many?", low=3, high=3)
-    with pytest.raises(NLBookError, match="an id such as"):
-        check.predict("p1", "How many?", low=0, high=3)
+def test_a_faulty_question_is_refused(bank):
+    faults = {
+        "either options or both": {},
+        "not below": {"low": 3, "high": 3},
+        "no explanation": {"low": 0, "high": 3},
+        "exactly one of them right": {"options": (wrong("a", "b"), wrong("c", "d"))},
+    }
+    for fault, given in faults.items():
+        assert any(fault in p for p in Prediction(id="99-p7", question="?", **given).problems()), fault
     with pytest.raises(NLBookError, match="expected the id of a registered prediction"):
         check.predict("99-p7")
-    assert Prediction(id="99-p1", question="?", low=-1, high=0).problems() == []
-    assert check.predict("99-p5", "?", low=-1, high=0).widget.children[1].value == -1
+
+
+# -- where a verdict is seen
+
+
+def test_a_verdict_is_seen_anywhere_in_a_cell_and_in_a_plain_script(tmp_path, capsys):
+    check.choice("01-r1", "a")
+    assert capsys.readouterr().out.startswith("01-r1")
+    from IPython.core.interactiveshell import InteractiveShell
+
+    code = "from nlbook.book import check\nfirst = check.choice('01-r1', 'a')\ncheck.choice('01-r2', 'a')"
+    shell = InteractiveShell.instance()
+    try:
+        with capture_output() as out:
+            shell.run_cell(code)
+        shown = out.stdout + "".join(o.data["text/plain"] for o in out.outputs)
+        assert shown.count("01-r1") == 1 and shown.count("01-r2") == 1
+    finally:
+        InteractiveShell.clear_instance()

@@ -61,7 +61,7 @@ RIGHT = TORCH + "def f(M, k, v, eta):\n    return M + eta * torch.outer(v, k)"
         (RIGHT, "passed", "", "gradients by finite differences"),
         (RIGHT.replace("return M", "return M.detach()"), "failed", "gradient", "it is cut"),
         (RIGHT.replace("eta *", "2 * eta *"), "failed", "factor", "2 times too large"),
-        (RIGHT.replace("v, k", "v - M @ k, k"), "failed", "near miss", "This is the delta rule"),
+        (RIGHT.replace("v, k", "v - M @ k, k"), "failed", "misconception", "This is the delta rule"),
         (
             RIGHT.replace("M + eta * torch.outer(v, k)", "M.add_(torch.outer(v, k), alpha=eta)"),
             "failed",
@@ -89,7 +89,7 @@ RIGHT = TORCH + "def f(M, k, v, eta):\n    return M + eta * torch.outer(v, k)"
 )
 def test_verdicts_from_another_process(mould, source, status, rung, told):
     said, _ = verdict(mould, "01-hebb", source)
-    assert (said.status, said.rung) == (status, rung) and told in said.message, said
+    assert (said.status, said.reason) == (status, rung) and told in said.message, said
 
 
 @pytest.mark.parametrize("item", [e for e in registry.items(Implement)], ids=lambda e: e.id)
@@ -182,7 +182,7 @@ def test_hostile_code_is_refused_and_noted(mould, name, tmp_path):
     source = source.replace("{kept}", str(kept)).replace("{outside}", str(outside))
     with mould.session() as session:
         session.seconds = 60.0
-        with pytest.raises(submission.Told, match=r"may not do this|Permission"):
+        with pytest.raises(submission.RemoteError, match=r"may not do this|Permission"):
             session.ask("run", source=source)
         assert any(n.startswith(note) for n in session.notes), session.notes
     assert kept.read_text() == "kept" and not outside.exists()
@@ -200,7 +200,7 @@ def test_code_that_is_not_python_is_refused_by_the_kernel(mould, tmp_path):
     for source in (reads, writes):
         with mould.session() as session:
             session.seconds = 60.0
-            with pytest.raises(submission.Told, match="Permission denied"):
+            with pytest.raises(submission.RemoteError, match="Permission denied"):
                 session.ask("run", source=source)
     assert torch.from_file(str(secret), shared=False, size=8, dtype=torch.uint8).tolist() == list(b"12345678")
 

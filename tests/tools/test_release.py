@@ -17,14 +17,13 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 from nlbook_tools.cli import main
-from nlbook_tools.course import graded, marked, minutes, otter, plans, release, tasks, variants
+from nlbook_tools.course import graded, marked, minutes, otter, plans, release, variants
 from nlbook_tools.course.sets import make, run
 
 from nlbook.book import check
 from nlbook.book.check import registry, result
 from nlbook.book.check.define import Estimate, Exercise, Implement
 from nlbook.book.check.judge import judge
-from nlbook.book.check.sealed import call_of, seal
 from nlbook.book.check.testing import stub_drift
 from nlbook.errors import NLBookError
 
@@ -71,47 +70,6 @@ def test_every_exercise_is_in_a_notebook():
     """An exercise that no notebook asks could not be handed out."""
     asked = {t.item.id for source in SOURCES for t in release.sheet(source).tasks}
     assert asked == {e.id for e in registry.all_exercises() if e.chapter in {s.stem[:2] for s in SOURCES}}
-
-
-@each
-def test_what_spoils_a_prediction_is_sealed(source):
-    cells = code(release.student(release.sheet(source)))
-    shown = "\n".join(c.source for c in cells if tasks.calls(c.source, "reveal"))  # elsewhere the words may be names
-    given_away = []
-    for cell in code(release.sheet(source).nb):
-        for call in tasks.calls(cell.source, "reveal"):
-            for value in call.args[1:]:
-                if isinstance(value, (ast.Constant, ast.Dict)):
-                    texts = [n.value for n in ast.walk(value) if isinstance(n, ast.Constant)]
-                    given_away += [t for t in texts if isinstance(t, str) and len(t) > 12]
-    assert not [g for g in given_away if g in shown]
-    for cell in code(release.student(release.sheet(source))):
-        ast.parse(cell.source)
-
-
-def test_a_sealed_cell_says_the_same_as_before():
-    source = 'why = {"a": "because ü", "b": "not so"}\ncheck.reveal("99-p1", "a", why, right="a")'
-    hidden = release.sealed(source)
-    assert "because" not in hidden and "check.reveal" in hidden and release.SEALED in hidden
-    said = []
-
-    class Check:
-        sealed = staticmethod(check.sealed)
-
-        def reveal(self, *args, **named):
-            said.append((args, named))
-
-    exec(hidden, {"check": Check()})
-    assert said == [(("99-p1", "a", {"a": "because ü", "b": "not so"}), {"right": "a"})]
-    kept = 'check.reveal("99-p1", found(), within=0.3)'
-    assert release.sealed(kept) == kept
-
-
-def test_sealed_letters_open_or_say_so():
-    for value in ("a text", {"a": "ü"}, 3.5, [1, 2]):
-        assert check.sealed(seal(value)) == value == eval(call_of(value, width=10), {"check": check})
-    with pytest.raises(NLBookError, match="cannot be opened"):
-        check.sealed("!!")
 
 
 def test_in_class_no_solution_is_shown():
@@ -329,7 +287,7 @@ def test_the_instructor_notebook_tells_wrong_answers_and_minutes(tmp_path):
     (path,) = make(FOLDER, ["01"], tmp_path, kinds=("instructor",), form="plain")
     nb = nbformat.read(path, 4)
     text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
-    for miss in registry.find("01-delta", Implement).near_misses:
+    for miss in registry.find("01-delta", Implement).misconceptions:
         assert miss.message in text
     for part in ("**Board.**", 'viz.load("interference:', "together: 75 minutes", "(right)", "also tried by the tests"):
         assert part in text

@@ -1,7 +1,7 @@
 """Predictions, exercises and questions: what a reader does in this book, and what the book says back.
 
     check.predict("01-p1")                        write down what you expect, before you see it
-    check.reveal("01-p1", 0.82, "because ...")    what came out, beside what you expected
+    check.reveal("01-p1")                         what came out, beside what you expected
     check.exercise("01-delta", delta_write)       is my function right? if not, in which way is it wrong?
     check.hint("01-delta", 1)                     a nudge; 2 and 3 say more
     check.solution("01-delta")                    a solution that runs
@@ -21,11 +21,10 @@ from typing import Any
 from nlbook.book.check import registry, store
 from nlbook.book.check.capstone import CardReview, blank_card, card
 from nlbook.book.check.define import Exercise, Question
-from nlbook.book.check.forecast import Predict, Revealed, predict, predictions, reveal
 from nlbook.book.check.judge import judge
-from nlbook.book.check.result import Answered, Result, Solution, Stub, chosen, in_class
-from nlbook.book.check.sealed import sealed
-from nlbook.book.check.show import Note, Table
+from nlbook.book.check.prediction import Predict, Revealed, predict, predictions, reveal
+from nlbook.book.check.result import Answered, Result, Solution, Stub, in_class
+from nlbook.book.check.show import Note, Table, announce
 from nlbook.errors import need
 
 __all__ = [
@@ -46,7 +45,6 @@ __all__ = [
     "progress",
     "recall",
     "reveal",
-    "sealed",
     "solution",
     "stub",
 ]
@@ -55,23 +53,23 @@ FILE = "progress"
 
 
 def exercise(id: str, answer: Any = None, *, score: int | None = None) -> Result:
-    """Check an answer: the first rung of the ladder that fails is named, with the smallest case where it does.
+    """Check an answer: the first reason to fail is named, with the smallest case where it does.
 
     `answer` is a function, a number (3.2, (3.2, "MB") or "3.2 MB"), a list of steps or a text, by the kind of
     exercise; `score` is your own score of a free text. A stub that raises NotImplementedError is "not tried".
     """
     item = registry.find(id, Exercise)
     result = Result(item, judge(item, answer, score))
-    _note(id, result.status, result.rung)
-    return result
+    _note(id, result.status, result.reason)
+    return announce(result)
 
 
 def choice(id: str, answer: Any = None) -> Answered:
     """A question with choices; `answer` is a letter or an option's text."""
     item = registry.find(id, Question)
-    result = Answered(item, *chosen(item, answer))
-    _note(id, result.status, result.rung)
-    return result
+    result = Answered(item, answer)
+    _note(id, result.status, result.reason)
+    return announce(result)
 
 
 def recall(id: str, answer: Any = None) -> Answered:
@@ -127,7 +125,7 @@ def forget(id: str) -> None:
         store.save(name, kept)
 
 
-def _note(id: str, status: str, rung: str) -> None:
+def _note(id: str, status: str, reason: str) -> None:
     if status == "not tried":
         return
     records = store.load(FILE)
@@ -135,5 +133,5 @@ def _note(id: str, status: str, rung: str) -> None:
     if not record["passed"]:
         record["tries"] += 1
         record["passed"] = store.now() if status == "passed" else ""
-    record.update(status=status, rung=rung)
+    record.update(status=status, reason=reason)
     store.save(FILE, records)

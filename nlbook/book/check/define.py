@@ -1,7 +1,7 @@
-"""The words in which a chapter defines its predictions, questions and exercises (see exercises/README.md).
+"""The words in which a chapter defines its predictions, questions and exercises (see chapters/README.md).
 
 Everything here is data: what is asked, what is right, what is a known way to be wrong. How an answer is judged
-stands in `judge.py` and `ladder.py`, so an exercise never holds checking code of its own.
+stands in `judge.py` and `diagnose.py`, so an exercise never holds checking code of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlbook.book.check.draw import Draw
 from nlbook.book.check.questions import ID, Option, Prediction, Question, right, wrong
-from nlbook.book.check.source import BEGIN, END, compile_source, cut, drift, marked, solution_problems, source_of
+from nlbook.book.check.source import compile_source, cut, drift, shown, solution_problems, source_of
 from nlbook.errors import NLBookError
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "Implement",
     "Item",
     "KernelPuzzle",
-    "NearMiss",
+    "Misconception",
     "Option",
     "Order",
     "Prediction",
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NearMiss:
+class Misconception:
     """A named misconception: a function that computes the wrong thing in a known way, and what to tell its author."""
 
     name: str
@@ -96,22 +96,16 @@ class Exercise:
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the definition, in words; empty when it is sound."""
-        found = []
-        if not ID.fullmatch(self.id):
-            found.append(f"id {self.id!r} is not like '01-delta'")
-        if len(self.hints) != 3 or not all(h.strip() for h in self.hints):
-            found.append(f"has {len(self.hints)} hints, needs 3")
-        if self.difficulty not in (1, 2, 3):
-            found.append(f"difficulty {self.difficulty!r} is not 1, 2 or 3")
-        if not 1 <= self.minutes <= 60:
-            found.append(f"minutes {self.minutes!r} is not in 1..60")
-        if not re.fullmatch(r"\d\d\.\d+", self.objective):
-            found.append(f"objective {self.objective!r} is not like '01.1'")
-        if self.points < 0:
-            found.append("points are negative")
-        if not self.title.strip() or not self.prompt.strip():
-            found.append("title or prompt is empty")
-        return found
+        faults = {
+            f"id {self.id!r} is not like '01-delta'": not ID.fullmatch(self.id),
+            f"has {len(self.hints)} hints, needs 3": len(self.hints) != 3 or not all(h.strip() for h in self.hints),
+            f"difficulty {self.difficulty!r} is not 1, 2 or 3": self.difficulty not in (1, 2, 3),
+            f"minutes {self.minutes!r} is not in 1..60": not 1 <= self.minutes <= 60,
+            f"objective {self.objective!r} is not like '01.1'": not re.fullmatch(r"\d\d\.\d+", self.objective),
+            "points are negative": self.points < 0,
+            "title or prompt is empty": not self.title.strip() or not self.prompt.strip(),
+        }
+        return [fault for fault, holds in faults.items() if holds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +115,7 @@ class Implement(Exercise):
     solution       a module-level function; its body stands between the two markers, the stub is cut from it
     draw           `draw(d: Draw) -> tuple of arguments`; called for `samples` growing cases in float64
     cases          fixed cases beside the drawn ones (edge cases, the example of the text)
-    near_misses    known misconceptions; when all cases agree with one, its message is the feedback
+    misconceptions  when all cases agree with one of them, its message is the feedback
     properties     laws that must hold besides
     time_dim       the dimension of the output that runs over tokens: "one step late" is then recognised
     differentiable the gradient through the answer must equal finite differences of the reference
@@ -134,7 +128,7 @@ class Implement(Exercise):
     draw: Callable[[Draw], tuple[Any, ...]] | None = None
     cases: Sequence[Case] = ()
     reference: Callable[..., Any] | None = None
-    near_misses: Sequence[NearMiss] = ()
+    misconceptions: Sequence[Misconception] = ()
     properties: Sequence[Property] = ()
     time_dim: int | None = None
     differentiable: bool = False
@@ -156,14 +150,14 @@ class Implement(Exercise):
         return tuple(inspect.signature(self.solution).parameters)
 
     def all_cases(self) -> list[Case]:
-        """Fixed cases first, then the drawn ones; made afresh each time, so nobody can spoil them."""
-        first = self.first_seed
-        drawn = (
-            []
-            if self.draw is None
-            else [Case(tuple(self.draw(Draw(first + i, (i + 1) / self.samples)))) for i in range(self.samples)]
-        )
-        return [*self.cases, *drawn]
+        """Fixed cases first, then the drawn ones; made afresh each time, so nobody can spoil them.
+
+        A quarter of the drawn cases, the smallest, hold whole numbers and halves.
+        """
+        draws = [
+            Draw(self.first_seed + i, (i + 1) / self.samples, halves=4 * i < self.samples) for i in range(self.samples)
+        ]
+        return [*self.cases, *([] if self.draw is None else [Case(tuple(self.draw(d))) for d in draws])]
 
     def stub(self) -> Callable[..., Any]:
         """The stub as a function."""
@@ -173,12 +167,7 @@ class Implement(Exercise):
         return cut(source_of(self.solution), "raise NotImplementedError")
 
     def solution_source(self, *, body_only: bool = False) -> str:
-        text = source_of(self.solution)
-        return (
-            marked(text)
-            if body_only
-            else "\n".join(line for line in text.splitlines() if line.strip() not in (BEGIN, END)) + "\n"
-        )
+        return shown(source_of(self.solution), body_only)
 
     def problems(self) -> list[str]:
         found = [*super().problems(), *solution_problems(self.solution)]
@@ -187,9 +176,9 @@ class Implement(Exercise):
                 found.append("has neither draw nor cases")
         except Exception as error:
             found.append(f"draw fails: {type(error).__name__}: {error}")
-        names = [m.name for m in self.near_misses]
+        names = [m.name for m in self.misconceptions]
         if len(set(names)) < len(names):
-            found.append("two near misses share a name")
+            found.append("two misconceptions share a name")
         return found
 
 
@@ -244,7 +233,7 @@ class KernelPuzzle(Implement):
     """Implement, and then beat `par`: `counter(answer)` returns counts such as {"loads": 12, "stores": 4}.
 
     launch   for an answer that must be launched (a GPU kernel): makes a function of the same arguments that runs it
-             and returns what it wrote; the near misses and the solution are then kernels too
+             and returns what it wrote; the misconceptions and the solution are then kernels too
     package  a package without which nothing can be run: where it is missing, the exercise says so and stays untried
     """
 
@@ -279,7 +268,7 @@ class Estimate(Exercise):
         return (value - reach if self.low is None else self.low, value + reach if self.high is None else self.high)
 
     def solution_source(self, *, body_only: bool = False) -> str:
-        return Implement.solution_source(self, body_only=body_only)  # type: ignore[arg-type]
+        return shown(source_of(self.solution), body_only)
 
     def problems(self) -> list[str]:
         # The number itself is worked out only by testing.check_definition: it may be read off a picture.

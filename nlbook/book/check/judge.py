@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import math
 import re
 from dataclasses import replace
@@ -11,9 +10,9 @@ from typing import Any
 
 from nlbook.book.check.define import Estimate, Exercise, Explain, FixTheBug, Implement, Order
 from nlbook.book.check.functions import judge_function
-from nlbook.book.check.guard import code_of
+from nlbook.book.check.source import same_body
 from nlbook.book.check.values import Leaf, brief, digits, snapshot
-from nlbook.book.check.verdict import UNTRIED, Verdict, untouched
+from nlbook.book.check.verdict import UNTRIED, Verdict, failed, untouched
 
 
 @singledispatch
@@ -34,31 +33,9 @@ def _(item: Implement, answer: Any, score: int | None = None) -> Verdict:
 def _(item: FixTheBug, answer: Any, score: int | None = None) -> Verdict:
     """As it was handed out, the function is shown failing, but not diagnosed: that is the exercise."""
     verdict = judge_function(item, answer)
-    if verdict.status == "failed" and _same_code(answer, item.broken):
-        return replace(verdict, status="not tried", rung="", message="Unchanged so far; this is where it fails.")
+    if verdict.status == "failed" and same_body(answer, item.broken):
+        return replace(verdict, status="not tried", reason="", message="Unchanged so far; this is where it fails.")
     return verdict
-
-
-def _same_code(a: Any, b: Any) -> bool:
-    """The same instructions, whether compiled from a notebook cell or from a module.
-
-    A module that imports torch compiles `torch.outer(...)` as an attribute, a cell as a method (Python 3.11); jump
-    targets move with it. So instructions are compared, not bytes.
-    """
-
-    def told(f: Any) -> Any:
-        code = code_of(f)
-        return code and [
-            (i.opname.replace("LOAD_METHOD", "LOAD_ATTR"), *_plain(i.argval))
-            for i in dis.get_instructions(code)
-            if i.opname != "PUSH_NULL" and "JUMP" not in i.opname
-        ]
-
-    return told(a) is not None and told(a) == told(b)
-
-
-def _plain(value: Any) -> tuple[Any, ...]:
-    return (type(value).__name__, value) if isinstance(value, (int, float, str, bool)) else ()
 
 
 # -- numbers
@@ -70,12 +47,12 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
         return UNTRIED
     value, unit, fault = _quantity(answer)
     if fault:
-        return Verdict("failed", "type", fault)
+        return failed("type", fault)
     if unit == "%" and item.unit != "%" and "%" not in item.units:
         value, unit = value / 100, ""  # a share, said in percent
     if unit and unit != item.unit and unit not in item.units:
         known = ", ".join([item.unit, *item.units]) if item.unit else "a plain number"
-        return Verdict("failed", "unit", f"The unit {unit!r} is not known here; expected {known}.")
+        return failed("unit", f"The unit {unit!r} is not known here; expected {known}.")
     value *= item.units.get(unit, 1.0) if unit != item.unit else 1.0
     low, high = item.interval()
     told = f"{digits(value)} {item.unit}".strip()
@@ -84,9 +61,9 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
         return Verdict("passed", message=f"Right: {told} (worked out: {digits(exact)}).")
     for known_wrong, why in item.wrong.items():
         if abs(value - known_wrong) <= 1e-3 * max(abs(known_wrong), 1e-12):
-            return Verdict("failed", "near miss", why)
+            return failed("misconception", why)
     if low * value < 0 and high * value < 0:
-        return Verdict("failed", "sign", f"{told} has the wrong sign.")
+        return failed("sign", f"{told} has the wrong sign.")
     middle = (low + high) / 2
     if value and middle and (value > 0) == (middle > 0):
         for factor, why in (
@@ -97,11 +74,9 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
         ):
             if low <= value / factor <= high or low <= value * factor <= high:
                 big = value > middle
-                return Verdict(
-                    "failed", "factor", f"{told} is about {factor} times too {'large' if big else 'small'}: {why}"
-                )
+                return failed("factor", f"{told} is about {factor} times too {'large' if big else 'small'}: {why}")
     small = "small" if value < low else "large"
-    return Verdict("failed", "value", f"{told} is too {small}.")
+    return failed("value", f"{told} is too {small}.")
 
 
 def _quantity(answer: Any) -> tuple[float, str, str]:
@@ -129,7 +104,7 @@ def _(item: Order, answer: Any, score: int | None = None) -> Verdict:
     if untouched(answer):
         return UNTRIED
     if type(answer) not in (list, tuple) or any(type(s) not in (str, int) for s in answer):
-        return Verdict("failed", "type", "Expected a list of the steps (or of their numbers, from 1) in your order.")
+        return failed("type", "Expected a list of the steps (or of their numbers, from 1) in your order.")
     steps = []
     for s in answer:
         if type(s) is int and 1 <= s <= len(item.steps):
@@ -137,11 +112,11 @@ def _(item: Order, answer: Any, score: int | None = None) -> Verdict:
         elif s in item.steps:
             steps.append(s)
         else:
-            return Verdict("failed", "choice", f"{s!r} is not one of the steps.")
+            return failed("choice", f"{s!r} is not one of the steps.")
     if len(steps) != len(set(steps)) or len(steps) != len(item.steps):
         missing = [s for s in item.steps if s not in steps]
         what = f"missing: {missing[0]!r}" if missing else "a step stands twice"
-        return Verdict("failed", "structure", f"Every step belongs in the list once; {what}.")
+        return failed("structure", f"Every step belongs in the list once; {what}.")
     if steps == list(item.steps):
         return UNTRIED  # as the stub listed them, which is never a right order
     conflicts = [
@@ -150,7 +125,7 @@ def _(item: Order, answer: Any, score: int | None = None) -> Verdict:
     if not conflicts:
         return Verdict("passed", message="Right: every step finds what it needs.")
     _, first, later, why = min(conflicts)
-    return Verdict("failed", "order", f"“{first}” must come before “{later}”: {why}")
+    return failed("order", f"“{first}” must come before “{later}”: {why}")
 
 
 @judge.register
@@ -158,11 +133,10 @@ def _(item: Explain, answer: Any, score: int | None = None) -> Verdict:
     if untouched(answer):
         return UNTRIED
     if type(answer) is not str:
-        return Verdict("failed", "type", f"The answer is a {type(answer).__name__}; expected a text of some sentences.")
+        return failed("type", f"The answer is a {type(answer).__name__}; expected a text of some sentences.")
     rows = tuple((f"point {i}", r) for i, r in enumerate(item.rubric, 1))
     if len(answer.split()) < item.words:
-        return Verdict(
-            "failed",
+        return failed(
             "structure",
             f"Write at least {item.words} words before you compare; there are {len(answer.split())}.",
         )
@@ -170,7 +144,7 @@ def _(item: Explain, answer: Any, score: int | None = None) -> Verdict:
     if score is None:
         return replace(
             UNTRIED,
-            rung="self-score",
+            reason="self-score",
             rows=rows,
             message=(
                 f"Written. Compare with the solution below, then score yourself: one for each point, "
@@ -178,9 +152,7 @@ def _(item: Explain, answer: Any, score: int | None = None) -> Verdict:
             ),
         )
     if type(score) is not int or not 0 <= score <= full:
-        return Verdict(
-            "failed", "self-score", f"score: got {brief(score)}, expected a whole number from 0 to {full}.", rows
-        )
+        return failed("self-score", f"score: got {brief(score)}, expected a whole number from 0 to {full}.", rows)
     return Verdict(
         "passed" if 2 * score >= full else "failed",
         "" if 2 * score >= full else "self-score",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from nlbook.book.check.define import Exercise, Option, Question
+from nlbook.book.check.define import Exercise, Question
 from nlbook.book.check.show import (
     BLUE,
     GREEN,
@@ -53,9 +53,9 @@ class Result(Shown):
         return self.verdict.status == "passed"
 
     @property
-    def rung(self) -> str:
-        """The first rung of the ladder that failed; empty when none did."""
-        return self.verdict.rung
+    def reason(self) -> str:
+        """The reason why it failed, one of nlbook.book.check.verdict.REASONS; empty when it did not."""
+        return self.verdict.reason
 
     @property
     def message(self) -> str:
@@ -66,7 +66,7 @@ class Result(Shown):
 
     def text(self) -> str:
         head = f"{self.id} {self.item.title}: {WORDS[self.status].lower()}"
-        if self.status == "not tried" and not self.rung and not self.verdict.rows:
+        if self.status == "not tried" and not self.reason and not self.verdict.rows:
             return f"{head} ({self.item.minutes} min; hints: check.hint({self.id!r}, 1))"
         case = f"\n  smallest failing case{f' ({self.verdict.case})' if self.verdict.case else ''}:"
         numbers = f"{'' if self.passed or self.item.kind == 'explain' else case}\n{rows_text(self.verdict.rows)}"
@@ -79,7 +79,7 @@ class Result(Shown):
             f"<strong>{WORDS[v.status]}</strong> · {inline(item.title)} "
             f"<small>({escape(item.id)}, {item.kind}, about {item.minutes} min, {stars})</small>"
         )
-        told = prose(v.message) if v.rung or self.passed else prose(item.prompt)
+        told = prose(v.message) if v.reason or self.passed else prose(item.prompt)
         if v.rows and self.item.kind != "explain":
             case = "Counts" if self.passed else f"Smallest failing case{f' ({v.case})' if v.case else ''}"
             told += f"<small>{escape(case)}:</small>{rows_html(v.rows)}"
@@ -129,8 +129,10 @@ class Stub(Note):
 class Answered(Shown):
     """A question with its choices; once answered, the explanation of the chosen one."""
 
-    def __init__(self, item: Question, chosen: Option | None, fault: str = "") -> None:
-        self.id, self.item, self.chosen, self.fault = item.id, item, chosen, fault
+    def __init__(self, item: Question, answer: Any = None) -> None:
+        self.id, self.item = item.id, item
+        self.chosen = item.chosen(answer)
+        self.fault = "" if self.chosen else fault_of(item, answer)
 
     @property
     def passed(self) -> bool:
@@ -141,7 +143,7 @@ class Answered(Shown):
         return "not tried" if self.chosen is None else "passed" if self.chosen.right else "failed"
 
     @property
-    def rung(self) -> str:
+    def reason(self) -> str:
         return "choice" if self.status == "failed" else ""
 
     @property
@@ -158,7 +160,7 @@ class Answered(Shown):
 
     def text(self) -> str:
         lines = [f"{self.id}{self._origin()} {self.item.text}"]
-        lines += [f"  {'>' if o is self.chosen else ' '} {letter}) {o.text}" for letter, o in lettered(self.item)]
+        lines += [f"  {'>' if o is self.chosen else ' '} {letter}) {o.text}" for letter, o in self.item.lettered()]
         if self.chosen is not None or self.fault:
             lines.append(f"  {self.message}")
         return "\n".join(lines)
@@ -182,20 +184,10 @@ class Answered(Shown):
         return box(color, head + body, f"Question {self.id}")
 
 
-def lettered(item: Question) -> list[tuple[str, Option]]:
-    """a, b, c ... with the options."""
-    return list(zip("abcdefghijkl", item.options))
-
-
-def chosen(item: Question, answer: Any) -> tuple[Option | None, str]:
-    """The option meant by a letter or by its text; otherwise a sentence that says what would have been understood."""
+def fault_of(item: Question, answer: Any) -> str:
+    """Nothing was chosen: a sentence that says what would have been understood."""
     if answer is None or answer is Ellipsis:
-        return None, ""
-    if type(answer) is str:
-        wanted = answer.strip()
-        for letter, option in lettered(item):
-            if wanted.lower() == letter or wanted == option.text:
-                return option, ""
-    letters = [letter for letter, _ in lettered(item)]
+        return ""
+    letters = ", ".join(letter for letter, _ in item.lettered())
     came = repr(answer) if type(answer) in (str, int, float) else f"a {type(answer).__name__}"
-    return None, f"answer: got {came}, expected one of the letters {', '.join(letters)}."
+    return f"answer: got {came}, expected one of the letters {letters}."

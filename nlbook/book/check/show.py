@@ -7,9 +7,13 @@ and works in a notebook without a kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import ipywidgets as widgets
 
 BLUE, GREEN, ORANGE, GREY = "#0072B2", "#009E73", "#D55E00", "#777777"
 
@@ -23,11 +27,36 @@ class Shown:
     def html(self) -> str:
         return f"<pre>{escape(self.text())}</pre>"
 
+    _seen = False
+
     def __repr__(self) -> str:
+        self._seen = True
         return self.text()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        self._seen = True
         return {"text/plain": self.text(), "text/html": self.html()}
+
+
+S = TypeVar("S", bound=Shown)
+
+
+def announce(shown: S) -> S:
+    """`shown`, which will be seen wherever the call stands: after its cell where that did not show it as its last
+    line, at once in a plain script."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        if not hasattr(sys, "ps1"):
+            print(shown)
+        return shown
+
+    def after(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", after)
+        if not shown._seen:
+            sys.modules["IPython.display"].display(shown)
+
+    shell.events.register("post_run_cell", after)
+    return shown
 
 
 class Note(Shown):
@@ -108,3 +137,15 @@ def rows_html(rows: Iterable[tuple[str, str]]) -> str:
 def rows_text(rows: Iterable[tuple[str, str]]) -> str:
     """The same in plain text."""
     return "\n".join(f"    {k}: {v}" for k, v in rows)
+
+
+def form(question: str, field: Any, button: str, press: Callable[[Any], str], status: str) -> widgets.VBox:
+    """A question, a field and a button. `press(field)` does the work and returns what the line below then says."""
+    import ipywidgets as widgets
+
+    def told(text: str) -> str:
+        return f'<span role="status" aria-live="polite">{escape(text)}</span>'
+
+    pressed, line = widgets.Button(description=button), widgets.HTML(told(status))
+    pressed.on_click(lambda _: line.set_trait("value", told(press(field))))
+    return widgets.VBox([widgets.HTML(question), field, pressed, line])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import linecache
 import textwrap
@@ -18,6 +19,26 @@ def source_of(function: Callable[..., Any]) -> str:
     return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
 
 
+def definition(text: str, name: str = "") -> ast.FunctionDef | None:
+    """The last function that a text defines (of that name)."""
+    found = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and name in ("", n.name)]
+    return found[-1] if found else None
+
+
+def body_of(node: ast.FunctionDef) -> str:
+    """The statements below the docstring; comments and blank lines do not count."""
+    return "\n".join(map(ast.unparse, node.body[1:] if ast.get_docstring(node) else node.body))
+
+
+def same_body(a: Any, b: Callable[..., Any]) -> bool:
+    """Whether two functions do the same by the same lines, whatever they are called."""
+    try:
+        mine, theirs = (definition(source_of(f)) for f in (a, b))
+    except (OSError, TypeError, SyntaxError):  # no source to be had
+        return False
+    return mine is not None and theirs is not None and body_of(mine) == body_of(theirs)
+
+
 def _region(text: str) -> tuple[list[str], int, int]:
     lines = text.splitlines()
     marks = [line.strip() for line in lines]
@@ -30,6 +51,12 @@ def marked(text: str) -> str:
     """The lines between the markers, flush left."""
     lines, begin, end = _region(text)
     return textwrap.dedent("\n".join(lines[begin + 1 : end])) + "\n"
+
+
+def shown(text: str, body_only: bool = False) -> str:
+    """The source as a learner sees it, without the markers; `body_only`: the lines between them."""
+    lines = [line for line in text.splitlines() if line.strip() not in (BEGIN, END)]
+    return marked(text) if body_only else "\n".join(lines) + "\n"
 
 
 def cut(text: str, instead: str) -> str:

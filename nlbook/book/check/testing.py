@@ -18,14 +18,14 @@ import torch
 
 from nlbook.book.chapters import FOLDERS
 from nlbook.book.check import registry
-from nlbook.book.check.define import Derive, Estimate, Exercise, Explain, FixTheBug, Implement, NearMiss, Order
+from nlbook.book.check.define import Derive, Estimate, Exercise, Explain, FixTheBug, Implement, Misconception, Order
 from nlbook.book.check.functions import central_differences, judge_function
 from nlbook.book.check.judge import judge
 from nlbook.book.check.result import Result
-from nlbook.book.check.source import compile_source, drift
+from nlbook.book.check.source import body_of, compile_source, definition, drift
 from nlbook.book.check.verdict import Verdict
 
-GENERIC = {"value", "runs", "time"}  # rungs that say that something is wrong, not what
+GENERIC = {"value", "runs", "time"}  # reasons that say that something is wrong, not what
 
 
 def verdict(id: str, answer: Any, score: int | None = None) -> Result:
@@ -39,7 +39,7 @@ def verdict(id: str, answer: Any, score: int | None = None) -> Result:
 def assert_refuses(id: str, mutants: Mapping[str, Any]) -> dict[str, Result]:
     """Every mutant fails, with a sentence; returns the results by name."""
     found = {name: verdict(id, answer) for name, answer in mutants.items()}
-    slipped = [f"{n} ({r.status})" for n, r in found.items() if not (r.status == "failed" and r.rung and r.message)]
+    slipped = [f"{n} ({r.status})" for n, r in found.items() if not (r.status == "failed" and r.reason and r.message)]
     assert not slipped, f"{id}: these wrong answers were not refused: {', '.join(slipped)}"
     return found
 
@@ -47,7 +47,7 @@ def assert_refuses(id: str, mutants: Mapping[str, Any]) -> dict[str, Result]:
 def assert_accepts(id: str, answers: Mapping[str, Any]) -> dict[str, Result]:
     """Every answer passes; returns the results by name."""
     found = {name: verdict(id, answer) for name, answer in answers.items()}
-    refused = [f"{name}: {r.rung}: {r.message}" for name, r in found.items() if not r.passed]
+    refused = [f"{name}: {r.reason}: {r.message}" for name, r in found.items() if not r.passed]
     assert not refused, f"{id}: these right answers were refused:\n  " + "\n  ".join(refused)
     return found
 
@@ -59,17 +59,19 @@ def table(chapter: str) -> ModuleType | None:
 
 
 def needed(item: Exercise) -> tuple[int, int]:
-    """How many mutants and accepted answers an exercise must have in its chapter's table."""
+    """How many mutants, besides the misconceptions that the definition names, and accepted answers an exercise needs
+    in its chapter's table."""
     if isinstance(item, Explain):
         return 0, 0
     if isinstance(item, Order):
         right = (p for p in permutations(item.steps) if judge(item, p).status == "passed")
         return 5, len(list(islice(right, 3)))
-    return 5, 3
+    known = len(item.misconceptions) if isinstance(item, Implement) else len(getattr(item, "wrong", ()))
+    return max(0, 5 - known), 3
 
 
 def check_definition(item: Exercise) -> list[str]:
-    """What only running can tell: the solution passes, the stub does not, a near miss gets its message."""
+    """What only running can tell: the solution passes, the stub does not, a misconception gets its message."""
     found = item.problems()
     if isinstance(item, Implement):
         found += _function_faults(item)
@@ -91,19 +93,19 @@ def check_definition(item: Exercise) -> list[str]:
 def _function_faults(item: Implement) -> list[str]:
     found = []
     if (v := judge(item, item.solution)).status != "passed":
-        found.append(f"the solution does not pass: {v.rung}: {v.message}")
+        found.append(f"the solution does not pass: {v.reason}: {v.message}")
     stub = item.stub()
     found += [f"the stub drifts from the solution: {d}" for d in drift(stub, item.solution)]
     if (first := judge(item, stub)).status != "not tried":
         found.append(f"the stub is {first.status!r}, not 'not tried'")
-    if isinstance(item, FixTheBug) and (first := judge_function(item, stub)).rung in {"", *GENERIC}:
+    if isinstance(item, FixTheBug) and (first := judge_function(item, stub)).reason in {"", *GENERIC}:
         found.append(f"the broken function needs a message of its own; got {first.status}: {first.message}")
     cut = judge(item, compile_source(item.solution_source(), item.solution))
     if cut.status != "passed":
         found.append(f"the solution as shown does not run: {cut.message}")
     found += [
-        f"the near miss {m.name!r} is not told by its message but: {v.rung}: {v.message}"
-        for m in item.near_misses
+        f"the misconception {m.name!r} is not told by its message but: {v.reason}: {v.message}"
+        for m in item.misconceptions
         if not _told(v := judge_function(item, m.function), m)
     ]
     if isinstance(item, Derive):
@@ -123,7 +125,7 @@ def _derivative_faults(item: Derive) -> list[str]:
     return found
 
 
-def _told(v: Verdict, miss: NearMiss) -> bool:
+def _told(v: Verdict, miss: Misconception) -> bool:
     return v.status == "failed" and v.message == miss.message
 
 
@@ -133,30 +135,17 @@ def stub_drift(id: str, cell: str) -> str | None:
     Compared are the signature, the docstring and the body; comments and blank lines do not count.
     """
     item = registry.find(id, Exercise)
-    want = _only_definition(item.stub_source(), None)
+    want = definition(item.stub_source())
     if want is None:
         return None  # `answer = ...`: nothing to compare
-    got = _only_definition(cell, want.name)
+    got = definition(cell, want.name)
     if got is None:
         return f"the cell does not define {want.name}"
-    for part, look in (("signature", _signature), ("docstring", _doc), ("body", _body)):
+    for part, look in (("signature", _signature), ("docstring", ast.get_docstring), ("body", body_of)):
         if look(want) != look(got):
             return f"the {part} of {want.name} differs from check.stub({id!r})"
     return None
 
 
-def _only_definition(text: str, name: str | None) -> ast.FunctionDef | None:
-    found = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and name in (None, n.name)]
-    return found[-1] if found else None
-
-
 def _signature(node: ast.FunctionDef) -> str:
     return ast.unparse(node.args) + (ast.unparse(node.returns) if node.returns else "")
-
-
-def _doc(node: ast.FunctionDef) -> str:
-    return ast.get_docstring(node) or ""
-
-
-def _body(node: ast.FunctionDef) -> str:
-    return "\n".join(map(ast.unparse, node.body[1:] if _doc(node) else node.body))

@@ -37,7 +37,7 @@ BOOK = {
     "stability": "chapters.forgetting.stability",
     "two_tasks": "chapters.forgetting.two_tasks",
     "memories": "chapters.selfmod.memories",
-    "reading": "chapters.hope.reading_view",
+    "reading": "chapters.hope.reading",
     "theatre": "chapters.speed.theatre",
     "ledger": "chapters.referee.ledger",
 }

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 import nlbook
-from nlbook.book.check.guard import OutOfTime, Told
+from nlbook.book.check.call import OutOfTime, RemoteError
 from nlbook.errors import NLBookError
 from nlbook_tools.course import codec, fence, need_posix
 
@@ -171,10 +171,10 @@ class Session:
         """Send a question and wait for the answer.
 
         Raises:
-            Told: the code raised, ended its process or used too much memory. OutOfTime: it did not answer in time.
+            RemoteError: the code raised, ended its process or used too much memory. OutOfTime: no answer in time.
         """
         if self._broken:
-            raise Told("raised", self._broken)
+            raise RemoteError("raised", self._broken)
         try:
             codec.send(self._sock, {"do": do, "values": list(values), **more})
             answer = codec.receive(self._sock, self.seconds, self._look)
@@ -186,7 +186,7 @@ class Session:
             raise OutOfTime("") from None
         except (codec.Broken, ConnectionError, OSError) as error:
             self._broken = f"an exit: {error}" if "ended" in str(error) else str(error)
-            raise Told("raised", self._broken) from None
+            raise RemoteError("raised", self._broken) from None
         except OutOfTime:  # the judge's own alarm: whatever comes back later is not for the next question
             self._broken = "a process that did not answer"
             raise OutOfTime("") from None
@@ -194,7 +194,7 @@ class Session:
         if printed := str(answer.get("printed", ""))[:1000]:
             print(printed, end="")
         if fault is not None:
-            raise Told("untried" if answer.get("untried") is True else "raised", str(fault)[:400])
+            raise RemoteError("untried" if answer.get("untried") is True else "raised", str(fault)[:400])
         return answer
 
     def _look(self) -> None:
@@ -208,7 +208,7 @@ class Session:
         if used > self._memory_mb:
             os.kill(self.pid, signal.SIGKILL)
             self._broken = f"an exit: it used more than {self._memory_mb:.0f} MB"
-            raise Told("raised", self._broken)
+            raise RemoteError("raised", self._broken)
 
     def answer(self, name: str) -> Any:
         """What the submission calls `name`: a value, None where there is none, or a function that is called

@@ -1,8 +1,7 @@
 """What a teacher reads beside a chapter: minutes, and for each exercise the wrong answers to expect and what is told.
 
-Everything here is made from the definitions (near misses, known wrong numbers, explanations of options) and
-from the wrong
-answers that the tests try (tests/exercises, in a clone), so it cannot drift from what students are told.
+Everything here is made from the definitions (misconceptions, known wrong numbers, explanations of options) and from the
+wrong answers that the tests try, so it cannot drift from what students are told.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from nlbook_tools.course.release import Sheet, after_title
 def expected(item: Exercise) -> list[tuple[str, str]]:
     """(the wrong answer, what the student is told), from the definition."""
     if isinstance(item, Implement):
-        return [(m.name, m.message) for m in item.near_misses]
+        return [(m.name, m.message) for m in item.misconceptions]
     if isinstance(item, Estimate):
         return [(f"{digits(w)} {item.unit}".strip(), why) for w, why in item.wrong.items()]
     if isinstance(item, Order):

@@ -1,13 +1,11 @@
 """Sets for a class from notebooks/src/*.md: what students get, the same with every exercise solved, and with notes.
 
 A student's notebook has no output, no solution and no private case: its stubs raise NotImplementedError, its checks use
-the book's public cases, and what would spoil a prediction is sealed. The same chapters, seed and sessions give the same
-bytes.
+the book's public cases. The same chapters, seed and sessions give the same bytes.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +17,6 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from nlbook.book.check.define import Estimate, Exercise, Explain
-from nlbook.book.check.sealed import call_of
 from nlbook.errors import NLBookError
 from nlbook_tools.course import tasks as find
 from nlbook_tools.course.tasks import Task
@@ -31,7 +28,6 @@ FRONT = """> **A set for a class.** Write your answers into the exercise cells, 
 > the same cell. Run the check below it as often as you like; hints are in its folds, solutions are with your
 > teacher. Leave the other cells as they are, save, and hand this file in under its name. How many points an
 > answer earned is found with cases that are not in this file."""
-SEALED = "# The letters hold what would spoil the prediction; run the cell to read it."
 SOLVED = "> **Solutions.** Every exercise of this chapter, solved. Not for handing out before the set is handed in."
 
 
@@ -116,9 +112,6 @@ def student(made: Sheet) -> NotebookNode:
         answer.source = stub(task, answer.source)
         if made.other_numbers(task):
             check.source = f'print("Your answer, judged when it is handed in:", {task.name})'
-    for cell in made.nb.cells:
-        if cell.cell_type == "code":
-            cell.source = sealed(cell.source)
     asked(made)
     if not made.exam:
         after_title(made.nb, new_markdown_cell(FRONT, id="course-front"))
@@ -141,40 +134,6 @@ def asked(made: Sheet) -> None:
             text = f"> **In this set:** {made.item(task).prompt}"
             at = next(i for i, c in enumerate(made.nb.cells) if c is answer)
             made.nb.cells.insert(at, new_markdown_cell(text, id=f"asked-{task.item.id}"))
-
-
-def sealed(source: str) -> str:
-    """The cell with what its `check.reveal(...)` gives away in letters; other cells as they are."""
-    reveals = find.calls(source, "reveal")
-    if not reveals:
-        return source
-    values: list[ast.expr] = [a for call in reveals for a in (*call.args[1:], *(k.value for k in call.keywords))]
-    names = {v.id for v in values if isinstance(v, ast.Name)}
-    values += [
-        n.value
-        for n in ast.parse(source).body
-        if isinstance(n, ast.Assign) and any(isinstance(t, ast.Name) and t.id in names for t in n.targets)
-    ]
-    spans = []
-    for value in values:
-        try:
-            plain = ast.literal_eval(value)
-        except ValueError:
-            continue  # worked out by the notebook: it gives nothing away
-        if isinstance(plain, (str, dict)) or (isinstance(value, ast.Constant) and is_answer(value, reveals)):
-            spans.append((value, call_of(plain)))
-    lines = [line.encode() for line in source.splitlines()]  # the offsets of ast count bytes
-    for node, text in sorted(spans, key=lambda s: (s[0].lineno, s[0].col_offset), reverse=True):
-        start, end = node.lineno - 1, (node.end_lineno or node.lineno) - 1
-        whole = lines[start][: node.col_offset] + text.encode() + lines[end][node.end_col_offset :]
-        lines[start : end + 1] = whole.splitlines()
-    text = b"\n".join(lines).decode()
-    return f"{SEALED}\n{text}" if spans else source
-
-
-def is_answer(value: ast.expr, reveals: list[ast.Call]) -> bool:
-    """Whether a literal is the measured value itself (a number after the id), not a setting such as `within`."""
-    return any(len(call.args) > 1 and call.args[1] is value for call in reveals)
 
 
 def imports_check(cell: NotebookNode) -> bool:

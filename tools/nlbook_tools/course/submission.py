@@ -16,8 +16,8 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from nlbook.book.check.call import OutOfTime, RemoteError
 from nlbook.book.check.define import Exercise, FixTheBug, Implement, KernelPuzzle
-from nlbook.book.check.guard import OutOfTime, Told
 from nlbook.book.check.judge import judge
 from nlbook.book.check.testing import stub_drift
 from nlbook.errors import NLBookError
@@ -162,11 +162,11 @@ def one(
             session.seconds = 1.0 + getattr(here, "seconds", 10.0)
             try:
                 verdict = judge(here, session.answer(test.name))
-            except Told as told:
+            except RemoteError as told:
                 return mark(0, f"Your code raised {told}.", session.notes)
             except OutOfTime:
                 return mark(0, "Your code did not answer in time.", session.notes)
-            if verdict.status == "not tried" and not verdict.rung:
+            if verdict.status == "not tried" and not verdict.reason:
                 return mark(0, verdict.message, session.notes)
             return mark(float(item.points) if verdict.status == "passed" else 0.0, verdict.message, session.notes)
 
@@ -183,7 +183,7 @@ def run_cells(
             session.ask("run", source=nb.cells[i].source)
         except OutOfTime:
             blamed[i] = f"was stopped after {CELL_SECONDS:.0f} s"
-        except Told as told:
+        except RemoteError as told:
             if i == mine:
                 return f"raised {told}" if told.fault != "untried" else "raised NotImplementedError"
             if session._broken:

@@ -5,20 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def local_fit(q: Tensor, K: Tensor, V: Tensor, temperature: float) -> Tensor:
@@ -143,10 +130,19 @@ ITEMS = [
         question="All forty pairs are there, and the answers are wrong. Which single change repairs them?",
         objective="04.2",
         options=(
-            "train the attention on a few lists first",
-            "multiply every question by 60",
-            "make the values longer",
-            "nothing: forty pairs are too many for width 32",
+            right(
+                "multiply every question by 60",
+                "One dial was set wrong. This chapter is about that dial, and about what the list costs.",
+            ),
+            wrong(
+                "train the attention on a few lists first",
+                "There is nothing in it to train: no weight, no rate. Only a dial, and it was set wrong.",
+            ),
+            wrong("make the values longer", "Longer values make longer answers. They do not make the answers differ."),
+            wrong(
+                "nothing: forty pairs are too many for width 32",
+                "They are too many for a matrix of that width. A list has room for any number.",
+            ),
         ),
     ),
     Prediction(
@@ -154,10 +150,21 @@ ITEMS = [
         question="Temperature 0, and temperature infinity: what does attention answer?",
         objective="04.2",
         options=(
-            "the value of the nearest key, and the mean of all values",
-            "the mean of all values, and the value of the nearest key",
-            "zero, and infinity",
-            "the newest value, and the oldest",
+            wrong(
+                "zero, and infinity", "The weights sum to 1 at every temperature: the answer stays among the values."
+            ),
+            wrong(
+                "the mean of all values, and the value of the nearest key",
+                "The other way round: the temperature divides the scores, so a hot dial makes them alike.",
+            ),
+            right(
+                "the value of the nearest key, and the mean of all values",
+                "Cold attention looks one pair up, hot attention blends them all.",
+            ),
+            wrong(
+                "the newest value, and the oldest",
+                "Order plays no part in a sum. It takes a window or recency to bring it in.",
+            ),
         ),
     ),
     Prediction(
@@ -165,10 +172,22 @@ ITEMS = [
         question="Eight keys, each written sixteen times with a new value. Who returns the latest values?",
         objective="04.5",
         options=(
-            "everybody: the latest value is in every memory",
-            "softmax attention alone: it has kept all of them",
-            "delta, and softmax attention only if it prefers the recent",
-            "the best linear memory alone: it solves for the optimum",
+            wrong(
+                "everybody: the latest value is in every memory",
+                "It is in, but not alone. A sum, a mean and a least-squares fit all blend it with fifteen old ones.",
+            ),
+            wrong(
+                "softmax attention alone: it has kept all of them",
+                "It has, and that is the trouble: equal keys get equal weights, so it answers their mean.",
+            ),
+            wrong(
+                "the best linear memory alone: it solves for the optimum",
+                "Of a problem in which all sixteen values are equally true. Its optimum is their mean.",
+            ),
+            right(
+                "delta, and softmax attention only if it prefers the recent",
+                "Delta erases before it writes. Softmax needs a knob that breaks the tie between equal keys.",
+            ),
         ),
     ),
     Prediction(
@@ -179,6 +198,8 @@ ITEMS = [
         low=200,
         high=40_000,
         objective="04.4",
+        why="256 features times 32 numbers a value, on a grid of doublings: half of the cache, and no less.",
+        between=(4096, 8192),
     ),
     Implement(
         id="04-fit",
@@ -198,28 +219,33 @@ ITEMS = [
         cases=[by_hand()],
         differentiable=True,
         properties=[Property("nothing pulls at the minimum", nothing_pulls)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "never divides",
                 lambda q, K, V, temperature: torch.exp(K @ q / temperature) @ V,
                 "This is the weighted sum. The minimum is the weighted mean: divide by the sum of the weights.",
             ),
-            NearMiss(
+            Misconception(
                 "divides by n",
                 lambda q, K, V, temperature: torch.exp(K @ q / temperature) @ V / len(K),
                 "Divided by the number of pairs. The weights do not sum to n: divide by their sum.",
             ),
-            NearMiss(
+            Misconception(
                 "no temperature",
                 lambda q, K, V, temperature: torch.softmax(K @ q, 0) @ V,
                 "The temperature has not entered: it divides the overlaps inside the exponential.",
             ),
-            NearMiss(
+            Misconception(
                 "multiplied",
                 lambda q, K, V, temperature: torch.softmax(K @ q * temperature, 0) @ V,
                 "Here a hot dial would be sharp. The temperature divides.",
             ),
-            NearMiss(
+            Misconception(
+                "temperature outside",
+                lambda q, K, V, temperature: torch.softmax(K @ q, 0) @ V / temperature,
+                "The temperature divides the answer here. It divides the overlaps, inside the exponential, and leaves a mean a mean.",
+            ),
+            Misconception(
                 "plain mean",
                 lambda q, K, V, temperature: V.mean(0).expand(V.shape[1]),
                 "This minimises the error with all weights alike. Pair i counts s_i times.",
@@ -243,23 +269,33 @@ ITEMS = [
         draw=draw_qkv,
         time_dim=0,
         properties=[Property("the future is hidden", the_future_is_hidden)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "still peeks",
                 peeking_attention,
                 "Some answers know too much. Write the mask out for three tokens: which columns does the first one see?",
             ),
-            NearMiss(
+            Misconception(
                 "strict",
                 strict,
                 "Now a token does not see itself either. That is read before write: here token t may use its own pair.",
             ),
-            NearMiss(
+            Misconception(
+                "nobody to see",
+                lambda Q, K, V: (
+                    torch.softmax(
+                        (Q @ K.T / K.shape[1] ** 0.5).masked_fill(torch.ones(len(K), len(K)).triu() > 0, -torch.inf), -1
+                    )
+                    @ V
+                ),
+                "Token 0 may see nobody now, so its weights are 0 / 0: nan. A token sees itself; hide the tokens from t + 1 on.",
+            ),
+            Misconception(
                 "masked after the softmax",
                 mask_after,
                 "The future is hidden, but it still takes its share: the weights of a row no longer sum to 1. Mask before the softmax.",
             ),
-            NearMiss(
+            Misconception(
                 "hides the past",
                 lambda Q, K, V: (
                     torch.softmax(
@@ -301,23 +337,23 @@ ITEMS = [
             )
         ],
         properties=[Property("a state of fixed size gives the same", two_running_sums)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "never divides",
                 lambda Q, K, V: torch.tril(Q @ K.T) @ V,
                 "This is the Hebbian sum of chapter 01. A fit divides by the sum of the weights.",
             ),
-            NearMiss(
+            Misconception(
                 "sees the future",
                 lambda Q, K, V: (Q @ K.T) @ V / (Q @ K.T).sum(1, keepdim=True),
                 "Every token sees the whole sequence: the mask is missing.",
             ),
-            NearMiss(
+            Misconception(
                 "future in the divisor",
                 lambda Q, K, V: torch.tril(Q @ K.T) @ V / (Q @ K.T).sum(1, keepdim=True),
                 "The future is masked in the sum, but not in the divisor.",
             ),
-            NearMiss(
+            Misconception(
                 "softmax",
                 lambda Q, K, V: (
                     torch.softmax(
@@ -380,8 +416,8 @@ ITEMS = [
         text="You double the temperature *and* the length of every query. What happens to the answers of softmax attention?",
         options=(
             wrong("They become sharper.", "Longer queries alone would do that: the scores double."),
-            wrong("They become flatter.", "The doubled temperature alone would do that."),
             right("Nothing.", "Only the ratio of the two enters: the score is <k, q> / temperature."),
+            wrong("They become flatter.", "The doubled temperature alone would do that."),
             wrong("They double.", "The answer is a weighted mean of values; no scale of the query can lengthen it."),
         ),
     ),
@@ -391,14 +427,14 @@ ITEMS = [
         text="Which objective does softmax attention solve, and how?",
         options=(
             wrong("½ |Mk − v|² over a matrix, by one gradient step", "That is the delta rule."),
-            right(
-                "Σ s(kᵢ, q) |vᵢ − m|² over one vector, exactly, anew for every query",
-                "The minimum is known in closed form: the weighted mean of the values. No rate, no state but the pairs.",
-            ),
-            wrong("−⟨Mk, v⟩ over a matrix, by one gradient step", "That is the Hebbian rule, linear attention."),
             wrong(
                 "the cross-entropy of the softmax, by training",
                 "The softmax here weighs pairs; nothing is trained while reading.",
+            ),
+            wrong("−⟨Mk, v⟩ over a matrix, by one gradient step", "That is the Hebbian rule, linear attention."),
+            right(
+                "Σ s(kᵢ, q) |vᵢ − m|² over one vector, exactly, anew for every query",
+                "The minimum is known in closed form: the weighted mean of the values. No rate, no state but the pairs.",
             ),
         ),
     ),
@@ -407,8 +443,8 @@ ITEMS = [
         objective="04.4",
         text="A head of width d. After how many tokens does a cache of keys and values hold more numbers than one d × d matrix?",
         options=(
-            wrong("d tokens", "A token brings a key *and* a value: 2d numbers."),
             right("d / 2 tokens", "2 d T > d² when T > d / 2: for width 128, from token 65 on."),
+            wrong("d tokens", "A token brings a key *and* a value: 2d numbers."),
             wrong("d² tokens", "After d² tokens the cache holds 2d times as much."),
             wrong("never: attention has no parameters", "No parameters, but a state, and one that grows."),
         ),
@@ -432,13 +468,13 @@ ITEMS = [
         recalls="01",
         text="From chapter 01: a key is written a second time at rate 1. What does the delta rule return, and why?",
         options=(
+            wrong("the old value: its error was already zero", "It was zero for the old value, not for the new one."),
+            wrong("the sum: it adds outer products", "That is the Hebbian rule."),
+            wrong("the mean: it minimises the squared error", "Of the last pair alone, not of both together."),
             right(
                 "the new value: it erases what the key returned before it writes",
                 "M − (Mk − v) kᵀ returns exactly v for a key of length 1.",
             ),
-            wrong("the sum: it adds outer products", "That is the Hebbian rule."),
-            wrong("the mean: it minimises the squared error", "Of the last pair alone, not of both together."),
-            wrong("the old value: its error was already zero", "It was zero for the old value, not for the new one."),
         ),
     ),
     Question(
@@ -447,12 +483,12 @@ ITEMS = [
         text="From chapter 02: a linear layer trained by SGD answers like linear attention over its training inputs. What keeps it from being linear attention?",
         options=(
             wrong("It has no keys.", "The keys are the training inputs."),
-            wrong("It has no state.", "Its weight is the state."),
-            wrong("The overlaps are divided by their sum.", "They are not: training writes plain sums."),
             right(
                 "Its values, the errors, depend on what was written before.",
                 "Attention is given its values. Training generates them, step by step.",
             ),
+            wrong("The overlaps are divided by their sum.", "They are not: training writes plain sums."),
+            wrong("It has no state.", "Its weight is the state."),
         ),
     ),
 ]

@@ -5,20 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 # ---------------------------------------------------------------------- one level (eq. 71)
@@ -56,6 +43,15 @@ def chunked(
         if last:
             x, y = x[-1:], y[-1:]
         W = W - lr / (period if mean else 1) * (x @ W.T - y).T @ x
+    return W
+
+
+def clock_from_zero(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int) -> Tensor:
+    W, waiting = W0, torch.zeros_like(W0)
+    for i, (x, y) in enumerate(zip(X, Y)):
+        waiting = waiting + torch.outer(W @ x - y, x)
+        if i % period == 0:
+            W, waiting = W - lr * waiting, torch.zeros_like(W0)
     return W
 
 
@@ -179,11 +175,12 @@ def nested_with(
     restart: bool = True,
     clear: bool = True,
     first: bool = False,
+    shared: bool = False,
 ) -> Tensor:
     w, waiting, clock = start, torch.zeros_like(start), 0
     for t, g in enumerate(grads, 1):
         waiting, clock = waiting + g, clock + 1
-        if clock == fast:
+        if (t % fast == 0) if shared else (clock == fast):
             w, waiting, clock = w - lr * waiting, torch.zeros_like(start), 0
         if t % slow == 0:
             old, start = start, start + rho * (w - start)
@@ -219,7 +216,16 @@ ITEMS = [
     Prediction(
         id="07-p1",
         objective="07.1",
-        options=("nothing, not even the last bit", "7 writes' worth", "10 writes' worth"),
+        options=(
+            right(
+                "nothing, not even the last bit",
+                "No prompt reaches its 64th token. Shorter than the chunk means: nothing is learned.",
+            ),
+            wrong(
+                "7 writes' worth", "That is what a carried chunk makes: 500 tokens, 7 writes and 52 tokens that wait."
+            ),
+            wrong("10 writes' worth", "Only if each unfinished chunk were written as it is ('flush')."),
+        ),
         question="A level of period 64 has read ten prompts of 50 tokens, each closed at its end. How far has its weight moved?",
     ),
     Prediction(
@@ -230,17 +236,31 @@ ITEMS = [
         high=100,
         question="Three equal levels of periods 1, 16 and 128. How many parameters move per token, in per cent of what three levels of "
         "period 1 would move?",
+        why="(1 + 1/16 + 1/128) / 3: the fast level pays for nearly everything.",
+        within=0.05,
     ),
     Prediction(
         id="07-p3",
         objective="07.4",
-        options=("the level of period 1", "the level of period 16", "the level of period 128", "none"),
+        options=(
+            wrong("the level of period 1", "It is the quickest to follow B, and what it follows it pays for with A."),
+            wrong("the level of period 16", "It has written four times meanwhile, each time about B."),
+            right(
+                "the level of period 128",
+                "It has not written since the switch, so it cannot have lost anything. But look 128 tokens later.",
+            ),
+            wrong("none", "A level that has not written cannot have forgotten."),
+        ),
         question="64 tokens after the switch to B: which level still answers task A as well as it did at the switch?",
     ),
     Prediction(
         id="07-p4",
         objective="07.4",
-        options=("all three", "one of them", "none"),
+        options=(
+            wrong("all three", "All three do the same thing at the same time, and lose A together."),
+            wrong("one of them", "They are the same level three times over."),
+            right("none", "Three copies of one clock are one level."),
+        ),
         question="Three levels, all of period 16. How many of them still know A 64 tokens into B?",
     ),
     Implement(
@@ -260,28 +280,33 @@ ITEMS = [
         draw=draw_level,
         differentiable=True,
         properties=[Property("a stream shorter than the chunk", too_short_writes_nothing)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "writes at every token",
                 lambda W0, X, Y, lr, period: run_level(W0, X, Y, lr, 1),
                 "This level writes after every token. It has to wait until its chunk is full.",
             ),
-            NearMiss(
+            Misconception(
                 "writes the rest",
                 lambda *a: chunked(*a, flush=True),
                 "The unfinished chunk at the end was written too. (The library calls that partial='flush'.)",
             ),
-            NearMiss(
+            Misconception(
                 "mean",
                 lambda *a: chunked(*a, mean=True),
                 "This is the mean over the chunk; asked is the sum, as eq. 71 prints it.",
             ),
-            NearMiss(
+            Misconception(
                 "C + 1 terms",
                 lambda *a: chunked(*a, extra=1),
                 "Each chunk also counts the token before it: C + 1 terms, as eq. 71 is printed. That token was written already.",
             ),
-            NearMiss(
+            Misconception(
+                "clock from zero",
+                clock_from_zero,
+                "The clock is one token early: `i % period == 0` holds at i = 0, after a single token. Write when i + 1 tokens are full chunks.",
+            ),
+            Misconception(
                 "last token only",
                 lambda *a: chunked(*a, last=True),
                 "Only the last token of each chunk is written; the others were read in vain.",
@@ -304,11 +329,11 @@ ITEMS = [
         broken=forgetful_stream,
         draw=draw_stream,
         properties=[Property("cut anywhere", any_cut)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "still dropped", forgetful_stream, "The gradients that wait at the end of a call are still thrown away."
             ),
-            NearMiss(
+            Misconception(
                 "written early",
                 flushed_stream,
                 "Now every call's rest is written at its end: no token is lost, but the writes come at other times than in one call.",
@@ -330,25 +355,25 @@ ITEMS = [
         solution=headwise,
         draw=draw_panel,
         differentiable=True,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "a chain",
                 in_a_chain,
                 "Here level 2 reads what level 1 made: that is the chain of eq. 70. Side by side, all read x.",
             ),
-            NearMiss(
+            Misconception(
                 "plain sum",
                 lambda x, up, down, mix: (
                     headwise(x, up, down, 0 * mix) + (len(mix) - 1) * (headwise(x, up, down, 0 * mix) - x)
                 ),
                 "The answers are added up with weight one each; the mixture softmax(mix) is missing.",
             ),
-            NearMiss(
+            Misconception(
                 "no residual",
                 lambda x, up, down, mix: headwise(x, up, down, mix) - x,
                 "x itself is missing: y = x + ...",
             ),
-            NearMiss(
+            Misconception(
                 "equal shares",
                 lambda x, up, down, mix: headwise(x, up, down, 0 * mix),
                 "All levels have the same share. The shares are softmax(mix).",
@@ -376,23 +401,28 @@ ITEMS = [
                 "four tokens, then one more",
             )
         ],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "never restarts",
                 lambda *a: nested_with(*a, restart=False),
                 "The fast weight goes on where it was. At the owner's boundary it restarts.",
             ),
-            NearMiss(
+            Misconception(
                 "restarts at the old start",
                 lambda *a: nested_with(*a, first=True),
                 "It restarts where the start was *before* it learned. The start learns first.",
             ),
-            NearMiss(
+            Misconception(
                 "waiting gradients survive",
                 lambda *a: nested_with(*a, clear=False),
                 "Gradients from before the restart are still waiting and will be written into the fresh weight.",
             ),
-            NearMiss(
+            Misconception(
+                "one clock for both",
+                lambda *a: nested_with(*a, shared=True),
+                "The fast level counts the tokens of the stream. It has a clock of its own, which begins anew when it restarts.",
+            ),
+            Misconception(
                 "the start never learns",
                 lambda start, grads, lr, fast, slow, rho: nested(start, grads, lr, fast, slow, 0.0),
                 "The start stays where it was: contexts are isolated (rho = 0). It should move by the share rho towards w.",
@@ -420,6 +450,7 @@ ITEMS = [
             8388608: "That is all parameters together: what SGD at every token would move.",
             32768: "That is the fastest level alone. The three others add a third of it.",
             2097152: "That is the size of one level.",
+            21760: "That counts one matrix a level. An MLP has two, one up to the hidden width and one down.",
         },
     ),
     ReadPicture(
@@ -464,12 +495,12 @@ ITEMS = [
         text="Between two of its writes, the weight of a level of period C has seen ...",
         options=(
             wrong("everything up to the present token", "It gathers their gradients, but it has not moved yet."),
+            wrong("only its last chunk", "Earlier chunks are still in the weight."),
+            wrong("nothing", "Only before its first boundary."),
             right(
                 "everything up to its last boundary",
                 "Its knowledge lags by up to C tokens. That lag is what protects, and what makes it late.",
             ),
-            wrong("nothing", "Only before its first boundary."),
-            wrong("only its last chunk", "Earlier chunks are still in the weight."),
         ),
     ),
     Question(
@@ -478,11 +509,11 @@ ITEMS = [
         text="In the nested variant, what does the slow level own?",
         options=(
             wrong("the fast level's gradients", "These are the fast level's own, and are emptied at a restart."),
+            wrong("the fast level's learning rate", "It could, but eq. 72 does not say so."),
             right(
                 "the state from which the fast level restarts",
                 "Eq. 72: the start of level s + 1 is what level s learns.",
             ),
-            wrong("the fast level's learning rate", "It could, but eq. 72 does not say so."),
             wrong("nothing: the two run side by side", "That is the head-wise variant."),
         ),
     ),
@@ -503,9 +534,9 @@ ITEMS = [
         objective="07.1",
         text="Of two levels with periods 16 and 256, which is the *higher* one in the paper's words?",
         options=(
-            right("period 256", "Higher level, lower frequency. We say slow, or outer."),
-            wrong("period 16", "It is the faster one, which the paper calls lower."),
             wrong("the one applied last", "The order of application has nothing to do with it."),
+            wrong("period 16", "It is the faster one, which the paper calls lower."),
+            right("period 256", "Higher level, lower frequency. We say slow, or outer."),
             wrong("neither", "They have different frequencies, so they are ordered."),
         ),
     ),
@@ -515,10 +546,10 @@ ITEMS = [
         objective="07.1",
         text="What does a level of period 1 with half the squared error write at each token?",
         options=(
-            wrong("the target under the input", "That is Hebb's write. The level also takes back what it answered."),
             right(
                 "minus the surprise under the input", "One step of training is one write: key x, value minus the error."
             ),
+            wrong("the target under the input", "That is Hebb's write. The level also takes back what it answered."),
             wrong("the input under the target", "Key and value are the other way round."),
             wrong("nothing until the chunk is full", "Its chunk is full at every token."),
         ),

@@ -5,19 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def period_gap(a: float, lr: float, period: int) -> float:
@@ -90,7 +78,11 @@ ITEMS = [
     Prediction(
         id="08-p1",
         objective="08.1",
-        options=("clearly worse", "the same", "clearly better"),
+        options=(
+            wrong("clearly worse", "That is what the period as the cause would predict."),
+            right("the same", "Less than a point apart on every seed, and not in favour of the CMS. The steps did it."),
+            wrong("clearly better", "A shade, not clearly: the news is fresher, that is all."),
+        ),
         question="A control: the same three step sizes, but every block moves at every step. Against the CMS it will be ...",
     ),
     Prediction(
@@ -100,17 +92,35 @@ ITEMS = [
         low=0,
         high=2,
         question="The border is a step of 2.0 at C = 1. Where is it for a level that sums C = 16 gradients?",
+        why="2 / lambda_max of the summed products k k^T. A slower level bears only a smaller step.",
+        within=0.15,
     ),
     Prediction(
         id="08-p3",
         objective="08.2",
-        options=("three rates", "one fast level that forgets", "three rates, the fast one forgets", "none of them"),
+        options=(
+            wrong("three rates", "The fast level had learned A before the slow ones moved. Nothing was left for them."),
+            right(
+                "three rates, the fast one forgets",
+                "What the fast level loses, the slow ones learn. Emptied of B, the sum is A again.",
+            ),
+            wrong("one fast level that forgets", "What it forgets has nowhere to go."),
+            wrong("none of them", "One does: the levels need each other's forgetting."),
+        ),
         question="After a short B and the end of the context, which of these still knows A?",
     ),
     Prediction(
         id="08-p4",
         objective="08.1",
-        options=("in none", "in the CMS", "in the nested CMS", "in all three"),
+        options=(
+            wrong(
+                "in none",
+                "The nested one rises at each reset: the fast block drops B and falls back to a start that still leans to A.",
+            ),
+            wrong("in the CMS", "It falls more slowly, and it only falls."),
+            wrong("in all three", "Without a reset, nothing turns the fast block back."),
+            right("in the nested CMS", "At each reset. The price: A was learned less well, and so is B."),
+        ),
         question="Only B is trained, A is never shown again. In which learner does accuracy on A rise by 0.2 at some moment?",
     ),
     Implement(
@@ -128,18 +138,18 @@ ITEMS = [
         solution=period_gap,
         draw=lambda d: (d.float(0.2, 2.0), d.float(0.01, 0.3), d.int(2, 6)),
         cases=[Case((1.0, 0.1, 2), "two steps")],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "the other way round",
                 lambda a, lr, period: -period_gap(a, lr, period),
                 "First the weight of the small steps, then minus that of the one big step.",
             ),
-            NearMiss(
+            Misconception(
                 "mean",
                 lambda a, lr, period: (1 - lr * a) ** period - (1 - lr * a),
                 "Here the big step takes the mean gradient, so it goes only a share of the way. It takes the sum.",
             ),
-            NearMiss(
+            Misconception(
                 "second order only",
                 lambda a, lr, period: (lr * a) ** 2 * period * (period - 1) / 2,
                 "That is the leading term of the gap, a good one for small steps. The exact gap has higher orders too.",
@@ -161,23 +171,23 @@ ITEMS = [
         solution=border,
         draw=lambda d: (d.tensor(d.int(2, 6), d.int(2, 4)),),
         properties=[Property("stable below, unstable above", border_grows_unstable)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "one over lambda",
                 lambda keys: border(keys) / 2,
                 "At 1 / lambda_max the steepest direction is learned in one update. It bears twice that.",
             ),
-            NearMiss(
+            Misconception(
                 "mean",
                 lambda keys: border(keys) * len(keys),
                 "That is the border for the *mean* of the chunk's gradients.",
             ),
-            NearMiss(
+            Misconception(
                 "trace",
                 lambda keys: float(2 / keys.square().sum()),
                 "That divides by the sum of all eigenvalues; the largest one decides.",
             ),
-            NearMiss(
+            Misconception(
                 "smallest",
                 lambda keys: float(2 / torch.linalg.eigvalsh(keys.T @ keys)[0].clamp_min(1e-9)),
                 "The smallest eigenvalue is the most patient direction. The largest one explodes first.",
@@ -199,23 +209,23 @@ ITEMS = [
         solution=steps_per_token,
         broken=divided_twice,
         draw=draw_steps,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "still divided twice",
                 divided_twice,
                 "'It takes the mean, *and* it moves only once in C': that counts the same division twice.",
             ),
-            NearMiss(
+            Misconception(
                 "always lr",
                 lambda lr, periods, reduce: [lr for _ in periods],
                 "With the mean, a token of a slow level contributes lr / C.",
             ),
-            NearMiss(
+            Misconception(
                 "swapped",
                 lambda lr, periods, reduce: [lr if reduce == "mean" else lr / c for c in periods],
                 "Mean and sum are swapped.",
             ),
-            NearMiss(
+            Misconception(
                 "always lr / C",
                 lambda lr, periods, reduce: [lr / c for c in periods],
                 "With the sum, each token's gradient is applied in full: late, but in full. That is why the CMS with sums forgets like one MLP.",
@@ -237,19 +247,19 @@ ITEMS = [
         ),
         solution=forgetting,
         draw=lambda d: (torch.sigmoid(d.tensor(n := d.int(2, 5), n)),),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "from the diagonal",
                 lambda R: float((R.diagonal()[:-1] - R[-1, :-1]).mean()),
                 "That is minus the backward transfer: it compares with the accuracy right after learning, not with the best one.",
             ),
-            NearMiss(
+            Misconception(
                 "all tasks",
                 lambda R: float((R.max(0).values - R[-1]).mean()),
                 "The last task is not old, and the last row is not *before* the end.",
             ),
-            NearMiss("gain", lambda R: -forgetting(R), "Forgetting counts what was lost: the best minus the end."),
-            NearMiss(
+            Misconception("gain", lambda R: -forgetting(R), "Forgetting counts what was lost: the best minus the end."),
+            Misconception(
                 "accuracy at the end",
                 lambda R: float(R[-1].mean()),
                 "That is the average accuracy, the other number of the table.",
@@ -282,11 +292,11 @@ ITEMS = [
         text="A CMS beats one MLP by six points. Which control tells whether the *period* did it?",
         options=(
             wrong("A larger MLP", "That asks about size."),
-            wrong("The same CMS with more seeds", "That asks whether the six points are real, not what made them."),
             right(
                 "The same step per token in each block, moved at every token",
                 "Everything as in the CMS, except the period.",
             ),
+            wrong("The same CMS with more seeds", "That asks whether the six points are real, not what made them."),
             wrong("Replay of old examples", "A strong baseline; it says nothing about periods."),
         ),
     ),
@@ -299,11 +309,11 @@ ITEMS = [
                 "Being slow protects what was learned",
                 "Look one column to the left: 0.55 right after learning. There was little to protect.",
             ),
+            wrong("It is the best method of the table", "It is the last of the table: 0.465 at the end."),
             right(
                 "Little by itself: it had learned little",
                 "Forgetting is a difference. Who never rises cannot fall; always read it beside the accuracy after learning.",
             ),
-            wrong("It is the best method of the table", "It is the last of the table: 0.465 at the end."),
             wrong(
                 "Its rate was badly tuned",
                 "It had the same search as the others. With a larger rate the sums of 64 gradients overshoot.",
@@ -315,10 +325,10 @@ ITEMS = [
         objective="08.2",
         text="A level sums C gradients of random keys, and C grows. Its largest stable step ...",
         options=(
-            right("falls, in the end like 1/C", "lambda_max of the sum grows like C/d."),
+            wrong("falls like 1/C²", "lambda_max grows only like C."),
             wrong("stays at 2", "Only for C = 1, or keys at right angles."),
             wrong("grows", "With the mean it does, up to 2d. Here the gradients are summed."),
-            wrong("falls like 1/C²", "lambda_max grows only like C."),
+            right("falls, in the end like 1/C", "lambda_max of the sum grows like C/d."),
         ),
     ),
     Question(
@@ -341,12 +351,12 @@ ITEMS = [
         text="In the picture of two tasks, what made the slow levels hold A?",
         options=(
             wrong("their long periods", "With the same steps at every token they hold it as well."),
+            wrong("their number", "Three levels with no forgetting end like one."),
+            wrong("that B was short", "That is why they still hold it, not why they had it."),
             right(
                 "that the fast level forgot",
                 "What the fast level keeps, the slow ones never get to learn: the error is already zero.",
             ),
-            wrong("that B was short", "That is why they still hold it, not why they had it."),
-            wrong("their number", "Three levels with no forgetting end like one."),
         ),
     ),
     Question(
@@ -355,11 +365,11 @@ ITEMS = [
         objective="08.1",
         text="What does the nested variant add to the chain?",
         options=(
+            wrong("a mixture of outputs", "That is head-wise."),
             right(
                 "the slow level owns the start to which the fast one returns",
                 "Eq. 72, and the only variant here whose knowledge comes back.",
             ),
-            wrong("a mixture of outputs", "That is head-wise."),
             wrong("longer periods", "The periods may be the same."),
             wrong("replay", "No old example is kept."),
         ),
@@ -370,12 +380,12 @@ ITEMS = [
         objective="08.3",
         text="A delta-rule memory is written with B under the keys that A used. What is left of A?",
         options=(
+            wrong("the sum of both", "That is what Hebb would leave."),
+            wrong("everything", "Only with keys at right angles."),
             right(
                 "nothing, if the keys are the same and the rate is one",
                 "The rule erases what stood under the key before it writes.",
             ),
-            wrong("everything", "Only with keys at right angles."),
-            wrong("the sum of both", "That is what Hebb would leave."),
             wrong("half", "At a rate of one half."),
         ),
     ),

@@ -73,44 +73,21 @@ def verdict_by_counting(base, changed):
 
 MUTANTS = {
     "10-block": {
-        "slow first": lambda *a: ch10.block_with(*a, order=-1),
-        "side by side": lambda *a: ch10.block_with(*a, chain=False),
-        "no gate": lambda *a: ch10.block_with(*a, gate=False),
-        "no residual": lambda *a: ch10.block_with(*a, res=False),
-        "raw answers": lambda *a: ch10.block_with(*a, norm_o=False),
-        "sigmoid": lambda x, o, W_g, W_o, up, down: ch10.hope_block(
-            x + (norm(o) * torch.sigmoid(norm(x) @ W_g.T)) @ W_o.T, o, W_g, 0 * W_o, up, down
-        ),
         "transposed gate": lambda x, o, W_g, W_o, up, down: ch10.block_with(x, o, W_g.T, W_o, up, down),
         "one level only": lambda x, o, W_g, W_o, up, down: ch10.block_with(x, o, W_g, W_o, up[:1], down[:1]),
         "unchanged": lambda x, o, W_g, W_o, up, down: x,
     },
     "10-excess": {
-        "all tokens": ch10.broken_excess,
-        "divided by all": lambda n, o, g: float(((n - o) * g).mean()),
-        "no optimum": lambda n, o, g: float(n[g].mean()),
-        "reversed": lambda n, o, g: float((o - n)[g].mean()),
         "sum": lambda n, o, g: float((n - o)[g].sum()),
         "mean of means": lambda n, o, g: float(torch.stack([(a - b)[m].mean() for a, b, m in zip(n, o, g)]).mean()),
         "the ungraded": lambda n, o, g: float((n - o)[~g].mean()),
     },
     "10-life": {
-        "half of recall": lambda d, r, c: ch10.life_with(d, r, c, edge=r[0] / 2),
-        "one half": lambda d, r, c: ch10.life_with(d, r, c, edge=0.5),
-        "chance": lambda d, r, c: ch10.life_with(d, r, c, edge=c),
-        "last": lambda d, r, c: ch10.life_with(d, r, c, edge=c + (r[0] - c) / 2, last=True),
         "index": lambda d, r, c: d.index(x) if (x := ch10.half_life(d, r, c)) is not None else None,
-        "only below": lambda d, r, c: next((x for x, y in zip(d, r) if y < c + (r[0] - c) / 2), None),
         "never none": lambda d, r, c: ch10.half_life(d, r, c) or d[-1],
     },
     "10-verdict": {
-        "means": ch10.by_means,
-        "first": ch10.by_first,
-        "unpaired": ch10.unpaired,
         "majority": lambda b, c: "it helps" if sum(y > x for x, y in zip(b, c)) > len(b) / 2 else "it hurts",
-        "upside down": lambda b, c: {"it helps": "it hurts", "it hurts": "it helps"}.get(
-            ch10.verdict(b, c), "cannot tell"
-        ),
         "always": lambda b, c: "it helps",
         "not worse": lambda b, c: (
             "it hurts"
@@ -128,9 +105,7 @@ MUTANTS = {
         ),
     },
     "10-state": {
-        "one number a token": 778.0,
         "numbers": 24_900.0,
-        "one token": 64.0,
         "the width": 32.0,
         "parameters": 20_356.0,
     },

@@ -6,21 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 from nlbook.numerics import rms
 
 
@@ -212,13 +198,24 @@ ITEMS: list = [
     Prediction(
         id="10-p1",
         objective="10.2",
-        options=("Hope", "gated delta", "Transformer + conv"),
+        options=(
+            right(
+                "gated delta", "On the mean of three seeds, and ahead of Hope on every one. It is also the cheapest."
+            ),
+            wrong("Hope", "It is the last of the three on the mean of three seeds."),
+            wrong("Transformer + conv", "On two seeds of three; on the third it was late, and that costs it the mean."),
+        ),
         question="The same number of steps on the same documents, the same size, each with its own best rate. Who ends nearest to the optimum, on the mean of three seeds?",
     ),
     Prediction(
         id="10-p2",
         objective="10.3",
-        options=("M memory", "M k", "M v", "the MLPs"),
+        options=(
+            wrong("the MLPs", "They move at their periods, a little, and what they write is hardly used."),
+            wrong("M k", "It moves by a third of its own length, and hold it: hardly anything changes."),
+            wrong("M v", "It moves by a third of its own length, and hold it: hardly anything changes."),
+            right("M memory", "All of it, in fact. Held at its start, the model answers as if it had read nothing."),
+        ),
         question="All memories move while the trained model reads. Hold one of them at its start: with which one held does the model know least about the document?",
     ),
     Prediction(
@@ -228,17 +225,36 @@ ITEMS: list = [
         low=0,
         high=100,
         question="Key A has meant the same value in every document of its training. You tell the model another value, once. With what probability does it now give yours?",
+        why="It believes its training (A is 5), not you: there, a static key that says something else is a slip.",
+        within=1.0,
     ),
     Prediction(
         id="10-p4",
         objective="10.4",
-        options=("without DGD", "without decay", "without CMS", "without self-made values", "without convolution"),
+        options=(
+            wrong("without DGD", "Worse on every seed, by 0.04 nats on average."),
+            wrong("without decay", "Worse on every seed, by hardly more than 0.01."),
+            wrong("without CMS", "Without it two of three seeds are better, one is worse."),
+            right(
+                "without convolution",
+                "The least famous part. Without it a key and its value, two neighbours, hardly meet.",
+            ),
+            wrong("without self-made values", "Without them two of three seeds are better, one is worse."),
+        ),
         question="One part is removed at a time, the budget stays. Which removal costs the most?",
     ),
     Prediction(
         id="10-p5",
         objective="10.4",
-        options=("static", "document", "fast", "all alike"),
+        options=(
+            right(
+                "fast",
+                "What was written last is no longer what holds. The model relied on recency, and now it is wrong.",
+            ),
+            wrong("document", "Constant within the document: the order does not matter."),
+            wrong("static", "They are true in any order."),
+            wrong("all alike", "Only what changes needs time."),
+        ),
         question="The same pairs of a document, in random order. Which facts does the trained model now predict clearly worse?",
     ),
     Implement(
@@ -259,42 +275,44 @@ ITEMS: list = [
         draw=draw_block,
         differentiable=True,
         properties=[Property("silent parts pass x on", silent_parts_pass_x_on)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "slow first",
                 lambda *a: block_with(*a, order=-1),
                 "The chain runs from the slowest MLP to the fastest. The paper's figure puts the fastest next to the memories.",
             ),
-            NearMiss(
+            Misconception(
                 "side by side",
                 lambda *a: block_with(*a, chain=False),
                 "Every MLP reads the same input here. In a chain each reads what the one before it made.",
             ),
-            NearMiss(
+            Misconception(
                 "no gate",
                 lambda *a: block_with(*a, gate=False),
                 "The read-out is not gated: multiply rms(o) by silu(rms(x) @ W_g.T).",
             ),
-            NearMiss(
+            Misconception(
                 "no residual around the memories",
                 lambda *a: block_with(*a, res=False),
                 "x itself is lost: x + (read-out).",
             ),
-            NearMiss(
+            Misconception(
                 "sigmoid",
                 lambda x, o, W_g, W_o, up, down: block_with(
                     x + (rms(o) * torch.sigmoid(rms(x) @ W_g.T)) @ W_o.T, o, W_g, 0 * W_o, up, down
                 ),
                 "The gate is silu(z) = z sigmoid(z), not sigmoid(z).",
             ),
-            NearMiss(
+            Misconception(
                 "o not normalised",
                 lambda *a: block_with(*a, norm_o=False),
                 "The memories' answers go through rms before the gate.",
             ),
-            NearMiss("gate of raw x", lambda *a: block_with(*a, gate_norm=False), "The gate reads rms(x), not x."),
-            NearMiss("MLPs read raw", lambda *a: block_with(*a, norm=False), "Each MLP reads rms of what it gets."),
-            NearMiss(
+            Misconception("gate of raw x", lambda *a: block_with(*a, gate_norm=False), "The gate reads rms(x), not x."),
+            Misconception(
+                "MLPs read raw", lambda *a: block_with(*a, norm=False), "Each MLP reads rms of what it gets."
+            ),
+            Misconception(
                 "MLPs without residual",
                 lambda *a: block_with(*a, inner=False),
                 "Each MLP adds to what it gets: h + down silu(up rms(h)).",
@@ -316,19 +334,19 @@ ITEMS: list = [
         solution=excess,
         broken=broken_excess,
         draw=draw_excess,
-        near_misses=[
-            NearMiss("still all tokens", broken_excess, "The keys are still in the mean."),
-            NearMiss(
+        misconceptions=[
+            Misconception("still all tokens", broken_excess, "The keys are still in the mean."),
+            Misconception(
                 "divided by all",
                 lambda nats, optimum, graded: float(((nats - optimum) * graded).mean()),
                 "The sum is right now, but it is divided by the number of all tokens: about half of what it should be.",
             ),
-            NearMiss(
+            Misconception(
                 "not above the optimum",
                 lambda nats, optimum, graded: float(nats[graded].mean()),
                 "That is what the model pays. Subtract what the best possible reader pays: the rest is what could still be learned.",
             ),
-            NearMiss(
+            Misconception(
                 "the other way round",
                 lambda nats, optimum, graded: float((optimum - nats)[graded].mean()),
                 "Model minus ideal reader, so that 0 is perfect and more is worse.",
@@ -413,28 +431,28 @@ ITEMS: list = [
             Case(([0, 1, 2], [0.9, 0.8, 0.7], 0.1), "a fact that lasts"),
             Case(([0, 1, 2], [0.875, 0.5, 0.25], 0.125), "exactly half way at distance 1"),
         ],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "half of the recall",
                 lambda d, r, c: life_with(d, r, c, edge=r[0] / 2),
                 "Half of the first value is not half way: somebody who knows nothing is still at chance.",
             ),
-            NearMiss(
+            Misconception(
                 "half",
                 lambda d, r, c: life_with(d, r, c, edge=0.5),
                 "The edge depends on where recall starts and on chance; it is not 0.5.",
             ),
-            NearMiss(
+            Misconception(
                 "down to chance",
                 lambda d, r, c: life_with(d, r, c, edge=c),
                 "That is when it is gone altogether. Asked is half way.",
             ),
-            NearMiss(
+            Misconception(
                 "only below",
                 lambda d, r, c: next((x for x, y in zip(d, r) if y < c + (r[0] - c) / 2), None),
                 "Half way *or lower*: exactly half way counts.",
             ),
-            NearMiss(
+            Misconception(
                 "the last time",
                 lambda d, r, c: life_with(d, r, c, edge=c + (r[0] - c) / 2, last=True),
                 "That is the last distance below the edge. The first one counts.",
@@ -461,15 +479,17 @@ ITEMS: list = [
             Case(([0.3, 0.2], [0.1, 0.2]), "one seed is better, one the same"),
             Case(([0.1, 0.2], [0.1, 0.2]), "nothing changes"),
         ],
-        near_misses=[
-            NearMiss("means decide", by_means, "A mean of three seeds can be one lucky seed. Ask for all of them."),
-            NearMiss("one seed decides", by_first, "That looks at the first seed only."),
-            NearMiss(
+        misconceptions=[
+            Misconception(
+                "means decide", by_means, "A mean of three seeds can be one lucky seed. Ask for all of them."
+            ),
+            Misconception("one seed decides", by_first, "That looks at the first seed only."),
+            Misconception(
                 "no pairs",
                 unpaired,
                 "That compares the worst with the best seed. Seeds are paired: the same documents, the same start.",
             ),
-            NearMiss(
+            Misconception(
                 "ties count",
                 lambda base, changed: (
                     "it hurts"
@@ -480,7 +500,7 @@ ITEMS: list = [
                 ),
                 "A seed on which nothing changes is not worse, and not better: no verdict.",
             ),
-            NearMiss(
+            Misconception(
                 "upside down",
                 lambda base, changed: {"it helps": "it hurts", "it hurts": "it helps"}.get(
                     verdict(base, changed), "cannot tell"
@@ -507,13 +527,13 @@ ITEMS: list = [
         objective="10.3",
         text="A memory has moved far from its start while the model read. What follows?",
         options=(
-            wrong(
-                "It has learned the document", "It has moved. Whether anybody uses what it wrote is another question."
-            ),
-            wrong("Without it the model would be worse", "Perhaps, perhaps not. Hold it at its start and look."),
             right(
                 "Nothing yet: hold it at its start and compare",
                 "Moving is a symptom. What a part carries shows when it is taken away.",
+            ),
+            wrong("Without it the model would be worse", "Perhaps, perhaps not. Hold it at its start and look."),
+            wrong(
+                "It has learned the document", "It has moved. Whether anybody uses what it wrote is another question."
             ),
             wrong("Its rate is too large", "Not by itself."),
         ),
@@ -524,9 +544,9 @@ ITEMS: list = [
         text="In eq. 94, what does the memory answer at token t know?",
         options=(
             wrong("tokens up to and including t", "All right-hand sides are states of t - 1: read, then write."),
-            right("tokens before t", "M_{t-1} reads; eq. 96 makes M_t from it."),
-            wrong("the whole chunk of t", "That would be a leak of the future."),
             wrong("tokens before the document", "Only at its first token."),
+            wrong("the whole chunk of t", "That would be a leak of the future."),
+            right("tokens before t", "M_{t-1} reads; eq. 96 makes M_t from it."),
         ),
     ),
     Question(
@@ -535,11 +555,11 @@ ITEMS: list = [
         text="A model is 0.03 nats above the optimum of a language whose optimum is 0.9 nats. It pays ...",
         options=(
             wrong("0.03 nats", "Nobody pays less than 0.9 on average."),
+            wrong("0.87 nats", "Less than the optimum is impossible in expectation."),
             right(
                 "0.93 nats",
                 "Optimum plus excess. What is above the optimum is all that a better model could still win.",
             ),
-            wrong("0.87 nats", "Less than the optimum is impossible in expectation."),
             wrong("0.9 nats", "That would be perfect."),
         ),
     ),
@@ -563,8 +583,8 @@ ITEMS: list = [
         objective="10.1",
         text="An MLP level of period 32 reads a document of 20 tokens. How often does it move?",
         options=(
-            right("never", "Its chunk is never full. For documents that short it is an ordinary MLP."),
             wrong("once, at the end", "Only with partial='flush'."),
+            right("never", "Its chunk is never full. For documents that short it is an ordinary MLP."),
             wrong("at every token", "That is period 1."),
             wrong("20 / 32 of a time", "It moves when its chunk is full, or not at all."),
         ),
@@ -576,14 +596,14 @@ ITEMS: list = [
         text="What does the outer training teach about M_k?",
         options=(
             wrong("its state at the end of each document", "That one is made while reading, and thrown away."),
-            right(
-                "the state from which it starts every document",
-                "The outer gradient runs through all inner writes back to the start.",
-            ),
-            wrong("nothing: it teaches itself", "It writes itself, but from a start that is learned."),
             wrong(
                 "its learning rule",
                 "The rule is given; rate and retention come from M_eta and M_alpha, which have learned starts too.",
+            ),
+            wrong("nothing: it teaches itself", "It writes itself, but from a start that is learned."),
+            right(
+                "the state from which it starts every document",
+                "The outer gradient runs through all inner writes back to the start.",
             ),
         ),
     ),

@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def is_faster(a: str, b: str, f: dict[str, float], needs: dict[str, list[str]]) -> bool:
@@ -39,7 +25,7 @@ def some_parts(d: Draw, least: int = 2) -> tuple[dict[str, float], dict[str, lis
     """Frequencies and needs without a circle; many equal frequencies, so that rule 2 matters."""
     names = NAMES[: d.int(least, 5)]
     f = {n: d.pick(1.0, 1.0, 1.0, 8.0, float("inf")) for n in names}
-    return f, {n: [x for x in names[i + 1 :] if d.float(0, 1) < 0.5] for i, n in enumerate(names)}
+    return f, {n: [x for x in names[i + 1 :] if d.pick(True, False)] for i, n in enumerate(names)}
 
 
 def a_pair(d: Draw) -> tuple[str, str, dict[str, float], dict[str, list[str]]]:
@@ -134,7 +120,20 @@ ITEMS = [
     Prediction(
         id="05-p1",
         objective="05.2",
-        options=("above them: faster", "below them: slower", "beside them: the same level"),
+        options=(
+            right(
+                "above them: faster",
+                "The weights of a step are made from the momentum of the same step, so the momentum must move first.",
+            ),
+            wrong(
+                "below them: slower",
+                "A long memory is not a slow one: momentum is renewed at every step, however far back it remembers.",
+            ),
+            wrong(
+                "beside them: the same level",
+                "True of the count, and rule 2 breaks the tie: the new weights need the new momentum.",
+            ),
+        ),
         question="Momentum and weights are both updated once per step. Where does momentum stand?",
     ),
     Prediction(
@@ -144,6 +143,7 @@ ITEMS = [
         low=0,
         high=4683,
         question="The six parts of the AdaTransformer can be put into ordered levels in 4 683 ways. How many pass the check?",
+        why="Every other one breaks an arrow, or puts a part deeper than it has to sit.",
     ),
     Prediction(
         id="05-p3",
@@ -152,11 +152,17 @@ ITEMS = [
         low=0,
         high=192,
         question="Three sequences of 64 tokens. How often does the level of period 32 write in all?",
+        why="192 / 32: one write after every full chunk, two in each sequence.",
     ),
     Prediction(
         id="05-p4",
         objective="05.3",
-        options=("one", "two", "three", "four"),
+        options=(
+            wrong("one", "The frozen weights are one; attention, which never stands still, is another."),
+            right("two", "Frequency 0 and frequency infinity, and nothing between them."),
+            wrong("three", "With an optimizer that has momentum, while training; after it, the momentum is gone."),
+            wrong("four", "That is the AdaTransformer while Adam trains it."),
+        ),
         question="How many levels does a Transformer keep once its training is over?",
     ),
     Implement(
@@ -180,23 +186,23 @@ ITEMS = [
             Case(("M", "W", {"W": 1.0, "M": 512.0}, {"W": [], "M": []}), "512 updates against one"),
         ],
         properties=[Property("never both ways", never_both_ways)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "direct needs only",
                 direct_only,
                 "You look at direct needs only. Muon's weights need O, and O needs m: m is faster than the weights, through O.",
             ),
-            NearMiss(
+            Misconception(
                 "needs the wrong way round",
                 lambda a, b, f, needs: f[a] > f[b] or (f[a] == f[b] and is_faster(b, a, f, needs)),
                 "Rule 2 is turned round: the part that is *needed* is the faster one, for it must be ready first.",
             ),
-            NearMiss(
+            Misconception(
                 "frequency only",
                 lambda a, b, f, needs: f[a] > f[b],
                 "Rule 2 is missing: with equal frequencies, the one that the other needs at the same time is faster.",
             ),
-            NearMiss(
+            Misconception(
                 "needs beat frequency",
                 lambda a, b, f, needs: f[a] > f[b] or is_faster(a, b, dict.fromkeys(f, 1.0), needs),
                 "Rule 2 applies only when the two frequencies are equal; here it overrules rule 1.",
@@ -223,23 +229,33 @@ ITEMS = [
             Case(({"m": 1.0, "W": 1.0}, {"m": [], "W": ["m"]}), "weights and momentum"),
             Case((MUON[0], closed(MUON[1])), "Muon"),
         ],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "one frequency, one level",
                 broken_levels,
                 "Parts of one frequency still share a level, even where one needs the other at the same time (rule 2).",
             ),
-            NearMiss(
+            Misconception(
                 "fastest first",
                 upside_down,
                 "The levels are numbered from the fastest; level 1 is the slowest, the outermost.",
             ),
-            NearMiss(
+            Misconception(
                 "the needy one deeper",
                 inside_out,
                 "Here the part that needs others stands deeper. It is the other way round: the part that is needed is faster.",
             ),
-            NearMiss("from zero", from_zero, "The order is right, the numbers begin at 0; level 1 is the slowest."),
+            Misconception(
+                "gaps not recounted",
+                lambda f, needs: {
+                    a: 1 + sorted(set(f.values())).index(f[a]) + sum(f[b] == f[a] and a in needs[b] for b in f)
+                    for a in f
+                },
+                "Inside one frequency you rank by needs, but a frequency that takes two levels lifts everything faster by one: number the distinct ranks.",
+            ),
+            Misconception(
+                "from zero", from_zero, "The order is right, the numbers begin at 0; level 1 is the slowest."
+            ),
         ],
     ),
     Estimate(
@@ -328,9 +344,9 @@ ITEMS = [
         objective="05.1",
         text="A level is updated 16 times per sequence of 4 096 tokens. What is its period?",
         options=(
-            right("256 tokens", "4 096 / 16: frequency times period is one unit, here the sequence."),
-            wrong("16 tokens", "16 is the frequency, and per sequence, not per token."),
             wrong("4 096 tokens", "That would be one update per sequence."),
+            wrong("16 tokens", "16 is the frequency, and per sequence, not per token."),
+            right("256 tokens", "4 096 / 16: frequency times period is one unit, here the sequence."),
             wrong("1/16 of a token", "Nothing is written more than once per token here."),
         ),
     ),
@@ -339,8 +355,8 @@ ITEMS = [
         objective="05.2",
         text="In which case are two parts of equal frequency on different levels?",
         options=(
-            wrong("When one has more parameters", "Size plays no part in Definition 2."),
             right("When one needs the other's state at the same time", "Rule 2: the one that is needed is the faster."),
+            wrong("When one has more parameters", "Size plays no part in Definition 2."),
             wrong(
                 "When one sits in a deeper layer",
                 "Levels are not layers. All layers of a network trained by SGD share one level.",
@@ -353,9 +369,9 @@ ITEMS = [
         objective="05.3",
         text="Which two frequencies does a Transformer have after pre-training, in its own forward pass?",
         options=(
-            right("0 and infinity", "Frozen weights, and attention that is computed anew and keeps no trained state."),
-            wrong("1 and infinity", "1 per step is what the weights had while they were trained."),
             wrong("0 and 1", "Attention is not a state that is updated once; it has no state."),
+            wrong("1 and infinity", "1 per step is what the weights had while they were trained."),
+            right("0 and infinity", "Frozen weights, and attention that is computed anew and keeps no trained state."),
             wrong("only 0", "Attention answers differently in every context although no weight moves."),
         ),
     ),
@@ -364,11 +380,11 @@ ITEMS = [
         objective="05.1",
         text="The paper calls a level 'higher'. Is it faster or slower?",
         options=(
+            right("slower", "The higher the level, the lower the frequency; level 1 of this book is the slowest."),
             wrong(
                 "faster",
                 "It is the other way round, which trips everybody once. We say slow/outer and fast/inner instead.",
             ),
-            right("slower", "The higher the level, the lower the frequency; level 1 of this book is the slowest."),
             wrong("neither, it is deeper in the network", "Layers and levels have nothing to do with each other."),
             wrong(
                 "it depends on the unit",
@@ -381,8 +397,8 @@ ITEMS = [
         recalls="03",
         text="Momentum is itself a memory. What are its values?",
         options=(
-            right("gradients", "m adds up the gradients: a memory without keys, with a decay for retention."),
             wrong("weights", "The weights are what reads it."),
+            right("gradients", "m adds up the gradients: a memory without keys, with a decay for retention."),
             wrong("tokens", "Tokens become gradients first; the optimizer never sees them."),
             wrong("learning rates", "The rate scales the step and is not stored."),
         ),
@@ -393,9 +409,9 @@ ITEMS = [
         text="Linear attention writes v kᵀ at every token. Which objective does that step descend?",
         options=(
             wrong("½ |Mk − v|²", "That is the delta rule, which also erases."),
-            right("−⟨Mk, v⟩", "The Hebbian step: it adds, whatever the memory holds."),
-            wrong("the language model's loss", "That one trains the slow weights, once per step."),
             wrong("|M|²", "Its step only shrinks the memory."),
+            wrong("the language model's loss", "That one trains the slow weights, once per step."),
+            right("−⟨Mk, v⟩", "The Hebbian step: it adds, whatever the memory holds."),
         ),
     ),
 ]

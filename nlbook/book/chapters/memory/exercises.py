@@ -5,19 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Prediction,
-    Property,
-    Question,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def hebb_write(M: Tensor, k: Tensor, v: Tensor, eta: float) -> Tensor:
@@ -103,16 +91,27 @@ ITEMS = [
         low=1,
         high=400,
         objective="01.3",
+        why="The first number of pairs on the grid of the experiment (..., 96, 128, 192) at which fewer than half are identified; the curve crosses one half between 96 and 128.",
+        between=(96, 128),
     ),
     Prediction(
         id="01-p2",
         question="After rewriting a key, what do the two rules return?",
         objective="01.2",
         options=(
-            "both return the new value",
-            "Hebbian returns the sum of both values, delta the new one",
-            "Hebbian returns the new value, delta the sum",
-            "both return the average",
+            right(
+                "Hebbian returns the sum of both values, delta the new one",
+                "Adding never erases; the delta rule writes the difference.",
+            ),
+            wrong(
+                "both return the new value",
+                "Only a rule that erases can do that, and the Hebbian rule never reads what it holds.",
+            ),
+            wrong(
+                "Hebbian returns the new value, delta the sum",
+                "The other way round: delta is the one that erases before it writes.",
+            ),
+            wrong("both return the average", "Nothing divides: Hebbian adds, delta replaces."),
         ),
     ),
     Prediction(
@@ -120,10 +119,18 @@ ITEMS = [
         question="How does the error depend on the age of a pair?",
         objective="01.4",
         options=(
-            "both rules: older is worse",
-            "Hebbian: all ages alike; delta: older is worse",
-            "delta: all ages alike; Hebbian: older is worse",
-            "age plays no part in either",
+            wrong("both rules: older is worse", "Hebbian writes commute: the order of a sum does not matter."),
+            wrong(
+                "delta: all ages alike; Hebbian: older is worse", "The other way round. Which of the two rules erases?"
+            ),
+            right(
+                "Hebbian: all ages alike; delta: older is worse",
+                "Each later delta write erases a little of every key that overlaps.",
+            ),
+            wrong(
+                "age plays no part in either",
+                "True of a sum. Delta erases along each new key, and old pairs lie partly there.",
+            ),
         ),
     ),
     Implement(
@@ -142,19 +149,19 @@ ITEMS = [
         draw=a_write,
         cases=[an_empty_memory()],
         differentiable=True,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "delta",
                 delta_write,
                 "This is the delta rule: it subtracts what the memory already returns. "
                 "Hebb's rule writes the value whatever the memory holds.",
             ),
-            NearMiss(
+            Misconception(
                 "forgets",
                 lambda M, k, v, eta: eta * torch.outer(v, k),
                 "The pair is written, but the old memory is gone: add to M.",
             ),
-            NearMiss(
+            Misconception(
                 "no rate",
                 lambda M, k, v, eta: M + torch.outer(v, k),
                 "The rate eta is missing: every write lands with full weight.",
@@ -178,29 +185,29 @@ ITEMS = [
         draw=a_write,
         cases=[an_empty_memory()],
         properties=[Property("writing a key again replaces its value", rewriting_returns_the_new_value)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "hebb",
                 hebb_write,
                 "This is Hebb's rule: it writes v but never erases what k returned before. "
                 "The delta rule erases and writes.",
             ),
-            NearMiss(
+            Misconception(
                 "erases, never writes",
                 lambda M, k, v, eta: M - eta * torch.outer(M @ k, k),
                 "This erases what the memory returns for k, but it does not write v.",
             ),
-            NearMiss(
+            Misconception(
                 "no rate",
                 lambda M, k, v, eta: M + torch.outer(v - M @ k, k),
                 "The rate eta is missing: the step is always a full one.",
             ),
-            NearMiss(
+            Misconception(
                 "rate on the write only",
                 lambda M, k, v, eta: M - torch.outer(M @ k, k) + eta * torch.outer(v, k),
                 "eta must scale the erasing as well as the writing: it multiplies the whole error.",
             ),
-            NearMiss(
+            Misconception(
                 "update only",
                 lambda M, k, v, eta: eta * torch.outer(v - M @ k, k),
                 "This is the change alone: add it to M.",
@@ -224,23 +231,23 @@ ITEMS = [
         draw=a_write,
         cases=[an_empty_memory()],
         properties=[Property("writing a key again replaces its value", rewriting_returns_the_new_value)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "an error for each weight",
                 broken_delta,
                 "Each weight is still compared with v by itself. What is compared is the answer M k, to which a whole row adds.",
             ),
-            NearMiss(
+            Misconception(
                 "never erases",
                 hebb_write,
                 "The error is gone: this is Hebb's rule. Keep it, and take what M answers for k into it.",
             ),
-            NearMiss(
+            Misconception(
                 "an average",
                 lambda M, k, v, eta: M + eta * torch.outer(v - (M * k).mean(1), k),
                 "The answer to k is the *sum* of M's weights times k over a row, not their mean.",
             ),
-            NearMiss(
+            Misconception(
                 "shrinks everything",
                 lambda M, k, v, eta: (1 - eta) * M + eta * torch.outer(v, k),
                 "This fades all of M, and with it pairs under other keys. Only the answer for k is to be taken back.",
@@ -290,18 +297,18 @@ ITEMS = [
             )
         ],
         properties=[Property("linear in the values", never_builds_the_memory)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "without its own pair",
                 lambda K, V: (K @ K.T - torch.diag((K * K).sum(1))) @ V,
                 "This is the crosstalk alone: the signal, the pair's own value, is missing.",
             ),
-            NearMiss(
+            Misconception(
                 "softmax",
                 lambda K, V: torch.softmax(K @ K.T, -1) @ V,
                 "This normalises the overlaps, as softmax attention does (chapter 04). A Hebbian sum does not.",
             ),
-            NearMiss(
+            Misconception(
                 "causal",
                 lambda K, V: torch.tril(K @ K.T) @ V,
                 "This hides the later pairs. Here every key is asked after all pairs are written.",
@@ -313,8 +320,8 @@ ITEMS = [
         objective="01.2",
         text="Which objective has the Hebbian rule as its gradient step?",
         options=(
-            wrong("½ |Mk − v|²", "Its gradient contains Mk, what the memory returns now; that is the delta rule."),
             right("−⟨Mk, v⟩", "Its gradient is −v kᵀ, whatever the memory holds: the step adds the outer product."),
+            wrong("½ |Mk − v|²", "Its gradient contains Mk, what the memory returns now; that is the delta rule."),
             wrong("|M|²", "That has no key and no value in it; its step only shrinks the memory."),
             wrong("−⟨Mk, Mv⟩", "Its gradient depends on M; the Hebbian write does not."),
         ),
@@ -336,10 +343,10 @@ ITEMS = [
         objective="01.4",
         text="Random keys, one pass, as many pairs as the width, full steps. Which rule identifies more pairs?",
         options=(
-            right("Hebbian", "The delta rule erases a part of every older pair with each write."),
+            wrong("it depends on the values", "Interference is a matter of the keys' overlap."),
             wrong("delta", "It is exact for the newest pair only, and forgetful of old ones."),
             wrong("both the same", "They differ by some twenty points at width 32."),
-            wrong("it depends on the values", "Interference is a matter of the keys' overlap."),
+            right("Hebbian", "The delta rule erases a part of every older pair with each write."),
         ),
     ),
     Question(
@@ -347,10 +354,10 @@ ITEMS = [
         recalls="00",
         text="Each write shrinks what is stored by keep = 0.9. After how many writes is a pair halved?",
         options=(
-            right("about 7", "0.9 to the 7th is 0.48."),
+            wrong("never", "Any keep below one halves in finite time."),
             wrong("about 69", "That is keep = 0.99."),
             wrong("about 2", "0.9 squared is still 0.81."),
-            wrong("never", "Any keep below one halves in finite time."),
+            right("about 7", "0.9 to the 7th is 0.48."),
         ),
     ),
     Question(
@@ -359,9 +366,9 @@ ITEMS = [
         text="Which of the four words says *how often* a memory is written?",
         options=(
             wrong("key", "The key says what the memory is asked with."),
-            wrong("value", "The value says what it should answer."),
-            wrong("objective", "The objective says what counts as a good memory."),
             right("rate", "How strongly, and how often: the word that this book is about."),
+            wrong("objective", "The objective says what counts as a good memory."),
+            wrong("value", "The value says what it should answer."),
         ),
     ),
 ]

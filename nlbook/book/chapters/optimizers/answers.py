@@ -59,39 +59,28 @@ def unit(G):
 
 MUTANTS = {
     "03-inner": {
-        "no forgetting": lambda m, grad, eta, keep: grad.clone(),
-        "half ridge": lambda m, grad, eta, keep: grad + (1 - keep) / (2 * eta) * m,
-        "keep for 1 - keep": lambda m, grad, eta, keep: grad + keep / eta * m,
         "sign": lambda m, grad, eta, keep: -grad - (1 - keep) / eta * m,
-        "the step": lambda m, grad, eta, keep: keep * m - eta * grad,
         "no rate": lambda m, grad, eta, keep: grad + (1 - keep) * m,
-        "value sign": lambda m, grad, eta, keep: -grad + (1 - keep) / eta * m,
     },
     "03-horizon": {
-        "index": lambda beta, share: horizon_by_sum(beta, share) - 1,
-        "thumb": lambda beta, share: max(1, round(1 / (1 - beta))),
-        "other share": lambda beta, share: max(1, math.ceil(math.log(share) / math.log(beta))),
         "one too many": lambda beta, share: horizon_by_sum(beta, share) + 1,
         "always half": lambda beta, share: horizon_by_sum(beta, 0.5),
         "not whole": lambda beta, share: math.log(1 - share) / math.log(beta),
     },
-    "03-picture": {"fast alone": 44, "half": 12, "fast half": 7, "slow alone": 440, "far": 4603},
+    "03-picture": {
+        "fast half": 7,
+        "slow alone": 440,
+        "far": 4603,
+    },
     "03-brake": {
-        "printed": lambda m, g, lr, keep, erase: (keep - g @ g) * m - lr * g,
-        "no floor": lambda m, g, lr, keep, erase: (keep - erase * (g @ g)) * m - lr * g,
-        "no strength": lambda m, g, lr, keep, erase: (keep - g @ g).clamp(min=0) * m - lr * g,
         "length, not square": lambda m, g, lr, keep, erase: (keep - erase * g.norm()).clamp(min=0) * m - lr * g,
-        "write braked": lambda m, g, lr, keep, erase: (keep - erase * (g @ g)).clamp(min=0) * (m - lr * g),
         "heavy ball": lambda m, g, lr, keep, erase: keep * m - lr * g,
         "uphill": lambda m, g, lr, keep, erase: (keep - erase * (g @ g)).clamp(min=0) * m + lr * g,
     },
     "03-polar": {
         "no division": cubic(lambda G: G),
-        "entries": cubic(unit, lambda O: 1.5 * O - 0.5 * O**3),
         "printed step": cubic(unit, lambda O: O - 0.25 * (4 * O @ O.T @ O - 4 * O)),
-        "spectral": cubic(lambda G: G / torch.linalg.matrix_norm(G, 2)),
         "quintic": cubic(unit, lambda O: 3.4445 * O - 4.7750 * O @ O.T @ O + 2.0315 * O @ O.T @ O @ O.T @ O),
-        "one step too many": lambda G, steps: cubic(unit)(G, steps + 1),
         "sign": cubic(unit, lambda O: 1.5 * O + 0.5 * O @ O.T @ O),
     },
 }

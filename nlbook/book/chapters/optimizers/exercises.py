@@ -8,20 +8,7 @@ import torch
 from nlkernels import newton_schulz
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Derive,
-    Draw,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 from nlbook.optim import momentum_horizon
 
 
@@ -131,6 +118,7 @@ ITEMS = [
         high=1,
         points=("the last 1", "the last 5", "the last 10", "the last 20", "the last 50"),
         question="Sketch the memory of a moving average with beta = 0.9: which share of it do the last n gradients make?",
+        why="1 - 0.9^n. Half of it lies in the last 7 gradients, 99 % in the last 44; what is older has all but gone.",
     ),
     Prediction(
         id="03-p2",
@@ -139,6 +127,7 @@ ITEMS = [
         low=0,
         high=27,
         question="Thirteen learning rates are tried on each of 27 valleys. In how many does the rule *as printed* arrive at all?",
+        why="Its brake is 0.9 - |g|², and |g|² is in the hundreds at the start: the momentum explodes at every rate.",
     ),
     Prediction(
         id="03-p3",
@@ -146,10 +135,21 @@ ITEMS = [
         question="Task 2 follows task 1, and their inputs overlap a little. What does a slow momentum, which "
         "still holds task 1's gradients, do for the loss on task 1?",
         options=(
-            "it saves most of task 1",
-            "it saves a little",
-            "nothing that can be seen",
-            "it makes things much worse",
+            wrong(
+                "it saves most of task 1",
+                "It remembers task 1's gradients, but at the end of task 1 those were nearly zero: nothing in them pulls back.",
+            ),
+            right(
+                "nothing that can be seen",
+                "To remember a gradient is not to resist a change. What helps is to use the memory as a constraint.",
+            ),
+            wrong(
+                "it saves a little", "Less than the seeds differ. At the end of task 1 its gradients were nearly zero."
+            ),
+            wrong(
+                "it makes things much worse",
+                "The sum without decay (Eq. 75 as printed) does so, even on orthogonal tasks; a decaying average does not.",
+            ),
         ),
     ),
     Prediction(
@@ -157,17 +157,32 @@ ITEMS = [
         objective="03.4",
         question="Muon takes five quintic Newton-Schulz steps. Where do singular values between 0.01 and 1 end?",
         options=(
-            "at 1, to four digits",
-            "somewhere in a band around 1",
-            "in their old order, only closer together",
-            "at 0.7",
+            right(
+                "somewhere in a band around 1",
+                "Between 0.68 and 1.13: fast and rough. The order is lost: the curve goes up and down.",
+            ),
+            wrong(
+                "at 1, to four digits",
+                "The exact polar factor does that. Five cheap steps are rougher, and that is enough.",
+            ),
+            wrong("in their old order, only closer together", "The order is lost: the curve goes up and down."),
+            wrong("at 0.7", "Only the lowest of them; the others end as high as 1.13."),
         ),
     ),
     Prediction(
         id="03-p5",
         objective="03.5",
         question="Handwritten digits, every optimizer tuned with the same five trials. Take M3's slow memory away. Its test loss becomes ...",
-        options=("clearly worse", "about the same, or better", "it no longer learns"),
+        options=(
+            wrong(
+                "clearly worse", "Here the task never changes: there is nothing old that only a slow memory would know."
+            ),
+            right(
+                "about the same, or better",
+                "The control that takes the new part away does as well. On this task the slow memory earns nothing.",
+            ),
+            wrong("it no longer learns", "The fast memory is Muon with Adam's denominator, and learns on its own."),
+        ),
     ),
     Derive(
         id="03-inner",
@@ -191,26 +206,31 @@ ITEMS = [
             d.float(0.05, 0.8),
             d.float(0.1, 0.95),
         ),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "no forgetting",
                 lambda m, grad, eta, keep: grad * torch.ones_like(m),
                 "This is the first term alone: momentum that adds up everything and never forgets (eq. 10-11).",
             ),
-            NearMiss(
+            Misconception(
                 "half of the ridge",
                 lambda m, grad, eta, keep: grad + (1 - keep) / (2 * eta) * m,
                 "The square brings a factor 2 down, which cancels the 2 below.",
             ),
-            NearMiss(
+            Misconception(
                 "keep instead of 1 - keep",
                 lambda m, grad, eta, keep: grad + keep / eta * m,
                 "The ridge forgets 1 - keep of m. With `keep` in its place, m would lose what it should keep.",
             ),
-            NearMiss(
+            Misconception(
                 "the new momentum",
                 lambda m, grad, eta, keep: keep * m - eta * grad,
                 "This is m *after* the step. Return the gradient; the step is m - eta * gradient.",
+            ),
+            Misconception(
+                "the sign of eq. 13",
+                lambda m, grad, eta, keep: (1 - keep) / eta * m - grad,
+                "Eq. 13 counts momentum the other way round and takes it from the weight. Here the objective is + <m, grad>: its gradient is + grad.",
             ),
         ],
     ),
@@ -232,18 +252,18 @@ ITEMS = [
         draw=lambda d: (d.float(0.05, 0.995), d.float(0.2, 0.995)),
         cases=[Case((0.9, 0.5), "half, at 0.9"), Case((0.9, 0.99), "99 %, at 0.9"), Case((0.99, 0.5), "half, at 0.99")],
         properties=[Property("one more nine", ten_times)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "largest index",
                 lambda beta, share: momentum_horizon(beta, share) - 1,
                 "One too few: this is the largest *index*, counted from zero (the paper's 6 and 43). It asks for the number of gradients.",
             ),
-            NearMiss(
+            Misconception(
                 "rule of thumb",
                 lambda beta, share: max(1, round(1 / (1 - beta))),
                 "1 / (1 - beta) is a common rule of thumb, but it takes no notice of the share.",
             ),
-            NearMiss(
+            Misconception(
                 "the other share",
                 lambda beta, share: max(1, math.ceil(math.log(share) / math.log(beta))),
                 "That solves beta^n = share: so many gradients leave `share` of the *old* memory. The last n make up 1 - beta^n.",
@@ -285,23 +305,23 @@ ITEMS = [
         broken=printed_brake,
         draw=draw_brake,
         properties=[Property("a huge gradient only stops it", never_turned_round)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "as printed",
                 printed_brake,
                 "Still as printed. Compute the brake for a gradient of length 10: it is near -99, and the momentum explodes.",
             ),
-            NearMiss(
+            Misconception(
                 "no floor",
                 lambda m, g, lr, keep, erase: (keep - erase * (g @ g)) * m - lr * g,
                 "The strength is right. A large gradient still makes the factor negative, and below -1 the momentum grows as it swings.",
             ),
-            NearMiss(
+            Misconception(
                 "no strength",
                 lambda m, g, lr, keep, erase: (keep - g @ g).clamp(min=0) * m - lr * g,
                 "The floor is there. But |g|^2 without a strength brakes fully wherever |g| > 1: no momentum is left to speak of.",
             ),
-            NearMiss(
+            Misconception(
                 "brakes the write too",
                 lambda m, g, lr, keep, erase: (keep - erase * (g @ g)).clamp(min=0) * (m - lr * g),
                 "The brake is for what m *held*. The new gradient is written in full.",
@@ -328,18 +348,18 @@ ITEMS = [
             Property("singular values go to one", singular_values_reach_one),
             Property("scale does not matter", scale_is_lost),
         ],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "entry by entry",
                 lambda G, steps: _elementwise(G / G.norm(), steps),
                 "O * O * O cubes the *entries*. It is the singular values that must be cubed: O @ O.T @ O.",
             ),
-            NearMiss(
+            Misconception(
                 "one step too many",
                 lambda G, steps: _iterate(G / G.norm(), steps + 1, 1.5, -0.5),
                 "One step too many: with steps = 0 only the division is left.",
             ),
-            NearMiss(
+            Misconception(
                 "largest singular value",
                 lambda G, steps: _iterate(G / torch.linalg.matrix_norm(G, 2), steps, 1.5, -0.5),
                 "That divides by the largest singular value, which needs an SVD. The Frobenius norm is never smaller, and is enough.",
@@ -356,11 +376,11 @@ ITEMS = [
                 "with the usual betas, 0.9 and 0.999",
                 "Numerator and denominator then weigh the gradients differently: no single objective has that optimum.",
             ),
+            wrong("never", "There is a case: it takes equal betas."),
             right(
                 "with beta1 = beta2, and no epsilon",
                 "Then both averages carry the same weights, and m = (average of g) / sqrt(average of g²).",
             ),
-            wrong("never", "There is a case: it takes equal betas."),
         ),
     ),
     Question(
@@ -369,11 +389,11 @@ ITEMS = [
         text="In the four words of the book: what are *key* and *value* of plain momentum?",
         options=(
             wrong("key the weight, value the loss", "Momentum sees neither of them."),
+            wrong("key the learning rate, value the gradient", "The learning rate is the rate."),
             right(
                 "the key is the same for every gradient (or the layer's input), the value is minus the gradient (or minus the error)",
                 "With a constant key all gradients are filed in one place: it can only average.",
             ),
-            wrong("key the learning rate, value the gradient", "The learning rate is the rate."),
             wrong("it has no value", "It stores gradients; what it lacks is a key of their own."),
         ),
     ),
@@ -384,8 +404,8 @@ ITEMS = [
         options=(
             wrong("7, as before", "Half the weight lies in the last ln 2 / (1 - beta) gradients, about."),
             wrong("10 % more", "What counts is 1 - beta: from 0.1 to 0.01."),
-            right("about ten times as many: 69", "0.99 is slow and 0.9 is fast."),
             wrong("half as many", "A larger beta keeps more."),
+            right("about ten times as many: 69", "0.99 is slow and 0.9 is fast."),
         ),
     ),
     Question(

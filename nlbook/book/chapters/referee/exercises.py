@@ -7,20 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Derive,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def verdict(ours: list[float], rival: list[float]) -> str:
@@ -37,7 +24,7 @@ def verdict(ours: list[float], rival: list[float]) -> str:
 
 
 def by_error(ours: list[float], rival: list[float], times: float, unbiased: bool = True, divide: bool = True) -> str:
-    """The rule with one thing changed: for the near misses."""
+    """The rule with one thing changed."""
     a, b = (torch.tensor(x, dtype=torch.float64) for x in (ours, rival))
     gap = float(a.mean() - b.mean())
     n, m = (len(a), len(b)) if divide else (1, 1)
@@ -116,13 +103,14 @@ def m3_with(
     mean: bool = False,
     always: bool = False,
     first: int = 0,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The same with one thing changed: for the near misses."""
+    """The same with one thing changed."""
     fast, slow = torch.zeros_like(grads[0]), torch.zeros_like(grads[0])
     for t in range(1, len(grads) + 1):
         fast = ((1 - b1) if decay else 1) * fast + b1 * grads[t - 1]
         if always or (t - first) % period == 0:
-            part = grads[max(0, t - period - extra) : t].sum(0)
+            part = grads[0 if whole else max(0, t - period - extra) : t].sum(0)
             slow = ((1 - b3) if decay else 1) * slow + sign * b3 * (part / period if mean else part)
     return fast, slow
 
@@ -153,7 +141,14 @@ ITEMS = [
     Prediction(
         id="12-p1",
         objective="12.2",
-        options=("level", "better", "worse"),
+        options=(
+            wrong("level", "It would be, after an equal search."),
+            right(
+                "better",
+                "Seven tries against one: that is the whole difference. Ask of every table how its baseline was tuned.",
+            ),
+            wrong("worse", "The side that tries more finds the better rate."),
+        ),
         question="AdamW against AdamW: the same method under two names. One side tries seven learning rates, the other one. Most referees say of the first ...",
     ),
     Prediction(
@@ -163,6 +158,8 @@ ITEMS = [
         low=0,
         high=121,
         question="Of the paper's 121 numbered equations, how many do not hold as printed?",
+        why="Most are one sign, one index or one factor. `nlbook paper --errata` lists each with the test that shows it.",
+        within=0.25,
     ),
     Prediction(
         id="12-p3",
@@ -171,6 +168,8 @@ ITEMS = [
         low=0,
         high=100,
         question="Three seeds each, two methods that do not differ at all. How often does a rule of two standard errors say that they do?",
+        why="More than twice the 5 % that one thinks of: three seeds say little about the spread itself.",
+        within=0.2,
     ),
     Implement(
         id="12-verdict",
@@ -188,28 +187,28 @@ ITEMS = [
         solution=verdict,
         draw=draw_verdict,
         properties=[Property("exchanging the methods exchanges the words", swapping_swaps)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "mean alone",
                 lambda a, b: "better" if sum(a) / len(a) < sum(b) / len(b) else "worse",
                 "It never says 'level': the smaller mean always wins, and half of all equal pairs are 'better'.",
             ),
-            NearMiss(
+            Misconception(
                 "higher is better",
                 lambda a, b: by_error(b, a, 2.0),
                 "These are losses: the lower mean is the better one.",
             ),
-            NearMiss(
+            Misconception(
                 "one standard error",
                 lambda a, b: by_error(a, b, 1.0),
                 "One standard error is crossed by chance in a third of all equal pairs. Take two.",
             ),
-            NearMiss(
+            Misconception(
                 "standard deviation",
                 lambda a, b: by_error(a, b, 2.0, divide=False),
                 "That is the scatter of single runs. A mean of n runs scatters less: divide each variance by its n.",
             ),
-            NearMiss(
+            Misconception(
                 "n in the variance",
                 lambda a, b: by_error(a, b, 2.0, unbiased=False),
                 "With n in the denominator few seeds look surer than they are. Use n - 1 (torch's default).",
@@ -231,28 +230,28 @@ ITEMS = [
         solution=reported,
         broken=chosen_on_the_test,
         draw=lambda d: (d.tensor(n := d.int(3, 6), s := d.int(2, 4)), d.tensor(n, s)),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "still by the test",
                 chosen_on_the_test,
                 "The smallest of many noisy test numbers is small by luck: choosing by the test reports the luck.",
             ),
-            NearMiss(
+            Misconception(
                 "reports validation",
                 lambda valid, test: valid[valid.mean(1).argmin()],
                 "Now it reports the numbers that it was chosen by. They are too good for the same reason.",
             ),
-            NearMiss(
+            Misconception(
                 "best of each seed",
                 lambda valid, test: test.min(0).values,
                 "Each seed picks its own best rate on the test: that is the same look at the answer, once per seed.",
             ),
-            NearMiss(
+            Misconception(
                 "worst rate",
                 lambda valid, test: test[valid.mean(1).argmax()],
                 "These are losses: the best is the smallest.",
             ),
-            NearMiss(
+            Misconception(
                 "best single run",
                 lambda valid, test: test[valid.min(1).values.argmin()],
                 "One lucky run decides. The docstring says: the lowest mean over seeds.",
@@ -276,23 +275,23 @@ ITEMS = [
         objective_fn=oja_loss,
         wrt="M",
         draw=lambda d: (d.tensor(n := d.int(2, 4), k := n + d.int(1, 2)), d.tensor(k), d.tensor(n)),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "without the 2",
                 lambda M, k, v: torch.outer(v, M.T @ v - k),
                 "That is half: the loss is printed with the factors 2 and 1, so the gradient carries a 2.",
             ),
-            NearMiss(
+            Misconception(
                 "Hebbian part only",
                 lambda M, k, v: -2 * torch.outer(v, k),
                 "The second term of the loss depends on M too.",
             ),
-            NearMiss(
+            Misconception(
                 "sign",
                 lambda M, k, v: 2 * torch.outer(v, k - M.T @ v),
                 "That is minus the gradient: the direction of the *write*, not of the slope.",
             ),
-            NearMiss(
+            Misconception(
                 "delta instead",
                 lambda M, k, v: 2 * torch.outer(M @ k - v, k),
                 "That is the gradient of |M k - v|^2, the delta rule's loss. Here the penalty is |M^T v|^2.",
@@ -314,38 +313,43 @@ ITEMS = [
         ),
         solution=m3_memories,
         draw=draw_m3,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "as printed",
                 lambda *a: m3_with(*a, decay=False),
                 "Nothing decays: these are plain sums. Newton-Schulz then ignores b1 and b3 altogether.",
             ),
-            NearMiss(
+            Misconception(
                 "minus",
                 lambda *a: m3_with(*a, sign=-1.0),
                 "Eq. 75 prints a minus for the slow memory, Algorithm 1 a plus. With the minus the slow memory pushes uphill.",
             ),
-            NearMiss(
+            Misconception(
                 "one term too many",
                 lambda *a: m3_with(*a, extra=1),
                 "The printed sum runs over one gradient more than a period has: it belongs to the period before.",
             ),
-            NearMiss(
+            Misconception(
                 "mean",
                 lambda *a: m3_with(*a, mean=True),
                 "That is the mean over the period. Newton-Schulz would not care, but the task says the sum.",
             ),
-            NearMiss(
+            Misconception(
+                "all gradients so far",
+                lambda *a: m3_with(*a, whole=True),
+                "All gradients since the start go in at every write. Only those of the period that ends now do: the last `period` of them.",
+            ),
+            Misconception(
                 "every step",
                 lambda *a: m3_with(*a, always=True),
                 "The slow memory is written at every step here: it is not slow.",
             ),
-            NearMiss(
+            Misconception(
                 "a step late",
                 lambda *a: m3_with(*a, first=1),
                 "It writes at steps 1, period + 1, ...: the first window is not full. Write when t is a multiple of the period.",
             ),
-            NearMiss(
+            Misconception(
                 "exchanged factors",
                 lambda g, b1, b3, period: m3_with(g, b3, b1, period),
                 "b1 belongs to the fast memory, b3 to the slow one.",
@@ -404,13 +408,13 @@ ITEMS = [
         objective="12.1",
         text="The caption of Table 6 says that every component of Hope contributes positively. Which printed number speaks against it?",
         options=(
-            wrong(
-                "w/o CMS: 13.04 perplexity",
-                "Without CMS perplexity is worse (12.24 with it): that supports the caption.",
-            ),
             right(
                 "w/o inner-projection q: 12.19 perplexity",
                 "Without it perplexity is a little *better* than 12.24. A small thing, but 'all' is a strong word.",
+            ),
+            wrong(
+                "w/o CMS: 13.04 perplexity",
+                "Without CMS perplexity is worse (12.24 with it): that supports the caption.",
             ),
             wrong("w/o DGD: 56.5 accuracy", "Lower than 58.1: that supports the caption."),
             wrong("w/o inner-projection v: 13.90", "The largest loss of all."),
@@ -422,15 +426,15 @@ ITEMS = [
         text="A paper compares its method, tuned, with a baseline's number from an older paper. What can you conclude if it is ahead?",
         options=(
             wrong("The method is better", "Perhaps; but the search alone can do that, as the bars showed."),
-            right(
-                "That method plus this search beats that baseline plus that search",
-                "The two cannot be told apart without an equal search.",
-            ),
+            wrong("The baseline was wrong", "It may have been right, in its own setting."),
             wrong(
                 "Nothing can ever be concluded from numbers of others",
                 "A large enough gap, or many seeds and settings, can still be convincing.",
             ),
-            wrong("The baseline was wrong", "It may have been right, in its own setting."),
+            right(
+                "That method plus this search beats that baseline plus that search",
+                "The two cannot be told apart without an equal search.",
+            ),
         ),
     ),
     Question(
@@ -455,13 +459,13 @@ ITEMS = [
         objective="12.2",
         text="What must a negative control do?",
         options=(
+            wrong("be tuned longer", "Equal budgets hold for it too."),
+            wrong("come close to the method", "That is a baseline."),
+            wrong("use the same seeds", "It may; that is not its point."),
             right(
                 "fail, if the experiment measures what it should",
                 "A method compared with itself must come out level; shuffled values must be recalled at chance.",
             ),
-            wrong("come close to the method", "That is a baseline."),
-            wrong("use the same seeds", "It may; that is not its point."),
-            wrong("be tuned longer", "Equal budgets hold for it too."),
         ),
     ),
     Question(
@@ -510,12 +514,12 @@ ITEMS = [
         objective="12.1",
         text="Frozen surprises gave another answer than training. What did that refute?",
         options=(
+            wrong(
+                "that a trained weight is a sum of writes", "That holds exactly; only the writes must be the real ones."
+            ),
             right(
                 "that backprop is linear attention over gradients",
                 "Its values depend on the state: they cannot be computed beforehand.",
-            ),
-            wrong(
-                "that a trained weight is a sum of writes", "That holds exactly; only the writes must be the real ones."
             ),
             wrong("that SGD is a rank-one write", "It is, for one sample."),
             wrong("that momentum has levels", "Not the question there."),

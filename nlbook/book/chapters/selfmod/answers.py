@@ -135,44 +135,17 @@ def count_power(bits, c):
 
 MUTANTS = {
     "09-titans": {
-        "old surprise": lambda M, S, k, v, eta, alpha, mu: (alpha * M + S, mu * S - eta * grad(M, k, v)),
-        "uphill": lambda M, S, k, v, eta, alpha, mu: (
-            alpha * M + mu * S + eta * grad(M, k, v),
-            mu * S + eta * grad(M, k, v),
-        ),
-        "no momentum": lambda M, S, k, v, eta, alpha, mu: (alpha * M - eta * grad(M, k, v), -eta * grad(M, k, v)),
-        "forgets all": lambda M, S, k, v, eta, alpha, mu: (
-            alpha * (M + mu * S - eta * grad(M, k, v)),
-            mu * S - eta * grad(M, k, v),
-        ),
-        "twice the gradient": lambda M, S, k, v, eta, alpha, mu: (
-            alpha * M + mu * S - 2 * eta * grad(M, k, v),
-            mu * S - 2 * eta * grad(M, k, v),
-        ),
         "state swapped": lambda M, S, k, v, eta, alpha, mu: titans_loop(M, S, k, v, eta, alpha, mu)[::-1],
     },
     "09-dgd": {
-        "as printed": lambda W, x, g, eta: W - eta / (1 + eta) * torch.outer(W @ x + g, x),
-        "descent": lambda W, x, g, eta: W - eta * torch.outer(g, x),
-        "explicit": lambda W, x, g, eta: W - eta * torch.outer(W @ x + g, x),
         "sign": lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x - g, x),
-        "not squared": lambda W, x, g, eta: W - eta / (1 + eta * x.norm()) * torch.outer(W @ x + g, x),
-        "erases only": lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x),
     },
     "09-self": {
-        "given value": lambda M, k, v, eta, alpha: M @ factor(k, eta, alpha) - eta * torch.outer(M @ k - v, k),
-        "no factor": lambda M, k, v, eta, alpha: alpha * M - eta * torch.outer(M @ (k - v), k),
-        "through the value": lambda M, k, v, eta, alpha: (
-            M @ factor(k, eta, alpha) - eta * torch.outer(M @ (k - v), k - v)
-        ),
         "factor on the left": lambda M, k, v, eta, alpha: factor(k, eta, alpha) @ M - eta * torch.outer(M @ (k - v), k),
         "sign": lambda M, k, v, eta, alpha: M @ factor(k, eta, alpha) + eta * torch.outer(M @ (k - v), k),
         "key and value swapped": lambda M, k, v, eta, alpha: self_by_error(M, v, k, eta, alpha),
     },
     "09-transition": {
-        "erased once": lambda k, v, eta, alpha: factor(k, eta, alpha) + eta * torch.outer(v, k),
-        "transposed": lambda k, v, eta, alpha: transition_outer(k, v, eta, alpha).T,
-        "no value": lambda k, v, eta, alpha: factor(k, 2 * eta, alpha),
         "sign": lambda k, v, eta, alpha: alpha * torch.eye(len(k), dtype=k.dtype) - eta * torch.outer(v - 2 * k, k),
         "no forgetting": lambda k, v, eta, alpha: transition_outer(k, v, eta, 1.0),
         "swapped": lambda k, v, eta, alpha: transition_outer(v, k, eta, alpha),
@@ -189,18 +162,18 @@ MUTANTS = {
         "memory cut in the value": lambda *a: cut(*a, value=False, memory=True),
         "v cut": lambda *a: cut(*a, value=False),
         "start cut": lambda *a: cut(*a, value=False, memory=True, start=True),
-        "given value": lambda M, M_v, x, k, q, eta: (M - eta * torch.outer(M @ k - M_v @ x, k)) @ q,
-        "through the value": lambda M, M_v, x, k, q, eta: (M - eta * torch.outer(M @ (k - M_v @ x), k - M_v @ x)) @ q,
     },
-    "09-picture": {"the default": 2.6, "nothing": 0.1, "ten": 10, "double": 2.2, "three": 3.0},
+    "09-picture": {
+        "nothing": 0.1,
+        "ten": 10,
+        "double": 2.2,
+        "three": 3.0,
+    },
     "09-count": {
-        "counts": lambda bits, c: (bits.cumsum(0), rate(c)),
-        "flips at zeros": lambda bits, c: (parity_of(1 - bits), rate(c)),
         "never": lambda bits, c: (torch.ones_like(bits), rate(c)),
         "sign": lambda bits, c: (-parity_of(bits), rate(c)),
         "zero or one": lambda bits, c: (bits.cumsum(0) % 2, rate(c)),
         "no rate": lambda bits, c: parity_of(bits),
-        "one bit late": lambda bits, c: (torch.cat([torch.ones_like(bits[:1]), parity_of(bits)[:-1]]), rate(c)),
         "the rate of one erasure": lambda bits, c: (parity_of(bits), 2 / (1 - c)),
         "rate one": lambda bits, c: (parity_of(bits), 1.0),
     },

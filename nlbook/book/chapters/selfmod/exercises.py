@@ -5,20 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Draw,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 # ---------------------------------------------------------------------- Titans (eq. 76-78)
@@ -237,7 +224,12 @@ ITEMS = [
     Prediction(
         id="09-p1",
         objective="09.2",
-        options=("Oslo", "Ben", "Rome", "nothing"),
+        options=(
+            right("Ben", "It wrote what it was given. No rate and no repetition helps: 'Oslo' is not in the token."),
+            wrong("Oslo", "That is what you understood. The memory wrote the word that was given: 'Ben'."),
+            wrong("Rome", "The delta rule erases before it writes: Rome is gone."),
+            wrong("nothing", "It answers, with a word that is no place."),
+        ),
         question="The memory knew: Ada lives in Rome, Ben in Oslo. It has now read 'Ada moved in with Ben'. Where does Ada live?",
     ),
     Prediction(
@@ -247,23 +239,55 @@ ITEMS = [
         low=0,
         high=1.2,
         question="DGD on the squared error writes the same pair (k, v) two hundred times. What share of v does the memory then answer for k?",
+        why="DGD is descent on the error plus |W x|^2 / 2. It ends halfway, whatever the rate. The maps outside must undo the half.",
+        within=0.05,
     ),
     Prediction(
         id="09-p3",
         objective="09.2",
-        options=("M_mem only", "M_k and M_v only", "all five", "none, without training"),
+        options=(
+            wrong("M_mem only", "It has company: all five are written with the same key and the same rate."),
+            wrong("M_k and M_v only", "They are written like the others: same key, same rate."),
+            wrong(
+                "none, without training",
+                "The inner loop needs no training to run. It needs it to be good for something.",
+            ),
+            right(
+                "all five",
+                "A new word is a new key, and with it everything moves, whether it is good for something or not.",
+            ),
+        ),
         question="An untrained layer reads four words over and over, then four new ones. Which of its memories move more than just before?",
     ),
     Prediction(
         id="09-p4",
         objective="09.4",
-        options=("the fixed value", "its own value", "both alike", "neither"),
+        options=(
+            right(
+                "its own value",
+                "It has learned to erase: with v = city - name, the value is M city - M name. That is the delta rule, found by training.",
+            ),
+            wrong("the fixed value", "Hebb's rule only adds. Given a value, the old city stays beside the new one."),
+            wrong("both alike", "They would be, with a rule that erases: see the table below."),
+            wrong("neither", "One of them makes no mistake at all."),
+        ),
         question="Trained readers, Hebbian writes; key and value may each be made of both words of a token. After the switch to *new facts* (no references): who answers better?",
     ),
     Prediction(
         id="09-p5",
         objective="09.5",
-        options=("none", "the self-modifying memory", "the delta rule", "all three"),
+        options=(
+            wrong("none", "One of them has found the sign that flips."),
+            right(
+                "the self-modifying memory",
+                "It reads words four times as long as any it was trained on without one mistake.",
+            ),
+            wrong(
+                "the delta rule",
+                "With rates below one no sign flips. (With rates up to 2 it gets far: see the control.)",
+            ),
+            wrong("all three", "Two of them fail already on the lengths of training."),
+        ),
         question="Trained on words of up to 12 symbols. Who is right on every prefix of words of 25 to 48?",
     ),
     Implement(
@@ -280,13 +304,13 @@ ITEMS = [
         ),
         solution=titans_write,
         draw=draw_titans,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "old surprise",
                 lambda M, S, k, v, eta, alpha, mu: (alpha * M + S, mu * S - eta * torch.outer(M @ k - v, k)),
                 "M took up the *old* S, so this token's surprise arrives one token late.",
             ),
-            NearMiss(
+            Misconception(
                 "no surprise carried",
                 lambda M, S, k, v, eta, alpha, mu: (
                     alpha * M - eta * torch.outer(M @ k - v, k),
@@ -294,7 +318,7 @@ ITEMS = [
                 ),
                 "Without mu S a surprise lasts for one token only. Titans carries it on.",
             ),
-            NearMiss(
+            Misconception(
                 "ascends",
                 lambda M, S, k, v, eta, alpha, mu: (
                     alpha * M + mu * S + eta * torch.outer(M @ k - v, k),
@@ -302,7 +326,7 @@ ITEMS = [
                 ),
                 "That walks uphill: minus eta times the gradient.",
             ),
-            NearMiss(
+            Misconception(
                 "forgets the surprise",
                 lambda M, S, k, v, eta, alpha, mu: (
                     alpha * (M + mu * S - eta * torch.outer(M @ k - v, k)),
@@ -310,7 +334,7 @@ ITEMS = [
                 ),
                 "alpha acts on the old memory; what has just been learned comes in whole.",
             ),
-            NearMiss(
+            Misconception(
                 "twice the gradient",
                 lambda M, S, k, v, eta, alpha, mu: (
                     alpha * M + mu * S - 2 * eta * torch.outer(M @ k - v, k),
@@ -318,7 +342,7 @@ ITEMS = [
                 ),
                 "The objective is *half* the squared error: its gradient is (M k - v) k^T, without a 2.",
             ),
-            NearMiss(
+            Misconception(
                 "one minus alpha",
                 lambda M, S, k, v, eta, alpha, mu: (
                     (1 - alpha) * M + mu * S - eta * torch.outer(M @ k - v, k),
@@ -346,38 +370,38 @@ ITEMS = [
         draw=lambda d: (d.tensor(m := d.int(1, 3), n := d.int(1, 3)), d.tensor(n), d.tensor(m), d.float(0.1, 1.0)),
         properties=[Property("it solves eq. 56", solves_the_proximal_problem)],
         differentiable=True,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "as printed",
                 lambda W, x, g, eta: W - eta / (1 + eta) * torch.outer(W @ x + g, x),
                 "That is the printed rate. It is right only where |x| = 1.",
             ),
-            NearMiss(
+            Misconception(
                 "plain descent",
                 lambda W, x, g, eta: W - eta * torch.outer(g, x),
                 "This is gradient descent: it never looks at what W answers for x.",
             ),
-            NearMiss(
+            Misconception(
                 "implicit rate, no erasing",
                 lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(g, x),
                 "The rate is right. What W said about x is still there.",
             ),
-            NearMiss(
+            Misconception(
                 "explicit rate",
                 lambda W, x, g, eta: W - eta * torch.outer(W @ x + g, x),
                 "The full rate overshoots for long inputs: divide it by 1 + eta |x|^2.",
             ),
-            NearMiss(
+            Misconception(
                 "only the erasing at the right rate",
                 lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x) - eta * torch.outer(g, x),
                 "The erasing has the right rate, the writing has not: both stand under the one rate.",
             ),
-            NearMiss(
+            Misconception(
                 "length not squared",
                 lambda W, x, g, eta: W - eta / (1 + eta * (x @ x).sqrt()) * torch.outer(W @ x + g, x),
                 "|x| wants its square.",
             ),
-            NearMiss(
+            Misconception(
                 "erases only",
                 lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x),
                 "Erased, and nothing written.",
@@ -401,8 +425,8 @@ ITEMS = [
         reference=self_write_reference,
         draw=draw_self,
         properties=[Property("zero stays zero", zero_stays_zero)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "given value",
                 lambda M, k, v, eta, alpha: (
                     M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
@@ -410,17 +434,17 @@ ITEMS = [
                 ),
                 "Here the value is v itself. A self-generated value is what the memory answers *for* v.",
             ),
-            NearMiss(
+            Misconception(
                 "no factor",
                 lambda M, k, v, eta, alpha: alpha * M - eta * torch.outer(M @ k - M @ v, k),
                 "The DGD factor also takes eta M k k^T away. (As an ablation this is a good rule.)",
             ),
-            NearMiss(
+            Misconception(
                 "value differentiated",
                 differentiated_value,
                 "The derivative went through v^ as well: you get M (k - v)(k - v)^T. The value is a constant inside.",
             ),
-            NearMiss(
+            Misconception(
                 "value from the new state",
                 lambda M, k, v, eta, alpha: (
                     M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
@@ -428,7 +452,15 @@ ITEMS = [
                 ),
                 "The value was made by the memory *after* the erasing. All is read before anything is written.",
             ),
-            NearMiss(
+            Misconception(
+                "error after the erasing",
+                lambda M, k, v, eta, alpha: (
+                    (W := M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)))
+                    - eta * torch.outer(W @ k - M @ v, k)
+                ),
+                "The error was taken at the state that has forgotten already. Both parts of eq. 88 start from the same old M.",
+            ),
+            Misconception(
                 "sign of the value",
                 lambda M, k, v, eta, alpha: (
                     M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
@@ -453,20 +485,20 @@ ITEMS = [
         solution=transition,
         draw=lambda d: (d.unit(n := d.int(2, 4)), d.unit(n), d.float(0.1, 0.6), d.float(0.7, 0.99)),
         properties=[Property("it multiplies any memory", multiplies_any_memory)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "erased once",
                 lambda k, v, eta, alpha: (
                     alpha * torch.eye(len(k), dtype=k.dtype) - eta * torch.outer(k, k) + eta * torch.outer(v, k)
                 ),
                 "The key's direction is erased twice: once by the DGD factor, once by the squared error.",
             ),
-            NearMiss(
+            Misconception(
                 "transposed",
                 lambda k, v, eta, alpha: transition(k, v, eta, alpha).T,
                 "v k^T, not k v^T: M T k must contain M v.",
             ),
-            NearMiss(
+            Misconception(
                 "given value",
                 lambda k, v, eta, alpha: alpha * torch.eye(len(k), dtype=k.dtype) - 2 * eta * torch.outer(k, k),
                 "That is the transition for a value from outside, which is *added* afterwards. Here M v multiplies too.",
@@ -505,13 +537,13 @@ ITEMS = [
         broken=cut_answer,
         draw=draw_outer,
         properties=[Property("the outer gradient reaches M and M_v", gradient_reaches_both)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "value differentiated",
                 lambda M, M_v, x, k, q, eta: (M - eta * torch.outer(M @ (k - M_v @ x), k - M_v @ x)) @ q,
                 "Now the *inner* derivative goes through the value as well. Inside it is a constant.",
             ),
-            NearMiss(
+            Misconception(
                 "given value",
                 lambda M, M_v, x, k, q, eta: (M - eta * torch.outer(M @ k - M_v @ x, k)) @ q,
                 "The value is M v, not v.",
@@ -551,23 +583,23 @@ ITEMS = [
             Case((torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), 0.0), "a value of zero"),
             Case((torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64), -1.0), "v = -k"),
         ],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "counts",
                 with_rate(lambda bits: torch.cumsum(bits, 0)),
                 "This counts the ones, as linear attention does. Parity wants a sign that flips.",
             ),
-            NearMiss(
+            Misconception(
                 "flips at zeros",
                 with_rate(lambda bits: torch.cumprod(2 * bits - 1, 0)),
                 "The sign changes at a 1, not at a 0.",
             ),
-            NearMiss(
+            Misconception(
                 "erased once",
                 scaled_count(1.0),
                 "You solved 1 - eta + eta c = -1. The DGD factor and the error erase once each: 1 - 2 eta + eta c.",
             ),
-            NearMiss(
+            Misconception(
                 "before the bit",
                 with_rate(lambda bits: torch.cumprod(1 - 2 * torch.cat([bits[:1] * 0, bits[:-1]]), 0)),
                 "That is the memory before each bit.",
@@ -612,10 +644,10 @@ ITEMS = [
         options=(
             wrong("at the value", "The delta rule does. DGD also erases what is right."),
             wrong("at zero", "The error pulls back."),
+            wrong("nowhere", "It never overshoots."),
             right(
                 "at half the value", "It is descent on the error plus |W x|^2 / 2: the two halves meet in the middle."
             ),
-            wrong("nowhere", "It never overshoots."),
         ),
     ),
     Question(
@@ -623,11 +655,11 @@ ITEMS = [
         objective="09.2",
         text="What does the write with v^ = M v do to a linear memory?",
         options=(
-            wrong("it adds v k^T", "That is a value from outside."),
             right(
                 "it multiplies it by a matrix",
                 "M (alpha I - 2 eta k k^T + eta v k^T). Hence zero stays zero, and signs can flip.",
             ),
+            wrong("it adds v k^T", "That is a value from outside."),
             wrong("nothing", "Only if v = k, and then it still forgets."),
             wrong("it raises its rank", "A product never has a higher rank than its factors."),
         ),
@@ -639,11 +671,11 @@ ITEMS = [
         options=(
             wrong("its memory is too small", "One number is enough."),
             wrong("it has no values of its own", "With beta up to 2 it counts, without them."),
-            wrong("it was trained too briefly", "No training changes the interval."),
             right(
                 "its transitions have eigenvalues in (0, 1] only: no sign ever flips",
                 "1 - beta for beta in (0, 1). DGD reaches 1 - 2 eta, down to -1.",
             ),
+            wrong("it was trained too briefly", "No training changes the interval."),
         ),
     ),
     Question(
@@ -667,11 +699,11 @@ ITEMS = [
         objective="09.1",
         text="Why is backpropagation not linear attention over gradients?",
         options=(
+            wrong("it has no keys", "The inputs are its keys."),
             right(
                 "its values depend on the weights that are being written",
                 "Eq. 58: the surprise is self-generated. This chapter is that remark, taken as a design.",
             ),
-            wrong("it has no keys", "The inputs are its keys."),
             wrong("it is not linear", "For one linear layer all the rest is linear."),
             wrong("it has momentum", "It need not."),
         ),

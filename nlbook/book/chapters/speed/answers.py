@@ -247,19 +247,10 @@ def order(*words):
 
 MUTANTS = {
     "11-chunk": {
-        "inclusive": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T) @ V, S + K.T @ V),
-        "no mask": lambda S, Q, K, V: (Q @ S + Q @ K.T @ V, S + K.T @ V),
-        "future": lambda S, Q, K, V: (Q @ S + torch.triu(Q @ K.T, 1) @ V, S + K.T @ V),
-        "start": lambda S, Q, K, V: (Q @ S, S + K.T @ V),
-        "not carried": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, K.T @ V),
         "one token short": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, S + K[:-1].T @ V[:-1]),
         "gradient cut": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1).detach() @ V, S + K.T @ V),
     },
     "11-rows": {
-        "frozen": lambda S, K, V, eta: eta * (V - K @ S),
-        "sign": ch11.rows_upside_down,
-        "one term": ch11.rows_one_term,
-        "errors": lambda S, K, V, eta: rows_by_solve(S, K, V, eta) / eta,
         "inclusive": lambda S, K, V, eta: torch.linalg.solve(
             torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T), eta * (V - K @ S)
         ),
@@ -268,9 +259,6 @@ MUTANTS = {
         ),
     },
     "11-index": {
-        "printed": ch11.state_read_as_printed,
-        "floor of t": lambda t, C: C * (t // C),
-        "one chunk late": lambda t, C: max(0, C * ((t - 1) // C) - C),
         "number of the chunk": lambda t, C: (t - 1) // C,
         "token before": lambda t, C: t - 1,
     },
@@ -282,30 +270,23 @@ MUTANTS = {
         "load last": order("triangular", "solve", "outputs", "next", "load"),
     },
     "11-picture": {"rate 0.1": 7.9, "share": 0.52, "chunk 8": 31.3, "chunk 32": 112.0, "chunk 64": 657.0},
-    "11-intensity": {"half": 32, "double": 128, "memory travels": 42.67, "one product": 16, "bytes": 32768},
+    "11-intensity": {
+        "one product": 16,
+        "bytes": 32768,
+    },
     "11-write": {
-        "no rate": ch11.outer_write_without_rate,
-        "not added": ch11.outer_write_afresh,
         "no mask": write_unmasked,
         "every program the same rows": write_same_rows,
         "sign": write_erases,
         "greedy": write_greedy,
     },
     "11-scores": {
-        "upto": ch11.scores_upto,
-        "future": ch11.scores_of_the_future,
-        "all": ch11.scores_of_all,
-        "transposed": ch11.scores_of_the_past_transposed,
         "no end": scores_unmasked_tail,
         "first chunk only": scores_first_chunk,
         "masked places never written": scores_half,
         "keys twice": scores_twice,
     },
     "11-loop": {
-        "no carry": ch11.loop_without_carry,
-        "no scores": ch11.loop_without_scores,
-        "writes first": ch11.loop_writes_first,
-        "reads after": ch11.loop_read_after,
         "partial chunk dropped": loop_whole_chunks_only,
         "one head": loop_one_head,
         "state transposed": loop_state_transposed,

@@ -13,21 +13,7 @@ import torch
 from torch import Tensor
 
 from nlbook.book.chapters.speed.kernel_player import Puzzle, blank
-from nlbook.book.check.define import (
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    KernelPuzzle,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -332,14 +318,37 @@ ITEMS = [
         objective="11.1",
         question="The chunk form gave the same outputs in far fewer calls. How much arithmetic "
         "(multiplications and additions of its matrix products) does it do, compared with the loop?",
-        options=("about half", "the same", "about twice as much"),
+        options=(
+            wrong(
+                "about half",
+                "Nothing is saved: the chunk form also calculates the masked half of Q K^T, and throws it away.",
+            ),
+            wrong(
+                "the same",
+                "Besides the loop's products there are Q K^T, K K^T and their products, a C x C matrix for each chunk.",
+            ),
+            right(
+                "about twice as much",
+                "And it is still the faster one, on any machine. Arithmetic is cheap; calls and waiting are not.",
+            ),
+        ),
     ),
     Prediction(
         id="11-p2",
         objective="11.3",
         question="A chunk of 64 tokens that all have the same key, rate 1, float32. How wrong is what "
         "the doubling product gives, relative to the truth?",
-        options=("about 1e-7: rounding", "about 1e-3", "about 1: nothing is right", "more than 1e8"),
+        options=(
+            wrong("about 1e-7: rounding", "It is, for forward substitution."),
+            wrong(
+                "about 1e-3",
+                "The powers of L lose far more: entries of the 32nd power pass 1e17, and all of that has to cancel.",
+            ),
+            wrong("about 1: nothing is right", "Worse: it is not even of the right size."),
+            right(
+                "more than 1e8", "The powers of L grow to 1e17, the result stays near 1, and float32 has seven digits."
+            ),
+        ),
     ),
     Prediction(
         id="11-p3",
@@ -349,6 +358,8 @@ ITEMS = [
         unit="%",
         low=0,
         high=200,
+        why="About a quarter of the state at this rate; at 0.5 the same chunk is 657 % off: the frozen step overshoots and explodes.",
+        within=0.2,
     ),
     Prediction(
         id="11-p4",
@@ -358,6 +369,7 @@ ITEMS = [
         unit="outputs",
         low=0,
         high=41,
+        why="Token 40 is the ninth of its chunk (tokens 32 to 47): it leaks back to 32, never across the chunk's border.",
     ),
     Implement(
         id="11-chunk",
@@ -378,28 +390,28 @@ ITEMS = [
         time_dim=0,
         differentiable=True,
         properties=[Property("two chunks are one", two_chunks_are_one)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "inclusive",
                 lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T) @ V, S + K.T @ V),
                 "Token t reads what it has just written itself: that is read *after* write. The diagonal must go.",
             ),
-            NearMiss(
+            Misconception(
                 "no mask",
                 lambda S, Q, K, V: (Q @ S + Q @ K.T @ V, S + K.T @ V),
                 "Without a mask every token reads the whole chunk, its own future included.",
             ),
-            NearMiss(
+            Misconception(
                 "triu",
                 lambda S, Q, K, V: (Q @ S + torch.triu(Q @ K.T, 1) @ V, S + K.T @ V),
                 "This keeps the future and drops the past: rows of Q K^T are the readers t, columns the writers i.",
             ),
-            NearMiss(
+            Misconception(
                 "start only",
                 lambda S, Q, K, V: (Q @ S, S + K.T @ V),
                 "The whole chunk reads its start state. That is the rule of eq. 90, not the token loop.",
             ),
-            NearMiss(
+            Misconception(
                 "not carried",
                 lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, K.T @ V),
                 "The state after the chunk has lost what it held before: add S.",
@@ -428,25 +440,25 @@ ITEMS = [
             d.tensor(C, dv),
             d.float(0.2, 0.9),
         ),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "frozen",
                 lambda S, K, V, eta: rows_by_tokens(S, K, V, eta, frozen=True),
                 "Every row is taken at the chunk's start: the tokens do not see what their neighbours wrote. "
                 "That is the other rule, the one whose error the kernel theatre shows.",
             ),
-            NearMiss(
+            Misconception(
                 "wrong sign",
                 rows_upside_down,
                 "The earlier rows are *in* the memory already, so what they answer is taken off. The sign of L is wrong.",
             ),
-            NearMiss(
+            Misconception(
                 "one term",
                 rows_one_term,
                 "The correction uses the uncorrected rows: it is the first term of the series, I - L. Row t needs the "
                 "finished rows before it.",
             ),
-            NearMiss(
+            Misconception(
                 "not scaled",
                 lambda S, K, V, eta: rows_by_tokens(S, K, V, eta) / eta,
                 "These are the errors. What is written is eta times the error.",
@@ -469,18 +481,18 @@ ITEMS = [
         broken=state_read_as_printed,
         draw=lambda d: (d.int(1, 40), d.int(1, 8)),
         samples=30,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "printed",
                 state_read_as_printed,
                 "This is the state at the *end* of the token's own chunk: it holds the future, and the token itself.",
             ),
-            NearMiss(
+            Misconception(
                 "floor of t",
                 lambda t, C: C * (t // C),
                 "Nearly: the last token of each chunk would read the state that it has just helped to write.",
             ),
-            NearMiss(
+            Misconception(
                 "one chunk late",
                 lambda t, C: max(0, C * ((t - 1) // C) - C),
                 "That is one chunk too old: the chunk before is finished and may be read.",
@@ -575,9 +587,9 @@ ITEMS = [
         samples=4,
         seconds=60.0,
         package="triton",
-        near_misses=[
-            NearMiss("no rate", outer_write_without_rate, "The write is not scaled by the rate eta."),
-            NearMiss(
+        misconceptions=[
+            Misconception("no rate", outer_write_without_rate, "The write is not scaled by the rate eta."),
+            Misconception(
                 "not added", outer_write_afresh, "What M held before is gone: load the block first, and add to it."
             ),
         ],
@@ -605,11 +617,15 @@ ITEMS = [
         samples=4,
         seconds=60.0,
         package="triton",
-        near_misses=[
-            NearMiss("upto", scores_upto, "The diagonal is still there: token t would read what it is about to write."),
-            NearMiss("future", scores_of_the_future, "The mask is upside down: each token sees exactly its future."),
-            NearMiss("all", scores_of_all, "No causal mask: each token sees its whole chunk."),
-            NearMiss("k q", scores_of_the_past_transposed, "Rows must be the readers: Q K^T, not K Q^T."),
+        misconceptions=[
+            Misconception(
+                "upto", scores_upto, "The diagonal is still there: token t would read what it is about to write."
+            ),
+            Misconception(
+                "future", scores_of_the_future, "The mask is upside down: each token sees exactly its future."
+            ),
+            Misconception("all", scores_of_all, "No causal mask: each token sees its whole chunk."),
+            Misconception("k q", scores_of_the_past_transposed, "Rows must be the readers: Q K^T, not K Q^T."),
         ],
     ),
     KernelPuzzle(
@@ -636,23 +652,25 @@ ITEMS = [
         samples=4,
         seconds=60.0,
         package="triton",
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "no carry",
                 loop_without_carry,
                 "Every chunk starts from an empty memory: S is not read, or not carried.",
             ),
-            NearMiss(
+            Misconception(
                 "no scores",
                 loop_without_scores,
                 "Tokens of one chunk do not see each other: that is the read at the chunk's start, another rule.",
             ),
-            NearMiss(
+            Misconception(
                 "writes first",
                 loop_writes_first,
                 "S is written before it is read, so each token reads its whole chunk, and its past in it twice.",
             ),
-            NearMiss("reads after", loop_read_after, "Token t reads its own write: the diagonal of the mask must go."),
+            Misconception(
+                "reads after", loop_read_after, "Token t reads its own write: the diagonal of the mask must go."
+            ),
         ],
     ),
     Question(
@@ -660,8 +678,8 @@ ITEMS = [
         objective="11.1",
         text="Read *after* write, y_t = M_t q_t. Which entries of Q Kᵀ count?",
         options=(
-            wrong("i < t", "That is the read before the write."),
             right("i ≤ t", "Token t has written when it reads, so its own pair counts too."),
+            wrong("i < t", "That is the read before the write."),
             wrong("i > t", "That is the future."),
             wrong("all", "Then the first token reads the last."),
         ),
@@ -686,15 +704,15 @@ ITEMS = [
         text="The chunk form does more arithmetic than the loop. Why is it the faster one all the same?",
         options=(
             wrong("Its numbers are smaller.", "They are the same numbers."),
-            right(
-                "Few large products instead of many small ones that wait for each other.",
-                "Calls, and steps that wait, are what the loop pays for.",
-            ),
+            wrong("It is only faster on a GPU.", "Also on one core: try nlbook bench kernels."),
             wrong(
                 "It skips the tokens that are masked.",
                 "Masked entries are calculated and thrown away: that is the extra arithmetic.",
             ),
-            wrong("It is only faster on a GPU.", "Also on one core: try nlbook bench kernels."),
+            right(
+                "Few large products instead of many small ones that wait for each other.",
+                "Calls, and steps that wait, are what the loop pays for.",
+            ),
         ),
     ),
     Question(
@@ -703,11 +721,11 @@ ITEMS = [
         text="Why does the doubling product fail for a repeated key, though it is exact on paper?",
         options=(
             wrong("The matrix I + L has no inverse then.", "It has ones on its diagonal: it always has one."),
-            wrong("L is too small for float32.", "It is full of ones."),
             right(
                 "Powers of L grow to huge numbers that must cancel.",
                 "L is full of ones below its diagonal; entries of L to the 32nd pass 1e17, while the result stays of size 1.",
             ),
+            wrong("L is too small for float32.", "It is full of ones."),
             wrong("Forward substitution fails as well.", "It stays at 1e-7: each row is of the size of the result."),
         ),
     ),
@@ -716,12 +734,12 @@ ITEMS = [
         objective="11.4",
         text="A kernel makes 40 FLOPs for each byte; the machine could do 267. It is ...",
         options=(
+            wrong("as fast as the machine can be", "It reaches 40 / 267 of the peak at best."),
+            wrong("bound by arithmetic", "It would be above 267."),
             right(
                 "bound by memory: the arithmetic units wait for bytes",
                 "Below the ridge the slope of the roof is the bandwidth.",
             ),
-            wrong("bound by arithmetic", "It would be above 267."),
-            wrong("as fast as the machine can be", "It reaches 40 / 267 of the peak at best."),
             wrong("bound by launches", "A roofline does not know about launches; that is one of its limits."),
         ),
     ),
@@ -730,10 +748,10 @@ ITEMS = [
         recalls="01",
         text="An output read with a query q is a weighted sum of the values written. What are the weights, for the Hebbian rule?",
         options=(
-            wrong("softmax of the overlaps", "That would be attention."),
             right(
                 "the overlaps of q with the keys", "One row of Q Kᵀ: this is what a chunk calculates in one product."
             ),
+            wrong("softmax of the overlaps", "That would be attention."),
             wrong("all equal", "Then every query would read the same."),
             wrong("the learning rates only", "The key decides where a pair is found."),
         ),
@@ -744,11 +762,11 @@ ITEMS = [
         text="Chapter 02 froze the surprises of training at the start. What is the frozen rule of this chapter, in its words?",
         options=(
             wrong("training with surprises from the last epoch", "No epochs here."),
+            wrong("the dual form of training", "The dual form is exact; it lists the surprises as they came."),
             right(
                 "one batch gradient step a chunk",
                 "All errors of a chunk at one state: mini-batch gradient descent, with a sum in place of a mean.",
             ),
-            wrong("the dual form of training", "The dual form is exact; it lists the surprises as they came."),
             wrong("momentum", "Nothing is carried but the state."),
         ),
     ),

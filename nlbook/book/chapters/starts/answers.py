@@ -6,10 +6,6 @@ import torch
 
 from nlbook.book.chapters.starts.exercises import (
     adapt,
-    adapt_at_once,
-    adapt_from_zero,
-    adapt_hebb,
-    adapt_last_only,
     after_one_write,
     broken_outer,
     outer_gradient,
@@ -77,20 +73,12 @@ ONE = [
 
 MUTANTS = {
     "06-adapt": {
-        "from zero": adapt_from_zero,
-        "hebb": adapt_hebb,
-        "all at once": adapt_at_once,
-        "last only": adapt_last_only,
         "gradient cut": lambda start, K, V, eta: adapt(start.detach(), K, V, eta),
         "first order": lambda start, K, V, eta: adapt(start.detach(), K, V, eta) + start - start.detach(),
         "full steps": lambda start, K, V, eta: adapt(start, K, V, 1.0),
         "backwards": lambda start, K, V, eta: adapt(start, K.flip(0), V.flip(0), eta),
     },
     "06-outer": {
-        "as printed": lambda phi, c, a, eta: (c * (phi - a)).sum(),
-        "first order": lambda phi, c, a, eta: (c * (1 - eta * c) * (phi - a)).sum(),
-        "twice": lambda phi, c, a, eta: 2 * outer_gradient(phi, c, a, eta),
-        "mean": lambda phi, c, a, eta: (c * (1 - eta * c) ** 2 * (phi - a)).mean(),
         "wrong sign": lambda phi, c, a, eta: -outer_gradient(phi, c, a, eta),
         "without loudness": lambda phi, c, a, eta: ((1 - eta * c) ** 2 * (phi - a)).sum(),
         "rate outside": lambda phi, c, a, eta: (c * (1 - eta) ** 2 * (phi - a)).sum(),
@@ -98,8 +86,6 @@ MUTANTS = {
     "06-cut": {
         "unchanged": broken_outer,
         "straight through": straight_through,
-        "asks before it writes": lambda start, k, v, q, target, eta: 0.5 * (start @ q - target).square().sum(),
-        "rate squared": lambda start, k, v, q, target, eta: outer_loss(start, k, v, q, target, eta * eta),
         "without the half": lambda start, k, v, q, target, eta: 2 * outer_loss(start, k, v, q, target, eta),
         "first order": lambda start, k, v, q, target, eta: (
             0.5
@@ -109,9 +95,6 @@ MUTANTS = {
         ),
     },
     "06-worth": {
-        "width 8": 10.38,
-        "one half": 10.74,
-        "the width": 16,
         "s instead of s squared, width 8": 5.2,
         "too many": 44,
     },

@@ -5,21 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Case,
-    Derive,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Order,
-    Prediction,
-    Property,
-    Question,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def adapt(start: Tensor, K: Tensor, V: Tensor, eta: float) -> Tensor:
@@ -121,6 +107,9 @@ ITEMS = [
         low=-1,
         high=1,
         question="The loud context wants +1, the quiet one -1, and each may write once. Where is the best common start?",
+        why="The loud context repairs itself in one write, wherever it starts; the quiet one needs the help.",
+        within=0.2,
+        answer=-0.8,
     ),
     Prediction(
         id="06-p2",
@@ -129,15 +118,29 @@ ITEMS = [
         low=0,
         high=24,
         question="A quarter of each map is new (s = 0.5), width 8. How many writes is the learned start worth?",
+        why="Where the zero start's curve passes the height at which the learned start begins.",
+        within=0.2,
     ),
     Prediction(
         id="06-p3",
         objective="06.3",
         options=(
-            "all of them",
-            "backpropagation, initialisation and generated weights",
-            "only backpropagation",
-            "none: that is what separates levels",
+            wrong(
+                "all of them",
+                "Knowledge passes in all of them. But a direct read and a generated context are constants for the one who uses them.",
+            ),
+            wrong(
+                "only backpropagation",
+                "It also runs through the writes back to a start, and through a hypernetwork to its generator.",
+            ),
+            right(
+                "backpropagation, initialisation and generated weights",
+                "The other two hand over plain numbers: a state to read, or data to learn from.",
+            ),
+            wrong(
+                "none: that is what separates levels",
+                "Each level has its own *update*; a gradient may still cross, and in three ways it does.",
+            ),
         ),
         question="In which ways of transfer does a gradient flow back to the giver?",
     ),
@@ -145,10 +148,19 @@ ITEMS = [
         id="06-p4",
         objective="06.1",
         options=(
-            "as good as the learned start",
-            "half-way between",
-            "exactly the zero start",
-            "worse than the zero start",
+            wrong(
+                "as good as the learned start",
+                "Nothing told the start where to go: behind a detach, autograd sees a constant.",
+            ),
+            right(
+                "exactly the zero start",
+                "The same bits. The write rate was learned all the same: only the start's path was cut.",
+            ),
+            wrong(
+                "half-way between",
+                "A gradient arrives or it does not; here the optimizer never gets one, and leaves the start alone.",
+            ),
+            wrong("worse than the zero start", "It would have to move for that."),
         ),
         question="We train the start for just as long, but detach it before the inner loop. How good is it?",
     ),
@@ -179,23 +191,23 @@ ITEMS = [
             )
         ],
         properties=[Property("no pairs, no change", no_pairs_changes_nothing)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "from zero",
                 adapt_from_zero,
                 "It begins at zero: the start is not used. Where you start is what this chapter is about.",
             ),
-            NearMiss(
+            Misconception(
                 "hebb",
                 adapt_hebb,
                 "This is the Hebbian sum: it never looks at what the memory already returns, so it does not erase.",
             ),
-            NearMiss(
+            Misconception(
                 "all at once",
                 adapt_at_once,
                 "All errors are taken at the start. Each write must read the memory that the one before it left.",
             ),
-            NearMiss(
+            Misconception(
                 "last pair only", adapt_last_only, "Only the last pair is written: go on from M, not from the start."
             ),
         ],
@@ -228,23 +240,23 @@ ITEMS = [
                 "the loud and the quiet context, start 0",
             )
         ],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "as printed",
                 lambda phi, c, a, eta: (c * (phi - a)).sum(),
                 "This is the gradient before any write: eq. 28 as printed, with the inner step left out.",
             ),
-            NearMiss(
+            Misconception(
                 "first order",
                 lambda phi, c, a, eta: (c * (1 - eta * c) * (phi - a)).sum(),
                 "One factor (1 - eta c) is missing, dM / d phi: this is the first-order short cut.",
             ),
-            NearMiss(
+            Misconception(
                 "mean",
                 lambda phi, c, a, eta: (c * (1 - eta * c) ** 2 * (phi - a)).mean(),
                 "This is the mean over contexts; the sum is asked for.",
             ),
-            NearMiss(
+            Misconception(
                 "twice",
                 lambda phi, c, a, eta: 2 * (c * (1 - eta * c) ** 2 * (phi - a)).sum(),
                 "The loss has a factor one half, which the 2 of the square cancels.",
@@ -267,13 +279,13 @@ ITEMS = [
         broken=broken_outer,
         draw=a_write_and_a_question,
         differentiable=True,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "two rates",
                 lambda start, k, v, q, target, eta: outer_loss(start, k, v, q, target, eta * eta),
                 "The inner step has the wrong size: eta comes once.",
             ),
-            NearMiss(
+            Misconception(
                 "asks before it writes",
                 lambda start, k, v, q, target, eta: 0.5 * (start @ q - target).square().sum(),
                 "This asks the start itself, before the write: eq. 28 as printed.",
@@ -369,11 +381,11 @@ ITEMS = [
                 "the initial state M_0",
                 "M_0 has such a line of its own; but it is then learned, and copied into each context.",
             ),
+            wrong("all three", "Each begins somewhere else and at another time."),
             right(
                 "the outer weights, before they learned anything",
                 "The everyday meaning of initialisation: it happens once and knows nothing.",
             ),
-            wrong("all three", "Each begins somewhere else and at another time."),
         ),
     ),
     Question(
@@ -381,11 +393,11 @@ ITEMS = [
         objective="06.2",
         text="Why does the best start serve the quiet context?",
         options=(
+            wrong("Its loss is larger", "Before any write the loud context's loss is the larger one, nine times."),
             right(
                 "The loud one repairs itself in one write, wherever it started",
                 "Its share of the outer loss falls by (1 - eta c)^2 = 0.01.",
             ),
-            wrong("Its loss is larger", "Before any write the loud context's loss is the larger one, nine times."),
             wrong("It has more pairs", "Both write once."),
             wrong("Its rate is higher", "The rate is the same; its keys are shorter, so each write does less."),
         ),
@@ -395,14 +407,14 @@ ITEMS = [
         objective="06.3",
         text="Softmax attention passes knowledge of the context to the slow weights' read. By which way, and with a gradient to the context's maker?",
         options=(
-            right(
-                "directly, non-parametrically; no gradient",
-                "The read is conditioned on the raw context; no state is trained in between.",
+            wrong(
+                "by generating weights; no gradient", "That would be a hypernetwork, and there the gradient does flow."
             ),
             wrong("by initialisation; with a gradient", "Nothing starts anywhere: attention has no state."),
             wrong("by backpropagation; with a gradient", "Inside one forward pass nothing is trained."),
-            wrong(
-                "by generating weights; no gradient", "That would be a hypernetwork, and there the gradient does flow."
+            right(
+                "directly, non-parametrically; no gradient",
+                "The read is conditioned on the raw context; no state is trained in between.",
             ),
         ),
     ),
@@ -411,15 +423,15 @@ ITEMS = [
         recalls="05",
         text="W_init, the start of a fast memory, is trained by plain SGD like W_k. Which level is it on?",
         options=(
-            right(
-                "the slowest, with W_k",
-                "It moves once per optimizer step, however often the state that begins there does.",
-            ),
+            wrong("between the two", "Its frequency is W_k's, and neither needs the other at the same time."),
             wrong(
                 "the memory's, it is its state",
                 "The state that is written by every token is a copy; W_init itself waits for the optimizer.",
             ),
-            wrong("between the two", "Its frequency is W_k's, and neither needs the other at the same time."),
+            right(
+                "the slowest, with W_k",
+                "It moves once per optimizer step, however often the state that begins there does.",
+            ),
             wrong("it has no level", "Everything that is updated has one."),
         ),
     ),

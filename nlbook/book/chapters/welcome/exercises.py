@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nlbook.book.check.define import Prediction, Question, right, wrong
+from nlbook.book.check.define import *
 
 ITEMS = [
     Prediction(
@@ -10,10 +10,21 @@ ITEMS = [
         question="After the second write, what does the first key return?",
         objective="00.2",
         options=(
-            "its own value, untouched",
-            "its own value plus 0.6 of the other one",
-            "the other value: the last write wins",
-            "the average of both values",
+            right(
+                "its own value plus 0.6 of the other one",
+                "The read multiplies each stored value by the overlap of its key with yours.",
+            ),
+            wrong(
+                "its own value, untouched", "It would be, if the keys were at a right angle. These share a direction."
+            ),
+            wrong(
+                "the other value: the last write wins",
+                "Nothing was erased: this write only adds. Chapter 01 meets a rule that erases.",
+            ),
+            wrong(
+                "the average of both values",
+                "Values are added up, weighted with 1 and 0.6; nothing divides by their number.",
+            ),
         ),
     ),
     Question(
@@ -25,18 +36,18 @@ ITEMS = [
                 "The matrix runs out of room for the second name.",
                 "There are no slots that could fill up: every pair is spread over all numbers.",
             ),
-            right(
-                "Asking for one name returns a blend of both phone numbers.",
-                "The overlap of the two keys is nearly one, so each "
-                "value comes back with nearly full weight whichever name you ask with.",
+            wrong(
+                "Nothing, as long as the phone numbers differ.",
+                "The values may differ as they like; what interferes is the overlap of the keys.",
             ),
             wrong(
                 "The later number replaces the earlier one.",
                 "A write that only adds replaces nothing. Both numbers come back, on top of each other.",
             ),
-            wrong(
-                "Nothing, as long as the phone numbers differ.",
-                "The values may differ as they like; what interferes is the overlap of the keys.",
+            right(
+                "Asking for one name returns a blend of both phone numbers.",
+                "The overlap of the two keys is nearly one, so each "
+                "value comes back with nearly full weight whichever name you ask with.",
             ),
         ),
     ),

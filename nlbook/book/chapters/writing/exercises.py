@@ -5,20 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlbook.book.check.define import (
-    Derive,
-    Draw,
-    Estimate,
-    FixTheBug,
-    Implement,
-    NearMiss,
-    Prediction,
-    Property,
-    Question,
-    ReadPicture,
-    right,
-    wrong,
-)
+from nlbook.book.check.define import *
 
 
 def surprise_of_softmax(y: Tensor, label: int) -> Tensor:
@@ -113,23 +100,55 @@ ITEMS = [
         "the list answers ...",
         objective="02.1",
         options=(
-            "roughly as well, a few points worse",
-            "exactly as the weight did, to the last digits",
-            "at chance: the list is not a model",
-            "better, because nothing is averaged away",
+            right(
+                "exactly as the weight did, to the last digits", "The weight is nothing but the sum of these writes."
+            ),
+            wrong(
+                "roughly as well, a few points worse",
+                "Nothing was rounded or dropped: the list and the weight are the same numbers, summed in another order.",
+            ),
+            wrong(
+                "at chance: the list is not a model",
+                "It is one: every test digit is compared with every training digit, and the errors are blended.",
+            ),
+            wrong(
+                "better, because nothing is averaged away",
+                "Reading sums the writes up; it is the same sum that the weight holds.",
+            ),
         ),
     ),
     Prediction(
         id="02-p2",
         question="Every surprise is taken at the *untrained* weight. After 400 steps on raw pixels, the test accuracy (it was 87 %) is ...",
         objective="02.3",
-        options=("about the same", "a few points worse", "below 40 %"),
+        options=(
+            wrong(
+                "about the same",
+                "Not even with the mean image subtracted, though then it comes closer. Raw pixels share a direction, and that ruins it.",
+            ),
+            wrong(
+                "a few points worse",
+                "That is what happens once the mean image is subtracted. Raw pixels share a direction, and that ruins it.",
+            ),
+            right("below 40 %", "Raw pixels share a direction, and a sum that never erases adds it up 400 times."),
+        ),
     ),
     Prediction(
         id="02-p3",
         question="A single sample, |x| = 1.5, target 1, rate 10. Where does the answer of delta gradient descent go?",
         objective="02.4",
-        options=("to 1, the target", "to 0.5, half the target", "to infinity", "it swings for ever"),
+        options=(
+            wrong(
+                "to 1, the target",
+                "That is where gradient descent rests, if its rate is small enough. DGD erases its own answer at every step.",
+            ),
+            wrong(
+                "to infinity",
+                "One step multiplies the distance from its resting point by 1 - 2 eta' |x|^2, between -1 and 1 at every rate: it cannot grow.",
+            ),
+            right("to 0.5, half the target", "What is erased and what is written cancel halfway."),
+            wrong("it swings for ever", "It swings at first, and every swing is smaller: it comes to rest."),
+        ),
     ),
     Derive(
         id="02-surprise",
@@ -148,18 +167,18 @@ ITEMS = [
         objective_fn=cross_entropy,
         wrt="y",
         draw=lambda d: (d.tensor(n := d.int(2, 5)), d.pick(*range(n))),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "target minus prediction",
                 lambda y, label: torch.eye(len(y), dtype=y.dtype)[label] - torch.softmax(y, -1),
                 "This is what should be *written*, the negative surprise. The gradient has the opposite sign.",
             ),
-            NearMiss(
+            Misconception(
                 "probabilities",
                 lambda y, label: torch.softmax(y, -1),
                 "These are the probabilities; the label has not entered yet.",
             ),
-            NearMiss(
+            Misconception(
                 "scores, not probabilities",
                 lambda y, label: y - torch.eye(len(y), dtype=y.dtype)[label],
                 "That is the surprise of the squared error. The cross-entropy compares probabilities.",
@@ -182,23 +201,23 @@ ITEMS = [
         solution=predict_without_weights,
         draw=draw_dual,
         properties=[Property("a layer that was really trained", trained_answer_agrees)],
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "wrong sign",
                 lambda W0, keys, surprises, lr, q: W0 @ q + lr * (keys @ q) @ surprises,
                 "A step goes *down* the gradient: what is written is minus the surprise.",
             ),
-            NearMiss(
+            Misconception(
                 "no start",
                 lambda W0, keys, surprises, lr, q: -lr * (keys @ q) @ surprises,
                 "The start weight still answers too: add W0 q.",
             ),
-            NearMiss(
+            Misconception(
                 "no rate",
                 lambda W0, keys, surprises, lr, q: W0 @ q - (keys @ q) @ surprises,
                 "Every write was scaled by the rate.",
             ),
-            NearMiss(
+            Misconception(
                 "softmax weights",
                 lambda W0, keys, surprises, lr, q: W0 @ q - lr * torch.softmax(keys @ q, -1) @ surprises,
                 "Here the overlaps weigh the surprises as they are. A softmax would make it attention (chapter 04).",
@@ -220,13 +239,13 @@ ITEMS = [
         solution=mended_training,
         broken=frozen_training,
         draw=draw_training,
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "still frozen",
                 frozen_training,
                 "Every error is still measured at the untrained weight, so the same mistake is paid for again and again. (It is one step on the whole batch.)",
             ),
-            NearMiss(
+            Misconception(
                 "updated too early",
                 lambda W0, X, Y, lr: _late(W0, X, Y, lr),
                 "Each error is taken at the weight from *before the previous* write: one step late.",
@@ -248,18 +267,18 @@ ITEMS = [
         ),
         solution=local_error,
         draw=lambda d: (d.tensor(o := d.int(1, 3), h := d.int(1, 5)), d.tensor(o), d.tensor(h)),
-        near_misses=[
-            NearMiss(
+        misconceptions=[
+            Misconception(
                 "no slope",
                 lambda W2, delta2, z1: W2.T @ delta2,
                 "This is the error at the activations. The tanh in between scales it by its slope.",
             ),
-            NearMiss(
+            Misconception(
                 "activation for slope",
                 lambda W2, delta2, z1: torch.tanh(z1) * (W2.T @ delta2),
                 "That multiplies by tanh(z), not by its derivative.",
             ),
-            NearMiss(
+            Misconception(
                 "slope of z",
                 lambda W2, delta2, z1: (1 - z1**2) * (W2.T @ delta2),
                 "The slope is 1 - tanh(z)^2; here z itself is squared.",
@@ -330,10 +349,10 @@ ITEMS = [
         options=(
             wrong("the layer's input", "That is the key."),
             wrong("the label", "Only at the last layer, and even there only through the error."),
+            wrong("the learning rate", "That is the rate."),
             right(
                 "minus the error at the layer's output", "The local error signal, with the sign that reduces the loss."
             ),
-            wrong("the learning rate", "That is the rate."),
         ),
     ),
     Question(
@@ -341,13 +360,13 @@ ITEMS = [
         objective="02.3",
         text="Why is training not linear attention over the data set?",
         options=(
-            wrong(
-                "The keys change while training.", "In a single layer the keys are the inputs; they stay as they are."
-            ),
-            wrong("There is no softmax.", "Linear attention has none either."),
             right(
                 "The values depend on what the memory already holds.",
                 "Each surprise is measured at the weight of its moment: the memory generates its own values.",
+            ),
+            wrong("There is no softmax.", "Linear attention has none either."),
+            wrong(
+                "The keys change while training.", "In a single layer the keys are the inputs; they stay as they are."
             ),
             wrong(
                 "The rate is too small.",
@@ -361,8 +380,8 @@ ITEMS = [
         text="The SGD step on half the squared error of a linear layer is which rule of chapter 01?",
         options=(
             wrong("Hebbian", "It would write the target without looking at what is there."),
-            right("delta", "M − η (M k − v) kᵀ: erase what the layer answers, write the target."),
             wrong("Oja", "Oja subtracts what the output explains of the input."),
+            right("delta", "M − η (M k − v) kᵀ: erase what the layer answers, write the target."),
             wrong("none of them", "Write it down once: key x, value y."),
         ),
     ),
@@ -372,11 +391,11 @@ ITEMS = [
         text="Two inputs overlap by 0.5. A step that writes the surprise of the first moves the answer to the second by ...",
         options=(
             wrong("nothing", "Only at a right angle."),
+            wrong("the same amount", "Only for the same input."),
             right(
                 "half as much as the answer to the first (for inputs of length one)",
                 "Reading weighs each write by the overlap of its key with the question.",
             ),
-            wrong("the same amount", "Only for the same input."),
             wrong("a quarter as much", "The read is linear in the overlap."),
         ),
     ),

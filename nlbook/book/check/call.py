@@ -6,7 +6,6 @@ This guards against accidents (an endless loop, a stray print), not against mali
 from __future__ import annotations
 
 import contextlib
-import dis
 import inspect
 import io
 import linecache
@@ -32,8 +31,8 @@ class OutOfTime(BaseException):
     A loop around a bare `except:` swallows it, as it swallows Ctrl-C: nothing inside the process can stop that."""
 
 
-class Told(Exception):
-    """An answer that runs elsewhere failed there: `fault` as in Call, the text as its message."""
+class RemoteError(Exception):
+    """An answer that runs in another process failed there: `fault` as in Call, the text as its message."""
 
     def __init__(self, fault: str, text: str) -> None:
         super().__init__(text)
@@ -50,7 +49,7 @@ class Call:
     printed: str = ""
 
     @property
-    def told(self) -> str:
+    def words(self) -> str:
         """The fault as the end of a sentence that begins "Your code"."""
         return f"was {self.message}" if self.fault == "time" else f"raised {self.message or 'NotImplementedError'}"
 
@@ -65,8 +64,8 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], seconds: float, se
         return Call(value, printed=out.getvalue()[:1000])
     except KeyboardInterrupt:
         raise
-    except Told as told:
-        return Call(fault=told.fault, message=str(told), printed=out.getvalue()[:1000])
+    except RemoteError as error:
+        return Call(fault=error.fault, message=str(error), printed=out.getvalue()[:1000])
     except OutOfTime as stop:
         place = str(stop.args[0]) if stop.args else where(function, stop.__traceback__)
         return Call(
@@ -181,16 +180,14 @@ def _line(code: CodeType, number: int) -> str:
 
 
 def _is_stub(error: BaseException) -> bool:
-    """`raise NotImplementedError` written in Python; torch raises the same class for an operator it lacks."""
-    if type(error) is not NotImplementedError:
-        return False
+    """Whether the line that raised says `raise NotImplementedError`; torch raises the same for an operator it lacks."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None:
+    if type(error) is not NotImplementedError or trace is None:
         return False
-    code = trace.tb_frame.f_code
-    return dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS" and "site-packages" not in code.co_filename
+    file = trace.tb_frame.f_code.co_filename
+    return "raise NotImplementedError" in linecache.getline(file, trace.tb_lineno) and "site-packages" not in file
 
 
 def _say(error: BaseException) -> str:
