@@ -21,21 +21,6 @@ SIZE: dict[str, dict[str, Any]] = {"quick": {"steps": 200, "batch": 16}, "full":
 
 BASELINES = ("Transformer", "linear attention", "gated delta", "Titans")
 
-SAME = (
-    "Transformer, linear attention, gated delta rule and Titans: the same block with another mixer; the same "
-    "convolution on q, k and v, gate, norms and number of parameters; the same number of learning rates tried."
-)
-ONE_RATE = (
-    "Two learning rates (0.01, 0.02; full: four) are tried for each method on in-context recall with a seed "
-    "that is used for nothing else; the better one serves in all small tasks."
-)
-
-
-EDGE = (
-    "Nearly all methods chose the larger of two rates, the edge of the search, and 200 steps are short: this "
-    "compares how soon models learn. Options of Hope were not searched here as chapter 10 does."
-)
-
 
 def named(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Settings by method for functions that take `method`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from nlbook.errors import need
-from nlbook.paper.words import Table
+from nlbook.paper.words import Table, table
 
 VERDICTS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")
 PROFILES = ("quick", "full")
@@ -103,6 +105,27 @@ class Row:
         need(self.id.replace("-", "").isalnum() and self.id.islower(), "id", repr(self.id), "letters, digits and '-'")
         for name in ("title", "source", "claim", "setup", "rule", "limits"):
             need(bool(getattr(self, name).strip()), name, "''", f"words ({self.id})")
+
+
+@cache
+def _words() -> dict[str, dict[str, Any]]:
+    """rows/words.yaml: id -> what a row says, with the shared texts put in."""
+    import yaml  # papermill brings it along
+
+    said = yaml.safe_load((Path(__file__).parent / "rows" / "words.yaml").read_text(encoding="utf-8"))
+    shared: dict[str, str] = {}
+    for name, text in said.pop("shared").items():
+        shared[name] = text.format(**shared)
+    return {
+        id: {k: v.format(**shared) if isinstance(v, str) else v for k, v in words.items()} for id, words in said.items()
+    }
+
+
+def row(id: str, **functions: Any) -> Row:
+    """The row of this id: its words from rows/words.yaml, and its functions (cells, judge, ...)."""
+    said = _words()[id]
+    paper = said["paper"] if isinstance(said["paper"], str) else table(said["paper"]["table"])
+    return Row(id=id, **{**said, "paper": paper}, **functions)
 
 
 def gather(cells: Sequence[Cell], numbers: dict[str, dict[str, float]]) -> Results:

@@ -59,8 +59,7 @@ def best_of_all(
     what: str = "",
 ) -> Verdict:
     """The rule of a claim "ours is the best": reproduced when it is better than the best of the others; partly when it
-    is level with it, or worse but better than `near`, its nearest relative; else not reproduced. BEST_RULE says it in
-    words.
+    is level with it, or worse but better than `near`, its nearest relative; else not reproduced.
     """
     c = against_best(results, ours, others, metric, higher=higher, form=form, least=least)
     close = against_best(results, ours, [near], metric, higher=higher, form=form, least=least)
@@ -72,13 +71,6 @@ def best_of_all(
     if c.rival != near:
         text += f" Against {near} ({spread(results, near, metric, form)}): {close.outcome}."
     return Verdict("partly" if close.outcome == "better" else "not reproduced", text)
-
-
-BEST_RULE = (
-    "reproduced if {ours} is better than the best baseline by more than two standard errors of the difference "
-    "over seeds; partly if the two are level, or if {ours} is worse but better than {near}, its nearest "
-    "relative; else not reproduced"
-)
 
 
 def spreads(results: Results, groups: Sequence[str], metric: str, form: str = ".2f") -> str:

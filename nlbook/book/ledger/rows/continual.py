@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.book.ledger.pictures import dotted
-from nlbook.book.ledger.row import Cell, Results, Row, Verdict
+from nlbook.book.ledger.row import Cell, Results, Verdict, row
 from nlbook.book.ledger.rules import against_best, spreads
 from nlbook.book.ledger.tables import evaluation_cells, mean, spread, tuning_cells
 
@@ -135,64 +135,19 @@ def judge_fig8(r: Results) -> Verdict:
     return Verdict("partly" if icl == "better" else "not reproduced", text)
 
 
-DIGITS_SETUP = (
-    "Handwritten digits, five tasks one after the other, {steps}; nobody says when a task ends. Three "
-    "residual MLP blocks and a linear head; the CMS updates them every 1, 8 and 64 steps with the mean of "
-    "the gradients since. Every method has the same {n} learning rates, chosen on three seeds used for nothing else."
-)
-CONTROLS = (
-    "One MLP of the same size; **the same step per block at every step** (what a CMS is without its periods); the "
-    "nested variant with resets; EWC, which is told when a task ends; replay of 100 digits, which keeps data."
-)
-ACCURACY = [
-    ("average", "accuracy at the end, %", ".1f"),
-    ("learned", "right after learning, %", ".1f"),
-    ("forgotten", "forgotten, points", ".1f"),
-]
-EVIDENCE = ("tests/book/test_chapter_08.py", "tests/book/test_continual.py")
-
 ROWS = [
-    Row(
-        id="fig6",
-        title="class-incremental learning",
-        source="Fig. 6",
-        claim="Hope, a Llama whose MLPs have become levels of a continuum memory, is more accurate in class-incremental "
-        "text classification than in-context learning, EWC and InCA on CLINC, Banking and DBpedia.",
-        paper="Bars of accuracy without numbers in the text; Hope highest on each data set.",
-        setup=DIGITS_SETUP.format(steps="two new classes a task, 120 steps each (350 in the full run)", n="ten"),
-        baselines=CONTROLS,
-        rule="On accuracy over all classes at the end, where a difference counts if it is more than two standard errors "
-        "and more than one point: reproduced if the CMS is better than the best of one MLP and EWC *and* than the "
-        "same steps without periods; partly if it is better than those two, or than one MLP, only; else not reproduced.",
+    row(
+        "fig6",
         tuning=fig6_tuning,
         cells=fig6_cells,
         judge=judge_fig6,
-        columns=ACCURACY,
         figure=dotted("average", "accuracy on all classes at the end, %", "Class-incremental digits", (OURS,), ".1f"),
-        limits="Small networks from scratch on images, where the paper changes a pre-trained language model with a context "
-        "window; InCA and in-context learning have no counterpart here.",
-        scale="out of reach: Llama 3B and 8B, 15 billion tokens of continual pre-training.",
-        chapters=("08",),
-        evidence=EVIDENCE,
     ),
-    Row(
-        id="cms-forgetting",
-        title="a continuum memory against forgetting",
-        source="Section 7.1",
-        claim="Levels that are updated at different frequencies help against catastrophic forgetting: what the fast ones "
-        "lose is kept in the slow ones.",
-        paper="Argued in words; Fig. 6-8 and the ablation without CMS in Table 6 are given as support.",
-        setup=DIGITS_SETUP.format(
-            steps="pixels shuffled anew, or images turned by 36 degrees more, in each task", n="nine"
-        ),
-        baselines=CONTROLS,
-        rule="On accuracy over all tasks at the end, where a difference counts if it is more than two standard errors and "
-        "more than one point: reproduced if on both streams the CMS is better than one MLP *and* than the same steps "
-        "without periods; partly if it is better than one MLP on a stream and worse on none; else not reproduced.",
+    row(
+        "cms-forgetting",
         tuning=forgetting_tuning,
         cells=forgetting_cells,
         judge=judge_forgetting,
-        columns=ACCURACY,
         figure=dotted(
             "average",
             "accuracy on all tasks at the end, %",
@@ -200,45 +155,14 @@ ROWS = [
             tuple(f"{OURS}, {kind}" for kind in KINDS),
             ".1f",
         ),
-        limits="A task stream of digits with SGD. Sums instead of means, other periods, Adam and the side-by-side variant are "
-        "in chapter 08.",
-        chapters=("07", "08"),
-        evidence=EVIDENCE,
     ),
-    Row(
-        id="fig8",
-        title="two new languages, one after the other",
-        source="Fig. 8",
-        claim="Reading Manchu and Kalamang one after the other, in-context learning loses what it had reached on each alone; "
-        "Hope with more levels loses less, and with three nearly nothing.",
-        paper="A plane of chrF scores for ICL and Hope-1, -2, -3, alone and in turn; no numbers in the text.",
-        setup="Invented languages: 8 words with one of 8 meanings each, read twice in context (`TwoLanguages`); A, then B, then "
-        "an examination in both, or one language alone. Transformers of 36 thousand parameters, two blocks, learn to "
-        "read such texts for 240 steps (1500 in the full run) and are graded on new languages. Learning rates 0.008 "
-        "and 0.02 for each, chosen on seeds used for nothing else.",
-        baselines="ICL: static MLPs. Hope-1, -2, -3: the MLPs are 1, 2 or 3 levels that are written while reading, every 24, 48 "
-        "and 96 tokens. Control: static-3, the three MLPs of Hope-3, not written. All of one size.",
-        rule="On accuracy in language A after B, where a difference counts if it is more than two standard errors and more "
-        "than one point: reproduced if ICL loses more than 10 points against A alone and Hope-3 is better than ICL, than "
-        "its control static-3, and than Hope-1; partly if Hope-3 is better than ICL only or lacks one of these; else "
-        "not reproduced.",
+    row(
+        "fig8",
         tuning=fig8_tuning,
         cells=fig8_cells,
         judge=judge_fig8,
         figure=dotted(
             "A", "right in language A after B, %", "Two invented languages", ("Hope-1", "Hope-2", "Hope-3"), ".1f"
         ),
-        columns=[
-            ("single", "one language alone, %", ".1f"),
-            ("A", "A after B, %", ".1f"),
-            ("B", "B, %", ".1f"),
-            ("lost", "lost of A, points", ".1f"),
-            ("parameters", "parameters", ".0f"),
-        ],
-        limits="Attention can look back at the whole lesson, so nothing is lost for want of memory: what is measured is how well "
-        "a small model learns to read, in few steps. In 240 steps some seeds have hardly begun (the spread says so), so the quick run "
-        "sees only large effects; and two learning rates are a thin search. The paper's lessons are whole grammar books; these have 48 tokens.",
-        scale="out of reach: Llama models, real languages.",
-        chapters=("08", "10"),
     ),
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.book.ledger.plan import SEEDS, TUNING_SEEDS, named
-from nlbook.book.ledger.row import Cell, Results, Row, Verdict
+from nlbook.book.ledger.row import Cell, Results, Verdict, row
 from nlbook.book.ledger.tables import chosen, mean, percent, tuning_cells
-from nlbook.paper import table
 
 FUNCTION = "nlbook.book.ledger.runs.formal:race"
 HOPE = "Hope, token by token"
@@ -87,29 +86,4 @@ def our_rows(r: Results) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-ROWS = [
-    Row(
-        id="table5",
-        title="formal languages",
-        source="Table 5",
-        claim="Hope recognises all six languages at all lengths, as an LSTM does, and can be trained in parallel; Transformers and linear "
-        "attention fail at parity, (aa)* and (abab)*.",
-        paper=table(5),
-        setup="After each prefix of a word a model says which symbols may follow; a word is right if every prefix is. Training on words of "
-        "2 to 10 symbols (Bin0); Bin1 has 11 to 20 (full: twice as long). One block, width 32, about 10 thousand parameters, at most 200 steps of 32 words "
-        "(full: 1500), fewer if all is right; the LSTM may take five times as many, which cost less time than Hope's. Hope's self-modifying memory runs once with chunks of one token (the exact rule) and "
-        "once with chunks of 16 (there, and for the delta rule with rates up to 1, on the regular languages only).",
-        baselines="LSTM, Transformer with rotary positions, delta rule with rates up to 1 and up to 2; two learning rates "
-        "tried for each on parity.",
-        tuning=tuning,
-        cells=cells,
-        judge=judge,
-        table=our_rows,
-        rule="A language is recognised where at least 95% of the words are right on average over seeds. Reproduced if Hope, token by token, "
-        "recognises all six in both bins and the Transformer none of parity, (aa)*, (abab)* in Bin1; partly if Hope recognises more of "
-        "these three in Bin1 than the Transformer does; else not reproduced.",
-        limits="At most 200 steps: a language that is missed here may be learned in more. Token by token is not parallel training: the "
-        "chunks of 16 stand for that.",
-        chapters=("10",),
-    ),
-]
+ROWS = [row("table5", tuning=tuning, cells=cells, judge=judge, table=our_rows)]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.book.ledger import plan
-from nlbook.book.ledger.plan import EDGE, ONE_RATE, SAME, SEEDS
-from nlbook.book.ledger.row import Cell, Results, Row, Verdict
+from nlbook.book.ledger.plan import SEEDS
+from nlbook.book.ledger.row import Cell, Results, Verdict, row
 from nlbook.book.ledger.rules import SURE, against_best, best_of_all, spreads
 from nlbook.book.ledger.tables import gap, mean, values
-from nlbook.paper import table
 
 FUNCTION = "nlbook.book.ledger.runs.sequence_tasks:facts"
 METHODS = ("Transformer", "Hope-Attention", "gated delta", "Titans", "Hope")
@@ -149,68 +148,7 @@ def figure9(r: Results) -> tuple[Any, str]:
 
 
 ROWS = [
-    Row(
-        id="table1",
-        title="needles in a haystack",
-        source="Table 1",
-        claim="Hope is the best attention-free model at single and multiple needles at all lengths, and Hope-Attention is at least as good as "
-        "a Transformer.",
-        paper=table(1),
-        setup="Texts of 12 hay words with one or four marked facts (8 keys, 8 values), asked for at the end; training on 48 tokens (200 steps "
-        "of 16 texts; full: 128 tokens, 1000 steps of 32), tests at 48, 96 and 192 tokens (full: 128 to 1024). "
-        + ONE_RATE,
-        baselines=SAME.replace("linear attention, ", ""),
-        tuning=tuning,
-        cells=cells,
-        judge=judge_table1,
-        rule="On the mean accuracy over counts and lengths, differences under one point or two standard errors are level. Reproduced if Hope is "
-        "better than gated delta and Titans, and Hope-Attention no worse than the Transformer; partly if Hope is level with the best of "
-        "the two, or better than Titans; else not reproduced.",
-        limits=EDGE
-        + " Facts of two tokens in noise, lengths of up to 192 tokens; RULER has sentences, and prompts of 4K to 16K tokens.",
-        scale="out of reach: models trained on 50B tokens, contexts of 4K to 16K.",
-        chapters=("10",),
-    ),
-    Row(
-        id="fig7",
-        title="number of levels, and the slowest",
-        source="Fig. 7",
-        claim="More levels improve in-context learning, and a faster slowest level makes it worse.",
-        paper="A picture without printed numbers: scores at MK-NIAH, LongHealth and QASPER, better with more levels and with a slower slowest level.",
-        setup="Hope-Attention with 0 to 3 MLP levels that learn in context, 48 hidden units in all; four facts in texts as for Table 1, the "
-        "learning rate of Hope-Attention there. Periods in tokens: 4, 16; 48; 16, 48; 4, 16, 48.",
-        baselines="The same MLP without updates ('no level').",
-        tuning=tuning,
-        cells=cells_fig7,
-        judge=judge_fig7,
-        rule="On mean accuracy over lengths, with differences above one point and two standard errors: more levels help if three beat both none "
-        "and one; a slow level helps if slowest 48 beats slowest 16 at two levels. Reproduced if both hold; partly if one; else not "
-        "reproduced.",
-        limits="The paper adds levels to a pre-trained Llama and continues its training; here everything is trained at once on one small task.",
-        scale="out of reach: Llama 3 with 3B and 8B parameters, 15B tokens.",
-        chapters=("07", "10"),
-    ),
-    Row(
-        id="fig9",
-        title="long texts after short training",
-        source="Fig. 9",
-        claim="After fine-tuning, Hope keeps its accuracy on BABILong to 10M tokens, further than Titans and all others.",
-        paper="A picture without printed numbers: accuracy against context length; large models fail around 128K to 256K tokens, Titans and ARMT "
-        "hold to 1M, Hope to 10M.",
-        setup="Six facts about three keys are told in a haystack; a later fact replaces an earlier one; asked for is the last. Training on 48 "
-        "tokens (200 steps of 16 texts; full: 64, 1000 of 32), tests at up to 16 times that (full: 64 times). "
-        + ONE_RATE,
-        baselines=SAME.replace("linear attention, ", ""),
-        tuning=tuning_fig9,
-        cells=cells_fig9,
-        judge=judge_fig9,
-        figure=figure9,
-        rule="Reproduced if at the longest text Hope has at least 90% of its accuracy at the length of training and is better than every baseline "
-        "by more than one point and two standard errors; partly if one of the two holds; not reproduced otherwise, or if Hope has less "
-        "than half of the answers right at the length of training.",
-        limits=EDGE
-        + " One hop, no language; 768 tokens are far from 10M, and the hay is noise of the same kind as in training.",
-        scale="out of reach: contexts of 10M tokens.",
-        chapters=("10",),
-    ),
+    row("table1", tuning=tuning, cells=cells, judge=judge_table1),
+    row("fig7", tuning=tuning, cells=cells_fig7, judge=judge_fig7),
+    row("fig9", tuning=tuning_fig9, cells=cells_fig9, judge=judge_fig9, figure=figure9),
 ]

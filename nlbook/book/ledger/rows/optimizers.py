@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.book.ledger.pictures import dotted
-from nlbook.book.ledger.row import Cell, Results, Row, Verdict
+from nlbook.book.ledger.row import Cell, Results, Verdict, row
 from nlbook.book.ledger.rules import against_best
 from nlbook.book.ledger.tables import chosen, mean, sd, spread, try_group, values
 
@@ -119,21 +119,8 @@ def judge_fig12(r: Results) -> Verdict:
 
 
 ROWS = [
-    Row(
-        id="fig4",
-        title="delta momentum on a bent valley",
-        source="Fig. 4",
-        claim="On psi(r, theta) (eq. 53) delta momentum (eq. 48-49), whose decay depends on the gradient, reaches the "
-        "minimum faster than momentum, because it can stop when needed.",
-        paper="Trajectories only; k, alpha, omega, the decay and the step sizes are not given.",
-        setup="27 valleys (k 1, 5, 10; alpha 0.5, 1, 2; omega 1, 3, 6), decay 0.9, float64. Seed 0 starts at the paper's "
-        "(-3.5, 2), other seeds within 1 of it. A rule's result on a valley is the fewest steps to psi < 1e-4 "
-        "over 13 learning rates from 1e-4 to 1.",
-        baselines="The heavy ball with the same 13 rates. Eq. 49 as printed; with its missing learning rate, read for a "
-        "row and for a column vector; and three stabilised brakes of our own (clipped, bounded, implicit). In "
-        "all of them the brake is tied to the rate, so each has 13 settings.",
-        rule="A rule wins if, at every start, it needs fewer steps than the heavy ball on at least 14 of the 27 valleys. "
-        "Reproduced if eq. 49 as printed wins; partly if only a mended or stabilised form wins; else not reproduced.",
+    row(
+        "fig4",
         cells=fig4_cells,
         judge=judge_fig4,
         figure=dotted(
@@ -143,67 +130,13 @@ ROWS = [
             (PRINTED, *MENDED),
             ".1f",
         ),
-        columns=[
-            ("arrives", "valleys solved (of 27)", ".1f"),
-            ("faster", "faster than the heavy ball", ".1f"),
-            ("ratio", "median ratio of steps", ".2f"),
-        ],
-        limits="A plane with one curved valley says little about networks. Against a heavy ball whose rate and decay are "
-        "searched finely the lead of the stabilised forms shrinks (chapter 03). The brakes are ours, not the paper's.",
-        chapters=("03",),
-        evidence=(
-            "tests/library/test_errata.py::test_delta_momentum_needs_its_rate_in_the_brake_and_minus_the_value",
-            "tests/book/test_optim_toys.py::test_printed_delta_momentum_never_arrives_and_a_stable_one_usually_wins",
-        ),
     ),
-    Row(
-        id="fig11",
-        title="M3, Muon and AdamW on a vision Transformer",
-        source="Fig. 11",
-        claim="M3 has the lowest training and test loss of AdamW, Muon and M3 on ImageNet-21K, with ViTs of 24M and 86M "
-        "parameters.",
-        paper="Curves only; M3 lowest in each panel. M3's settings are not given.",
-        setup="A ViT of 17 thousand parameters (16 patches, width 32, two blocks) on 8 x 8 handwritten digits, batches of "
-        "64, the same warm-up, decay, weights and batches for all. Five learning rates each, chosen by validation "
-        "loss on seeds used for nothing else.",
-        baselines="AdamW; Muon. Controls: M3 without its slow memory (that is Muon with an Adam-like denominator), and M3 "
-        "with the denominator as printed.",
-        rule="On test loss, where a difference counts if it is more than two standard errors over seeds and more than "
-        "0.01: reproduced if M3 is better than the best of AdamW and Muon *and* better than itself without the slow "
-        "memory; partly if it is better than AdamW or than both but not than its control; else not reproduced.",
+    row(
+        "fig11",
         tuning=fig11_tuning,
         cells=fig11_cells,
         judge=judge_fig11,
         figure=dotted("held", "test loss", "A small ViT on digits", (OURS,), ".3f"),
-        columns=[("held", "test loss", ".3f"), ("train", "training loss", ".3f"), ("accuracy", "accuracy", ".3f")],
-        limits="Digits are small and stationary; what a slow memory may give where data drift is not tested. M3 here has "
-        "its slips mended (eq. 75), so it is not the printed one. Only learning rates were searched: the weight, the "
-        "period and the retentions of its slow memory are our defaults, which the paper does not give. Equal steps, not equal time.",
-        scale="out of reach: ViTs of 24M and 86M parameters on 11 million images.",
-        chapters=("03",),
-        evidence=("tests/library/test_errata.py::test_the_betas_of_m3_need_a_decay_and_its_windows_no_overlap",),
     ),
-    Row(
-        id="fig12",
-        title="the price of a step of M3",
-        source="Fig. 12",
-        claim="M3 is slower to train with than Muon and on a par with AdaMuon.",
-        paper="Bars of training time for 140M and 1.3B parameters; no numbers in the text.",
-        setup="Whole training steps of an MLP of width 256 (digits, batch 64) on one CPU thread, the optimizers in turn; "
-        "CPU seconds, averaged over ten steps (a period of the slow memory), median over three tens; three seeds.",
-        baselines="Muon; AdaMuon, which is M3 without its slow memory; AdamW for the scale.",
-        rule="Reproduced if M3 / Muon exceeds 1 by more than two standard errors and M3 / AdaMuon lies within 15 % of 1; "
-        "partly if only the first holds; else not reproduced.",
-        cells=fig12_cells,
-        judge=judge_fig12,
-        columns=[
-            ("M3 / Muon", "M3 / Muon", ".2f"),
-            ("M3 / AdaMuon", "M3 / AdaMuon", ".2f"),
-            ("Muon / AdamW", "Muon / AdamW", ".2f"),
-        ],
-        limits="A CPU and a small MLP: ratios depend on the share of forward and backward in a step and on the machine. The "
-        "slow memory's period (10) and five Newton-Schulz steps are our choices.",
-        scale="out of reach: training runs of 140M and 1.3B parameters.",
-        chapters=("03",),
-    ),
+    row("fig12", cells=fig12_cells, judge=judge_fig12),
 ]
