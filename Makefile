@@ -8,7 +8,8 @@ JOBS ?= 2
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend $(TORCH)))
 
-INSTALL := $(BIN)/uv pip install -q -p $(BIN)/python $(BACKEND) -c constraints.txt
+# --compile-bytecode: PyPI's torch comes without; `import torch` then takes 1.7 s instead of 3.6 in every process.
+INSTALL := $(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python $(BACKEND) -c constraints.txt
 
 .PHONY: help setup dev course lab test test-full lint run book site bench lock clean
 help:        ## this list
@@ -32,6 +33,9 @@ course: .venv/.course  ## the environment, and what a teacher needs: student set
 	$(INSTALL) -e '.[book,course,site]'
 	touch $@
 
+# glibc gives torch's memory in huge pages where the kernel has them: a training step of Hope up to 1.3 times faster.
+# Other C libraries do not read this.
+lab test test-full: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 lab: setup  ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_start_here.ipynb
 

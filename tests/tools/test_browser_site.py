@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from nlbook_tools import browser
 from nlbook_tools.site.build import build
 
@@ -62,6 +63,41 @@ def clean(p: browser.Page) -> None:
     """No error in the console, no request to another machine, nothing wider than the window."""
     assert p.errors == [] and p.outside == []
     assert p.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def breaches(p: browser.Page) -> list[str]:
+    """What axe-core has to say about accessibility: labels, headings, landmarks, contrast and some hundred rules."""
+    return [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in Axe().run(p).response["violations"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "name",
+    ["index.html", "01_a_memory_you_can_hold.html", "tables.html", "ledger.html", "code/nlbook/memory/rules.py.html"],
+)
+def test_pages_are_accessible(site: Path, new_page: Callable[..., browser.Page], name: str, scheme: str):
+    assert breaches(opened(new_page, site, name, scheme=scheme)) == []
+
+
+@pytest.mark.timeout(600)
+def test_the_long_index_of_equations_is_accessible(site: Path, new_page: Callable[..., browser.Page]):
+    assert breaches(opened(new_page, site, "equations.html")) == []
+
+
+SPOIL = {  # what is done to a page -> the rule that finds it
+    "document.querySelector('button.menu').textContent = ''": "button-name",
+    "document.documentElement.removeAttribute('lang')": "html-has-lang",
+    "document.querySelector('h2').outerHTML = '<h4>x</h4>'": "heading-order",
+    "document.documentElement.style.setProperty('--soft', '#9a9a9a')": "color-contrast",
+    "document.querySelector('main').append(document.createElement('input'))": "label",
+}
+
+
+@pytest.mark.parametrize(("act", "rule"), SPOIL.items(), ids=SPOIL.values())
+def test_what_is_not_accessible_is_found(site: Path, new_page: Callable[..., browser.Page], act: str, rule: str):
+    p = opened(new_page, site, "index.html")
+    p.evaluate(act)
+    assert rule in " ".join(breaches(p))
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -89,7 +89,7 @@ def test_torch_and_triton_belong_together():
 
 def test_one_version_and_both_licences():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == PROJECT["project"]["version"] == nlbook.__version__
+    assert PROJECT["project"]["dynamic"] == ["version"] and citation["version"] == nlbook.__version__
     assert citation["license"] == PROJECT["project"]["license"] == "Apache-2.0"
     assert "arXiv:2512.24695" in str(citation["references"])
     assert "Apache License" in (ROOT / "LICENSE").read_text()
@@ -97,12 +97,20 @@ def test_one_version_and_both_licences():
     assert set(PROJECT["project"]["license-files"]) == {"LICENSE", "LICENSE-TEXT"}
 
 
-def test_the_readme_starts_with_the_two_commands_and_make_has_them():
+def test_the_readme_starts_with_the_two_commands_and_the_model_and_make_has_them():
     readme, make = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
-    start = readme.index("make lab")
-    assert start < readme.index("make test") < 400
+    assert readme.index("make lab") < readme.index("make test") < readme.index("plain.py") < 900
+    shown = readme.partition("```python\n")[2].partition("```")[0]
+    assert len(shown) > 300 and shown in (ROOT / "nlbook/hope/plain.py").read_text()
     for target in set(re.findall(r"\bmake ([a-z][a-z-]*)\b", readme)):
-        assert re.search(rf"^{target}:", make, re.MULTILINE), f"README names `make {target}`"
+        assert re.search(rf"^{target}[ :]", make, re.MULTILINE), f"README names `make {target}`"
+
+
+def test_the_answers_of_contributing_are_folders():
+    rows = re.findall(r"^\| .* \| `([\w/<>]+)/`", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert len(rows) >= 8
+    for place in rows:
+        assert list(ROOT.glob(re.sub(r"<\w+>", "*", place))), place
 
 
 def test_no_chapter_is_missing_from_the_readme():

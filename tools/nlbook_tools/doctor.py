@@ -64,8 +64,8 @@ Finding = tuple[str, str] | tuple[str, str, str]  # status, what was found, what
 # ---- the checks ------------------------------------------------------------------------------------------------------
 def _python() -> Finding:
     found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info >= (3, 14):  # older than 3.11 cannot even install nlbook
-        return WARN, found, "the book is tested on 3.11 to 3.13; if it breaks: `make clean setup PY=python3.13`"
+    if sys.version_info >= (3, 15):  # older than 3.11 cannot even install nlbook
+        return WARN, found, "the book is tested on 3.11 to 3.14; if it breaks: `make clean setup PY=python3.14`"
     return OK, found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nlbook.book import coverage as scan
+from nlbook.book import data
 from nlbook.paper.show import Shown, bad, table
 
 WORDS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")
@@ -89,10 +90,10 @@ class Verdicts(Shown, tuple[Judged, ...]):
 
 
 def ledger_file() -> Path | None:
-    """notebooks/ledger.json of this checkout; None where there is none."""
+    """notebooks/ledger.json of this checkout, or its copy in an installed package; None where there is none."""
     root = scan.checkout()
-    file = root / "notebooks" / "ledger.json" if root else None
-    return file if file is not None and file.is_file() else None
+    file = (root / "notebooks" if root else data.folder()) / "ledger.json"
+    return file if file.is_file() else None
 
 
 def verdicts(file: str | Path | None = None) -> Verdicts:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from nlbook_tools.commands.run import book
+
 
 @click.group(invoke_without_command=True)
 @click.option(
@@ -22,13 +24,7 @@ import click
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Where runs are kept  [NLBOOK_LEDGER_CACHE, or .nlbook/ledger]."
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("notebooks"),
-    show_default=True,
-    help="Where the ledger is written.",
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Where the ledger is written.  [the book's notebooks/]")
 @click.option("--check", is_flag=True, help="Run nothing: is the ledger in --out in step with the rows?")
 @click.option("--list", "list_rows", is_flag=True, help="Run nothing: every row and its verdict.")
 @click.pass_context
@@ -39,11 +35,13 @@ def command(
     jobs: int,
     fresh: bool,
     cache: Path | None,
-    out: Path,
+    out: Path | None,
     check: bool,
     list_rows: bool,
 ) -> None:
     """Run the experiments of the ledger and write ledger.json, ledger.md and the pictures."""
+    reads = list_rows or check or ctx.invoked_subcommand
+    out = out or (committed() if reads else book() / "notebooks")
     ctx.obj = {"out": out, "profile": profile}
     if ctx.invoked_subcommand:
         return
@@ -67,6 +65,18 @@ def command(
         return
     if not _run(asked, rows, profile, jobs, fresh, cache, out):
         sys.exit(1)
+
+
+def committed() -> Path:
+    """The folder of the ledger that is read: the clone's, or that of an installed package."""
+    from nlbook.book.ledger.verdicts import ledger_file
+    from nlbook_tools.notebooks import book_root
+
+    if root := book_root():
+        return root / "notebooks"
+    if shipped := ledger_file():
+        return shipped.parent
+    raise click.UsageError("no ledger here: run this inside a clone of the book, or name one with --out")
 
 
 def _check(out: Path, profile: str) -> None:

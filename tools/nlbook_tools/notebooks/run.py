@@ -40,7 +40,7 @@ TODO = {  # kind -> what to do
     "(a quick run may take 60 s); on a slow machine set NLBOOK_PATIENCE=2",
     "memory": "make the cell hold less at a time, or raise nlbook.run.<profile>.memory_mb in the front matter",
     "network": "a notebook has no network: use a set in data/ or make the data; catching the error is no cure",
-    "files": "write into nlbook.store or the temporary folder; a reader's other files are not the book's",
+    "files": "write into the temporary folder (tempfile): a reader's other files are not the book's",
     "cell error": "mend the cell in its text source (notebooks/src/*.md), then run `nlbook notebooks build`",
     "stub": "a stub was called: later cells must not depend on the reader's answer; call the library's function",
     "output": "the kernel is well, but it sent more messages than can be read: print less, or all at once",

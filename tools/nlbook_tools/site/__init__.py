@@ -7,8 +7,8 @@ twins.py     the pictures that move without a kernel: frames drawn in advance, o
 reference.py equations, definitions, notation, glossary, ledger, teaching, sources
 page.py      the frame around every page
 build.py     the whole site
-check.py     links, alternative texts, headings, labels; contrast.py the colours of both themes
-deck.py      slides from the same cells; shorten.py what of the prose stands on them
+check.py     links and alternative texts; the rest is axe-core's, in the browser tests
+deck.py      slides from the same cells
 assets/      style, scripts and fonts; vendor/ reveal.js for the slides; nothing is fetched from anywhere
 
 Every address is relative: the site works from a folder, from a zip, under any path.

@@ -229,6 +229,6 @@ def box(markup: str) -> str:
         )
     markup = re.sub(r"<small>Not recorded yet\..*?</small>", "", markup)
     markup = markup.replace("<strong>Not tried yet</strong> · ", "<strong>Exercise</strong> · ")
-    markup = markup.replace("<table>", '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>')
+    markup = markup.replace("<table>", '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>')
     markup = markup.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
     return markup if 'class="box' in markup else f'<div class="html">{markup}</div>\n'

@@ -32,6 +32,11 @@ def mathml(latex: str, display: bool = False) -> str:
     return made.replace("<math", f'<math data-tex="{html.escape(" ".join(latex.split()))}"', 1)
 
 
+def display(latex: str) -> str:
+    """A formula on lines of its own; the keyboard reaches it, since a wide one scrolls."""
+    return f'<div class="display" tabindex="0">{mathml(latex, True)}</div>\n'
+
+
 def inline(text: str) -> str:
     """Plain text with `$...$` and `code` -> HTML."""
     parts = re.split(r"(`[^`]*`|\$[^$]+\$)", text)

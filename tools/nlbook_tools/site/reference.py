@@ -13,7 +13,7 @@ from nlbook import paper
 from nlbook.book import coverage
 from nlbook.paper.equations import STATUS
 from nlbook_tools.site.cells import Chapter
-from nlbook_tools.site.maths import inline, mathml, plain
+from nlbook_tools.site.maths import display, inline, plain
 from nlbook_tools.site.page import Page
 from nlbook_tools.site.text import Heading, Writer, page_of, target
 
@@ -21,7 +21,7 @@ KIND = {"ok": "ok", "conv": "ok", "slip": "slip"}  # status -> the colour of its
 
 
 def wide(table: str) -> str:
-    return f'<div class="wide" tabindex="0" role="region" aria-label="Table">{table}</div>'
+    return f'<div class="wide" tabindex="0" role="group" aria-label="Table">{table}</div>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -77,13 +77,10 @@ def equation(e: Any, told: Sequence[Chapter], sources: Mapping[str, Mapping[str,
         f'<article class="equation" id="eq-{e.number}" data-status="{e.status}">',
         f'<h3>Eq. {e.number}: {html.escape(e.name)}<span class="badge {KIND.get(e.status, "other")}">'
         f"{html.escape(STATUS[e.status])}</span></h3>",
-        f'<div class="display">{mathml(e.latex, True)}</div>',
+        display(e.latex),
     ]
     if e.correct_latex:
-        parts.append(
-            f"<p>{'What holds:' if e.status == 'slip' else 'To be read as:'}</p>"
-            f'<div class="display">{mathml(e.correct_latex, True)}</div>'
-        )
+        parts.append(f"<p>{'What holds:' if e.status == 'slip' else 'To be read as:'}</p>{display(e.correct_latex)}")
     parts.append(f"<p>{inline(e.meaning)}</p>")
     for label, text in (("Shapes", e.shapes), ("Note", e.note), ("How to test it", e.check)):
         if text:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlbook_tools.site.maths import mathml, plain
+from nlbook_tools.site.maths import display, mathml, plain
 
 AFTER_FORMULA = re.compile(r"(<math\b(?:(?!</math>).)*</math>)([.,;:!?)]+)", re.S)
 SPREAD = re.compile(r"(?<=\d) ± (?=\d)")
@@ -58,8 +58,8 @@ class Writer:
         rules = self.md.renderer.rules  # type: ignore[attr-defined]
         rules["math_inline"] = lambda tokens, i, *_: mathml(tokens[i].content)
         rules["math_inline_double"] = lambda tokens, i, *_: mathml(tokens[i].content, display=True)
-        rules["math_block"] = lambda tokens, i, *_: f'<div class="display">{mathml(tokens[i].content, True)}</div>\n'
-        rules["table_open"] = lambda *_: '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>\n'
+        rules["math_block"] = lambda tokens, i, *_: display(tokens[i].content)
+        rules["table_open"] = lambda *_: '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>\n'
         rules["table_close"] = lambda *_: "</table></div>\n"
         rules["fence"] = lambda tokens, i, *_: code(tokens[i].content, tokens[i].info.strip() or "text")
 
@@ -131,7 +131,7 @@ def code(source: str, language: str = "python") -> str:
 
 
 def preformatted(text: str, label: str = "Output") -> str:
-    return f'<pre class="out" tabindex="0" role="region" aria-label="{html.escape(label)}">{html.escape(text)}</pre>\n'
+    return f'<pre class="out" tabindex="0" role="group" aria-label="{html.escape(label)}">{html.escape(text)}</pre>\n'
 
 
 def target(href: str, here: str) -> str:
