@@ -1,15 +1,13 @@
 """Hope, Hope-Attention and their baselines as one small language model (section 8.3, eq. 94-97; chapter 10).
 
 plain.py    all of it in one file, token by token: the definition, to be read first
-config.py   HopeConfig: plain settings, JSON; `baseline(mixer)` of the same size
-model.py    HopeBlock, Hope (forward, loss, generate, save, load), HopeAttention
-mixers.py   softmax attention and linear memories: the baselines' mixers
+model.py    HopeConfig (plain settings, JSON; `baseline(mixer)` of the same size), HopeBlock, Hope, HopeAttention
+mixers.py   what can stand in a block, by name; softmax attention and linear memories: the baselines' mixers
 state.py    HopeState: what a model carries from call to call
 """
 
-from nlbook.hope.config import MIXERS, HopeConfig
-from nlbook.hope.mixers import Attention, LinearMixer
-from nlbook.hope.model import Hope, HopeAttention, HopeBlock
+from nlbook.hope.mixers import MIXERS, Attention, LinearMixer
+from nlbook.hope.model import Hope, HopeAttention, HopeBlock, HopeConfig
 from nlbook.hope.state import HopeState
 
 __all__ = ["MIXERS", "Attention", "Hope", "HopeAttention", "HopeBlock", "HopeConfig", "HopeState", "LinearMixer"]

@@ -1,11 +1,13 @@
-"""The baselines' sequence mixers: softmax attention, and the linear memories. Same convolution, same interface as
-titans.
+"""What can stand in a block: the sequence mixers by name, those of the baselines (softmax attention, linear memories)
+with the same convolution and interface as titans', and the chain of MLPs that does not move.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 
 from nlbook.errors import generator, need
 from nlbook.levels import Component
-from nlbook.numerics import unit
-from nlbook.titans.group import causal_conv, identity_taps
+from nlbook.numerics import causal_conv, identity_taps, rms, unit
+from nlbook.titans import NeuralMemory, SelfModifyingTitans
+from nlbook.tree import Tree
 
 
 class Projections(nn.Module):
@@ -45,7 +48,7 @@ class Projections(nn.Module):
 
 
 @dataclass
-class LinearState:
+class LinearState(Tree):
     """M (batch, head, width, width), and the convolution's tail."""
 
     M: Tensor
@@ -107,7 +110,7 @@ class LinearMixer(nn.Module):
 
 
 @dataclass
-class AttentionState:
+class AttentionState(Tree):
     """Keys and values (batch, head, seen, width), growing; the convolution's tail; where each row's document began."""
 
     k: Tensor
@@ -179,3 +182,49 @@ class Attention(nn.Module):
             tail=tail,
             position=now + x.shape[1],
         )
+
+
+class StaticMLP(nn.Module):
+    """A chain of residual MLPs that do not learn in context: h <- h + down silu(up rms(h))."""
+
+    def __init__(self, dim: int, hidden: int, levels: int, seed: int) -> None:
+        super().__init__()
+        g = generator(seed)
+        self.up = nn.ParameterList([torch.randn(hidden, dim, generator=g) / dim**0.5 for _ in range(levels)])
+        self.down = nn.ParameterList([0.1 * torch.randn(dim, hidden, generator=g) / hidden**0.5 for _ in range(levels)])
+
+    def forward(self, h: Tensor) -> Tensor:
+        for up, down in zip(self.up, self.down):
+            h = h + F.linear(F.silu(F.linear(rms(h), up)), down)
+        return h
+
+
+MIXERS: dict[str, type[nn.Module]] = {
+    "self_modifying": SelfModifyingTitans,
+    "titans": NeuralMemory,
+    "attention": Attention,
+    **dict.fromkeys(("linear", "delta", "gated_delta"), LinearMixer),
+}
+"""module(x, state) -> (y, state), with `initial_state(batch)`."""
+
+
+def make_mixer(name: str, dim: int, options: dict[str, Any]) -> nn.Module:
+    """The sequence mixer of that name. options: flat, see `arguments`."""
+    cls = MIXERS[name]
+    options = {"rule": name, **options} if cls is LinearMixer else options
+    return cls(dim, **arguments(cls, options, "options"))
+
+
+def arguments(cls: type, flat: dict[str, Any], name: str) -> dict[str, Any]:
+    """Flat settings as arguments of `cls`: what belongs to one of its dataclasses (read, eta, ...) goes there."""
+    rest, out = dict(flat), {}
+    for n, p in signature(cls).parameters.items():
+        if is_dataclass(p.default) and not isinstance(p.default, type):
+            mine = {f.name: rest.pop(f.name) for f in fields(p.default) if f.name in rest}
+            out[n] = replace(p.default, **mine)
+        elif n in rest:
+            out[n] = rest.pop(n)
+    known = "what the class's docstring names; an older model's file may hold a setting that is gone: delete it from "
+    known += "config.json where it had its default, else load it with the version that wrote it"
+    need(not rest, name, f"{', '.join(sorted(rest))} for {cls.__name__}", known)
+    return out

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -14,12 +15,10 @@ from torch import Tensor, nn
 
 from nlbook.cms import CMS
 from nlbook.errors import NLBookError, generator, need, need_shape
-from nlbook.hope.config import HopeConfig
-from nlbook.hope.mixers import Attention, LinearMixer
+from nlbook.hope.mixers import MIXERS, StaticMLP, arguments, make_mixer
 from nlbook.hope.state import HopeState
 from nlbook.levels import NestedSystem, levels_of
 from nlbook.numerics import rms
-from nlbook.titans import NeuralMemory, SelfModifyingTitans
 from nlbook.tree import restart
 
 
@@ -28,38 +27,78 @@ def full(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def make_mixer(c: HopeConfig, seed: int) -> nn.Module:
-    """The sequence mixer of a block: module(x, state) -> (y, state), with `initial_state(batch)`."""
-    shared: dict[str, Any] = {
-        "heads": c.heads,
-        "conv": c.conv,
-        "conv_noise": c.conv_noise,
-        "activation": c.activation,
-        "seed": seed,
-        **c.options,
-    }
-    if c.mixer == "self_modifying":
-        return SelfModifyingTitans(c.dim, **shared)
-    if c.mixer == "titans":
-        return NeuralMemory(c.dim, **shared)
-    if c.mixer == "attention":
-        return Attention(c.dim, **shared)
-    return LinearMixer(c.dim, **{"rule": c.mixer, **shared})
+@dataclass(frozen=True)
+class HopeConfig:
+    """A language model of `layers` blocks: a sequence mixer, then MLP levels. The defaults are Hope.
 
+    mixer: "self_modifying" (Hope), "attention" (with mlp="cms": Hope-Attention), "titans", "linear", "delta",
+    "gated_delta".
+    options: keyword arguments of the mixer's class (nlbook.titans, nlbook.hope.mixers), on top of conv, conv_noise and
+        activation, which all mixers share: `conv` taps of the short convolution on q, k, v (0: none), `conv_noise`
+        uniform noise on them at the start, `activation` after it.
+    mlp: "cms": MLP levels that learn in context, one for each of `periods` (tokens per update, fast to slow); "static":
+        the same chain of MLPs without updates, as many as `periods` has entries. hidden: width of each.
+    cms: keyword arguments of nlbook.cms.CMS on top of objective="local", lr=0.01, learn_lr=True. Keys of a local
+        objective have length sqrt(dim), so a step counts dim times: at dim 32, lr = 0.1 blew the fast weights up.
+    reset_token: a token that begins a new document: all fast states restart there (None: never).
+    """
 
-class StaticMLP(nn.Module):
-    """A chain of residual MLPs that do not learn in context: h <- h + down silu(up rms(h))."""
+    vocabulary: int
+    dim: int = 64
+    layers: int = 2
+    heads: int = 1
+    mixer: str = "self_modifying"
+    options: dict[str, Any] = field(default_factory=dict)
+    mlp: str = "cms"
+    hidden: int = 64
+    periods: tuple[int, ...] = (16, 64, 256)
+    cms: dict[str, Any] = field(default_factory=dict)
+    conv: int = 4
+    conv_noise: float = 0.5
+    activation: str = "silu"
+    reset_token: int | None = None
+    seed: int = 0
 
-    def __init__(self, dim: int, hidden: int, levels: int, seed: int) -> None:
-        super().__init__()
-        g = generator(seed)
-        self.up = nn.ParameterList([torch.randn(hidden, dim, generator=g) / dim**0.5 for _ in range(levels)])
-        self.down = nn.ParameterList([0.1 * torch.randn(dim, hidden, generator=g) / hidden**0.5 for _ in range(levels)])
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "dim", "layers", "heads", "hidden"):
+            n = getattr(self, name)
+            need(isinstance(n, int) and not isinstance(n, bool) and n >= 1, name, repr(n), "an int >= 1")
+        need(self.mixer in MIXERS, "mixer", repr(self.mixer), f"one of {', '.join(MIXERS)}")
+        need(self.mlp in ("cms", "static"), "mlp", repr(self.mlp), "'cms' or 'static'")
+        need(len(self.periods) >= 1, "periods", self.periods, "at least one level")
+        need(
+            self.reset_token is None or 0 <= self.reset_token < self.vocabulary,
+            "reset_token",
+            self.reset_token,
+            f"a token below vocabulary = {self.vocabulary}, or None",
+        )
+        object.__setattr__(self, "periods", tuple(self.periods))
 
-    def forward(self, h: Tensor) -> Tensor:
-        for up, down in zip(self.up, self.down):
-            h = h + F.linear(F.silu(F.linear(rms(h), up)), down)
-        return h
+    def baseline(self, mixer: str, **changes: Any) -> HopeConfig:
+        """The same model with another mixer and one static MLP, whose width is chosen so that the parameter counts
+        agree.
+
+        The search is over `hidden`, so counts agree to within 2 * dim per layer. `changes` replaces other fields.
+        """
+        want = Hope(self).parameter_count()
+        plain = replace(self, mixer=mixer, mlp="static", periods=(1,), options={}, cms={}, hidden=1)
+        plain = replace(plain, **changes)
+        small = Hope(plain).parameter_count()
+        per_unit = 2 * self.dim * plain.layers * len(plain.periods)
+        return replace(plain, hidden=max(1, 1 + round((want - small) / per_unit)))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | Path) -> HopeConfig:
+        """From a JSON text, or a file that holds one."""
+        raw = text.read_text() if isinstance(text, Path) else text
+        try:
+            fields = json.loads(raw)
+            return cls(**{**fields, "periods": tuple(fields.get("periods", (16, 64, 256)))})
+        except (TypeError, ValueError, AttributeError) as e:
+            raise NLBookError(f"config: got {raw[:80]!r}, expected the JSON of a HopeConfig ({e})") from e
 
 
 class HopeBlock(nn.Module):
@@ -73,12 +112,13 @@ class HopeBlock(nn.Module):
     def __init__(self, c: HopeConfig, seed: int) -> None:
         super().__init__()
         g = generator(seed)
-        self.mixer = make_mixer(c, seed + 1)
+        shared = {"heads": c.heads, "conv": c.conv, "conv_noise": c.conv_noise, "activation": c.activation}
+        self.mixer = make_mixer(c.mixer, c.dim, {**shared, "seed": seed + 1, **c.options})
         self.W_g = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         self.W_o = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         if c.mlp == "cms":
-            levels: dict[str, Any] = {"objective": "local", "lr": 0.01, "learn_lr": True, "seed": seed + 2, **c.cms}
-            self.mlp: nn.Module = CMS(c.dim, c.hidden, c.periods, **levels)
+            levels = {"objective": "local", "lr": 0.01, "learn_lr": True, "seed": seed + 2, **c.cms}
+            self.mlp: nn.Module = CMS(c.dim, c.hidden, c.periods, **arguments(CMS, levels, "cms"))
         else:
             self.mlp = StaticMLP(c.dim, c.hidden, len(c.periods), seed + 2)
 

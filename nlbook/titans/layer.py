@@ -2,71 +2,57 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nlbook.errors import NLBookError, need, need_float, need_same, need_shape
 from nlbook.levels import Component, Writes
 from nlbook.titans.rules import Rule, Weights
 from nlbook.titans.state import TitansState
 
+IMPLS = ("auto", "chunked", "tokens", "operator")
+
 
 @dataclass(frozen=True)
-class Group:
-    """Boxes of equal shape and chunk size."""
+class Boxes:
+    """Memories of equal shape and chunk size, which learn side by side."""
 
-    boxes: tuple[str, ...]
+    names: tuple[str, ...]
     chunk: int
     residual: bool
 
 
 class FastLayer(Writes, nn.Module):
-    """A layer whose weights move while it reads. Subclasses fill `groups`, `initial`, and say what a run of tokens is.
+    """A layer whose weights move while it reads. The outer gradient runs through every write to the initial states.
 
-    The outer gradient runs through every write to the initial states. checkpoint=True keeps only the states at run
-    borders and recomputes the rest. first_order=True is an approximation: states are constants at chunk boundaries, and
-    what arrives there is handed to the initial states as if nothing had been written.
+    Subclasses fill `groups` (name -> boxes), `initial` and `filtered` (name -> how many rows a convolution takes), and
+    say what does not depend on fast weights (`_prepare`), and how a run of tokens is read and written (`_run`).
     """
 
     nested_initial_states: ClassVar[tuple[str, ...]] = ("initial",)
-    groups: Mapping[str, Group]
+    block: int = 64  # tokens in one parallel piece: speed only
+    groups: Mapping[str, Boxes]
+    filtered: Mapping[str, int]
+    taps: nn.Parameter
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        hidden: int | None,
-        memory: str,
-        rule: Rule,
-        *,
-        eta_max: float,
-        eta: float,
-        horizon: float,
-        decay: bool,
-        block: int,
-        checkpoint: bool,
-        first_order: bool,
-    ) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int | None, memory: str, rule: Rule, conv: int, activation: str):
         super().__init__()
-        for name, n in (("dim", dim), ("heads", heads), ("block", block)):
-            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-                raise NLBookError(f"{name}: got {n!r}, expected an int >= 1")
+        for name, n in (("dim", dim), ("heads", heads)):
+            _need_count(name, n)
         need(dim % heads == 0, "heads", heads, f"a divisor of dim = {dim}")
         need(memory in ("mlp", "linear"), "memory", repr(memory), "'mlp' or 'linear'")
-        need(0 < eta < eta_max, "eta", eta, f"a number in (0, eta_max = {eta_max})")
-        need(horizon > 1, "horizon", horizon, "a number of tokens > 1: alpha starts at 1 - 1/horizon")
+        need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
         self.dim, self.heads, self.width, self.memory, self.rule = dim, heads, dim // heads, memory, rule
-        self.hidden = hidden or self.width
-        self.eta_max, self.decay, self.block = eta_max, decay, block
-        self.checkpoint, self.first_order = checkpoint, first_order
+        self.hidden, self.conv, self.activation = hidden or self.width, conv, activation
         self.initial = nn.ParameterDict()
-        self._bias = {"eta": math.log(eta / (eta_max - eta)), "alpha": math.log(horizon - 1)}
+
+    def _boxes(self, names: tuple[str, ...], chunk: int, residual: bool = True, argument: str = "chunk") -> Boxes:
+        _need_count(argument, chunk, "tokens")
+        return Boxes(names, chunk, residual and self.memory == "mlp")
 
     def _add(
         self, group: str, out: int, stds: list[float], g: torch.Generator, identity: bool = False, gain: float = 1.0
@@ -93,45 +79,34 @@ class FastLayer(Writes, nn.Module):
     def initial_state(self, batch: int) -> TitansState:
         """The state before the first token of `batch` sequences."""
         now = {g: {n: w.expand(batch, *w.shape) for n, w in self.initial_weights(g).items()} for g in self.groups}
-        momentum = (
-            {g: {n: torch.zeros_like(w) for n, w in ws.items()} for g, ws in now.items()} if self.has_momentum else {}
-        )
-        return TitansState(now, now, momentum, self._tails(batch))
-
-    @property
-    def has_momentum(self) -> bool:
-        raise NotImplementedError
-
-    def _tails(self, batch: int) -> dict[str, Tensor]:
-        raise NotImplementedError
+        S = {g: {n: torch.zeros_like(w) for n, w in ws.items()} for g, ws in now.items()} if self.rule.momentum else {}
+        tails = {}
+        if self.conv:
+            shape = (self.conv - 1, self.width)
+            tails = {n: self.taps.new_zeros(batch, self.heads, k, *shape) for n, k in self.filtered.items()}
+        return TitansState(now, now, S, tails)
 
     # ------------------------------------------------------------------ the walk
     def forward(self, x: Tensor, state: TitansState | None = None, *, impl: str = "auto") -> tuple[Tensor, TitansState]:
         """Read x (batch, length, dim), write while reading; returns y (batch, length, dim) and the state after that.
 
-        impl: the same numbers, other speeds. "chunked": pieces of up to `block` tokens. "tokens": one token at a time.
-        "operator": whole chunks through the operator of nlkernels whose rule this is (`self.operator` names it).
-        "auto": "operator" where there is one and no trace is taken, else "chunked".
+        impl: the same numbers, other speeds. "chunked": runs of up to `block` tokens at once. "tokens": one token at a
+        time. "operator": whole chunks through the operator of nlkernels whose rule this is (`self.operator` names it),
+        which is fused on a GPU. "auto": "operator" where there is one and no trace is taken, else "chunked".
         """
         need_float("x", x)
         need_shape("x", x, "batch", "length", self.dim)
         need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
+        need(impl in IMPLS, "impl", repr(impl), f"one of {', '.join(map(repr, IMPLS))}")
+        has = self.operator is not None and not self.write_hooks
         need(
-            impl in ("auto", "chunked", "tokens", "operator"),
-            "impl",
-            repr(impl),
-            "'auto', 'chunked', 'tokens' or 'operator'",
-        )
-        whole = self.operator is not None and not self.first_order and not self.write_hooks
-        need(
-            impl != "operator" or whole,
+            has or impl != "operator",
             "impl",
             "'operator'",
-            f"'auto' or 'chunked': nlkernels has no operator for {self.rule}, memory={self.memory!r} as this layer "
-            "uses it, for first_order=True, or for a layer that is traced (see nlbook.titans.operators)",
+            f"'auto' or 'chunked': nlkernels has no operator for {self.rule} with memory={self.memory!r} as this layer "
+            "uses it, or for a layer that is traced",
         )
-        if impl == "auto":
-            impl = "operator" if whole else "chunked"
+        impl = ("operator" if has else "chunked") if impl == "auto" else impl
         with torch.autocast(x.device.type, enabled=False):  # small products of a recurrence: parameters' dtype
             out, x = x.dtype, x.to(next(self.parameters()).dtype) if torch.is_autocast_enabled(x.device.type) else x
             need_same("the parameters", next(self.parameters()), "x", x)
@@ -143,56 +118,43 @@ class FastLayer(Writes, nn.Module):
 
     def _walk(self, x: Tensor, state: TitansState, impl: str) -> tuple[Tensor, TitansState]:
         whole, tails = self._prepare(x, state)
+        lead, many = (x.shape[1], 0) if impl != "operator" else self._whole_chunks(x.shape[1], state.position)
+        rest = x.shape[1] - lead - many
+        cuts = [(n, self._run) for n in self._runs(lead, state.position, 1 if impl == "tokens" else self.block)]
+        cuts += [(many, self._operate)] if many else []
+        cuts += [(n, self._run) for n in self._runs(rest, state.position + lead + many, self.block)]
         ys = []
-        plan = list(self._plan(x.shape[1], state.position, impl))
-        sizes = [n for _, n, _ in plan]  # split: the gradient of a slice a run would
-        parts = {k: v.split(sizes, -2) for k, v in whole.items()} if plan else {}  # fill the whole length with zeros
-        gates = {} if self.checkpoint else self._gates_of(whole, [(i, n) for i, n, run in plan if run == self._run])
-        for j, (i, n, run) in enumerate(plan):
-            part: dict[str, Any] = {k: v[j] for k, v in parts.items()}
-            if i in gates:
-                part["gates"] = gates[i]
-            if self.checkpoint and torch.is_grad_enabled():
-                y, new = checkpoint(run, part, state, use_reentrant=False, preserve_rng_state=False)
-            else:
-                y, new = run(part, state)
+        for (n, run), part in zip(cuts, self._parts(whole, [n for n, _ in cuts])):
+            y, new = run(part, state)
             state = self._boundary(state, new, n)
             ys.append(y)
         y = torch.cat(ys, 2) if ys else x.new_zeros(x.shape[0], self.heads, 0, self.width)
         return y.transpose(1, 2).flatten(2), replace(state, tails={**state.tails, **tails})
 
-    def _plan(self, length: int, position: int, impl: str) -> Iterator[tuple[int, int, Any]]:
-        """(first token, tokens, what reads and writes them). An operator takes whole chunks; what is left of a chunk at
-        either end is walked.
-        """
-        lead, rest = length, length
-        if impl == "operator":
-            chunk = next(iter(self.groups.values())).chunk
-            lead = min(length, -position % chunk)
-            rest = lead + (length - lead) // chunk * chunk
-        block = 1 if impl == "tokens" else self.block
-        yield from ((i, n, self._run) for i, n in self._runs(lead, position, block))
-        if rest > lead:
-            yield lead, rest - lead, self._operate
-        yield from ((rest + i, n, self._run) for i, n in self._runs(length - rest, position + rest, block))
+    def _whole_chunks(self, length: int, position: int) -> tuple[int, int]:
+        """Tokens before the next boundary, and tokens in whole chunks after it: those an operator takes."""
+        chunk = next(iter(self.groups.values())).chunk
+        lead = min(length, -position % chunk)
+        return lead, (length - lead) // chunk * chunk
 
-    def _runs(self, length: int, position: int, block: int) -> Iterator[tuple[int, int]]:
-        """(first token, tokens) of each run: up to the next boundary of any group, at most `block`."""
-        chunks, i = {g.chunk for g in self.groups.values()}, 0
-        while i < length:
-            n = min(*(c - (position + i) % c for c in chunks), block, length - i)
-            yield i, n
-            i += n
+    def _runs(self, length: int, position: int, block: int) -> list[int]:
+        """Tokens of each run: up to the next boundary of any group, at most `block`."""
+        sizes: list[int] = []
+        while length > 0:
+            sizes.append(min(*(g.chunk - position % g.chunk for g in self.groups.values()), block, length))
+            position, length = position + sizes[-1], length - sizes[-1]
+        return sizes
+
+    def _parts(self, whole: dict[str, Tensor], sizes: list[int]) -> list[dict[str, Any]]:
+        """What `_prepare` made, run by run. (Split: a slice's gradient would fill the whole length with zeros.)"""
+        cut = {k: v.split(sizes, -2) for k, v in whole.items()} if sizes else {}
+        return [{k: v[i] for k, v in cut.items()} for i in range(len(sizes))]
 
     def _prepare(self, x: Tensor, state: TitansState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What does not depend on fast weights, for all tokens: name -> (..., length, size); and its last convolution
         tails.
         """
         raise NotImplementedError
-
-    def _gates_of(self, whole: dict[str, Tensor], runs: list[tuple[int, int]]) -> dict[int, Any]:
-        """Gates that no fast weight makes, for many runs (first token, tokens) at once: first token -> Gates."""
-        return {}
 
     def _run(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
         """Read and write one run; every group stays inside one chunk. Does not touch start and position."""
@@ -203,34 +165,21 @@ class FastLayer(Writes, nn.Module):
         """The operator of nlkernels whose rule this layer has, or None."""
         raise NotImplementedError
 
-    def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+    def _operate(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
         """`_run` for whole chunks, through that operator."""
         raise NotImplementedError
 
     def _boundary(self, old: TitansState, new: TitansState, n: int) -> TitansState:
         """Move the clock; groups whose chunk is full take their present weights as the new start."""
         new.position = old.position + n
-        new.start = dict(old.start)
-        for g, group in self.groups.items():
-            if new.position % group.chunk:
-                continue
-            if self.first_order:
-                first = self.initial_weights(g)
-                new.now[g] = {k: first[k] + (w - first[k]).detach() for k, w in new.now[g].items()}
-                if g in new.momentum:
-                    new.momentum[g] = {k: w.detach() for k, w in new.momentum[g].items()}
-            new.start[g] = new.now[g]
-            if self.write_hooks:
-                for j, box in enumerate(group.boxes):
-                    after = {k: w[:, :, j].detach() for k, w in new.now[g].items()}
-                    before = {k: w[:, :, j].detach() for k, w in old.start[g].items()}
-                    self.wrote(
-                        f"M_{box}",
-                        new.position,
-                        after,
-                        {k: after[k] - before[k] for k in after},
-                        f"chunk of {group.chunk} tokens is full",
-                    )
+        full = [g for g, group in self.groups.items() if new.position % group.chunk == 0]
+        new.start = {**old.start, **{g: new.now[g] for g in full}}
+        for g in full if self.write_hooks else ():
+            for j, box in enumerate(self.groups[g].names):
+                after = {k: w[:, :, j].detach() for k, w in new.now[g].items()}
+                change = {k: w - old.start[g][k][:, :, j].detach() for k, w in after.items()}
+                reason = f"chunk of {self.groups[g].chunk} tokens is full"
+                self.wrote(f"M_{box}", new.position, after, change, reason)
         return new
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -242,16 +191,23 @@ class FastLayer(Writes, nn.Module):
         """The memories for `nlbook.levels.levels_of`: what is read changes once per chunk; periods in tokens."""
         out = []
         for name, group in self.groups.items():
-            for j, box in enumerate(group.boxes):
+            for j, box in enumerate(group.names):
                 size = sum(w[:, j].numel() for w in self.initial_weights(name).values())
                 out.append(Component(f"M_{box}", period=group.chunk, kind="fast state", size=size))
-                if self.has_momentum:
+                if self.rule.momentum:
                     out.append(Component(f"M_{box}.momentum", period=1, kind="fast state", size=size))
         return out
 
     def extra_repr(self) -> str:
-        chunks: Any = {b: g.chunk for g in self.groups.values() for b in g.boxes}
-        return (
-            f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, chunks={chunks}, "
-            f"rule={self.rule}"
-        )
+        chunks = {b: g.chunk for g in self.groups.values() for b in g.names}
+        return f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, {chunks=}, {self.rule}"
+
+
+def _need_count(name: str, n: Any, what: str = "") -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise NLBookError(f"{name}: got {n!r}, expected an int >= 1{what and f' ({what})'}")
+
+
+def positive_keep(log_keep: Tensor) -> Tensor:
+    """alpha > 0: the operators work with its logarithm."""
+    return log_keep.exp().clamp_min(torch.finfo(log_keep.dtype).tiny)

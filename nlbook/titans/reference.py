@@ -33,7 +33,6 @@ def _filter(rows: list[Tensor], taps: Tensor) -> Tensor:
 def _write(
     W_t: Weights,
     start: Weights,
-    first: Weights,
     S_t: Weights | None,
     k: Tensor,
     value: Tensor,
@@ -54,12 +53,9 @@ def _write(
     for n, W in W_t.items():
         a = F.silu(start["W2"] @ k) if n == "W1" else k
         pace = eta if rule.rate == "explicit" else eta / (1 + eta * (a @ a))
-        kind = rule.factor if rule.factor != "first" else (None if n == "W1" else "raw")
-        row = torch.zeros_like(a) if kind is None else _unit(a) if kind == "unit" else a
-        A = alpha * torch.eye(len(a), dtype=a.dtype) - pace * torch.outer(row, row)
-        kept = W @ A + ((1 - alpha) * first[n] if rule.retention == "initial" else 0)
+        row = torch.zeros_like(a) if rule.factor is None else a
         push[n] = -pace * grads[n] if S_t is None or mu is None else mu * S_t[n] - pace * grads[n]
-        new[n] = kept + push[n]
+        new[n] = W @ (alpha * torch.eye(len(a), dtype=a.dtype) - pace * torch.outer(row, row)) + push[n]
     return new, None if S_t is None else push
 
 
@@ -67,7 +63,7 @@ def _boxes(layer: FastLayer, head: int) -> dict[str, Weights]:
     return {
         b: {n: w[head, j] for n, w in layer.initial_weights(g).items()}
         for g, group in layer.groups.items()
-        for j, b in enumerate(group.boxes)
+        for j, b in enumerate(group.names)
     }
 
 
@@ -78,12 +74,12 @@ def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Ten
     """
     ys, finals = [], []
     d = layer.width
-    chunk = {b: g.chunk for g in layer.groups.values() for b in g.boxes}
+    chunk = {b: g.chunk for g in layer.groups.values() for b in g.names}
     for h in range(layer.heads):
         first = _boxes(layer, h)
         now, start = dict(first), dict(first)
         S = {
-            b: {n: torch.zeros_like(w) for n, w in ws.items()} if layer.has_momentum else None
+            b: {n: torch.zeros_like(w) for n, w in ws.items()} if layer.rule.momentum else None
             for b, ws in first.items()
         }
         raw: dict[str, list[Tensor]] = {"q": [], "k": [], "v": []}
@@ -100,20 +96,17 @@ def self_modifying_reference(layer: SelfModifyingTitans, x: Tensor) -> tuple[Ten
                 c = _filter(raw[name], layer.taps[h, j]) if layer.conv else row
                 z[name] = F.silu(c) if layer.activation == "silu" else c
             q, k = _unit(z["q"]), _unit(z["k"])
-            v = _unit(z["v"]) if layer.normalise_v else z["v"]
+            v = _unit(z["v"]) if layer.rule.normalise_v else z["v"]
             eta = layer.eta_max * torch.sigmoid(_apply(start["eta"], xt)[0] + layer.b_eta[h])
             alpha = (
                 torch.sigmoid(_apply(start["alpha"], xt)[0] + layer.b_alpha[h]) if layer.decay else torch.ones_like(eta)
             )
-            mu = torch.sigmoid(layer.w_mu[h] @ x[t] + layer.b_mu[h]) if layer.has_momentum else None
+            mu = torch.sigmoid(layer.w_mu[h] @ x[t] + layer.b_mu[h]) if layer.rule.momentum else None
             new = {}
             for b, W in now.items():
-                r = layer.log_other_rate.exp() if layer.other_rate is not None and b != "mem" else torch.ones_like(eta)
-                own = layer.self_values or b in ("eta", "alpha")
+                own = layer.rule.self_values or b in ("eta", "alpha")
                 value = _apply(start[b], v) if own else v  # eq. 84, 87
-                new[b], pushed = _write(
-                    W, start[b], first[b], S[b], k, value, 1 - r * (1 - alpha), r * eta, mu, layer.rule
-                )
+                new[b], pushed = _write(W, start[b], S[b], k, value, alpha, eta, mu, layer.rule)
                 if b in layer.adaptive:
                     S[b] = pushed
                 else:
@@ -133,7 +126,7 @@ def neural_memory_reference(layer: NeuralMemory, x: Tensor) -> tuple[Tensor, lis
     for h in range(layer.heads):
         first = _boxes(layer, h)["mem"]
         now = start = first
-        S = {n: torch.zeros_like(w) for n, w in first.items()} if layer.has_momentum else None
+        S = {n: torch.zeros_like(w) for n, w in first.items()} if layer.rule.momentum else None
         raw: list[list[Tensor]] = [[], [], []]
         out = []
         for t in range(x.shape[0]):
@@ -144,12 +137,12 @@ def neural_memory_reference(layer: NeuralMemory, x: Tensor) -> tuple[Tensor, lis
                 raw[j].append((layer.W_qkv[j] @ x[t])[h * d : (h + 1) * d])
                 c = _filter(raw[j], layer.taps[h, j]) if layer.conv else raw[j][-1]
                 c = F.silu(c) if layer.activation == "silu" else c
-                z.append(_unit(c) if j < 2 or layer.normalise_v else c)
+                z.append(_unit(c) if j < 2 or layer.rule.normalise_v else c)
             q, k, v = z
             eta, alpha, mu = (layer.w_gate[j, h] @ x[t] + layer.b_gate[j, h] for j in range(3))
             alpha = torch.sigmoid(alpha) if layer.decay else torch.ones_like(alpha)
             new, S = _write(
-                now, start, first, S, k, v, alpha, layer.eta_max * torch.sigmoid(eta), torch.sigmoid(mu), layer.rule
+                now, start, S, k, v, alpha, layer.eta_max * torch.sigmoid(eta), torch.sigmoid(mu), layer.rule
             )
             out.append(_apply({"start": start, "before": now, "after": new}[layer.rule.read], q))
             now = new

@@ -2,10 +2,13 @@
 
 Fast weights are dictionaries: {"W"} of a linear memory, {"W1", "W2"} of a two-layer one, each (..., out, in). Leading
 dimensions are (batch, head, box): boxes are memories of equal shape that learn side by side. Tokens are rows.
+
+The choices that the paper leaves open are three small dataclasses: `Rule`, `Gates`, `Start`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,59 +16,99 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlbook.errors import need
-from nlbook.numerics import silu_slope, unit
+from nlbook.numerics import silu_slope
 
 Weights = dict[str, Tensor]
 Signals = dict[str, tuple[Tensor, Tensor]]  # weight -> its inputs a (..., length, in), its errors e (..., length, out)
 
-OBJECTIVES, FACTORS, READS, RETENTIONS = (
-    ("l2", "dot"),
-    ("raw", "first", "unit", None),
-    ("start", "before", "after"),
-    ("zero", "initial"),
-)
-RATES = ("explicit", "implicit")
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "objective": ("l2", "dot"),
+    "factor": ("raw", None),
+    "read": ("start", "before", "after"),
+    "rate": ("explicit", "implicit"),
+}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The open choices of eq. 88 and 90.
+    """What one write is: the open choices of eq. 86-90.
 
     objective: "l2": 1/2 |M(k) - v|^2 (eq. 93); "dot": -<M(k), v> (eq. 92, the sign that descends).
-    factor: the n of the DGD factor alpha I - eta n n^T of each weight matrix: "raw": n is that layer's input (the
-        derivation of eq. 57 per layer); "first": only the matrix that reads the key has one; "unit": the input at
-        length 1 (collapses a two-layer memory; for study); None: plain gradient descent.
+    factor: "raw": each weight matrix is multiplied by alpha I - eta n n^T with that layer's own input n (the derivation
+        of eq. 57 per layer); None: by alpha alone, plain gradient descent.
     read: which state a query meets. "start": the state at the start of the chunk (eq. 90). "before", "after": the
         running state without or with this token's own write; keys, values, gates and gradients still come from the
         start.
-    retention: what alpha < 1 decays towards: "zero" (as printed) or the "initial" state.
     rate: "explicit": eta for every weight matrix; stable while eta |n|^2 < 1 + alpha, which the input of the second
-        layer can break. "implicit": eta / (1 + eta |a|^2) with each matrix's own input a, the exact rate of eq. 57 for
-        inputs of any length (the printed one is for |a| = 1); no input is too long for it.
+        layer can break. "implicit": eta / (1 + eta |n|^2), the exact rate of eq. 57 for inputs of any length (the
+        printed one is for |n| = 1); no input is too long for it.
+    momentum: S_t = mu_t S_{t-1} - eta_t grad is added in place of the last term, mu_t = sigmoid(x_t w + b), as in
+        Titans.
+    self_values: every memory makes its own target, v^ = M(v) (eq. 84, 87); False: v itself, the first form of eq.
+        79-81, but for the gate memories, whose targets are numbers and not v.
+    normalise_v: v at length 1, as k and q always are. Without it self-made values feed back on themselves and explode.
     """
 
     objective: str = "l2"
     factor: str | None = "raw"
     read: str = "start"
-    retention: str = "zero"
     rate: str = "explicit"
+    momentum: bool = False
+    self_values: bool = True
+    normalise_v: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("objective", OBJECTIVES),
-            ("factor", FACTORS),
-            ("read", READS),
-            ("retention", RETENTIONS),
-            ("rate", RATES),
-        ):
+        for name, allowed in CHOICES.items():
             value = getattr(self, name)
             need(value in allowed, name, repr(value), f"one of {', '.join(map(repr, allowed))}")
 
-    def factor_of(self, name: str) -> str | None:
-        """The DGD factor of one weight matrix."""
-        if self.factor == "first":
-            return None if name == "W1" else "raw"
-        return self.factor
+
+@dataclass(frozen=True)
+class Gates:
+    """Rates eta_max sigmoid(. + b_eta) and retentions sigmoid(. + b_alpha), by the values at which they start.
+
+    eta, eta_max: the first and the largest rate. With the squared objective the state along a key shrinks by alpha - 2
+        eta: eta_max = 0.5 keeps that in [alpha - 1, alpha], 1.0 allows -1 (needed to count parity).
+    horizon: alpha starts at 1 - 1 / horizon, in tokens. decay=False fixes alpha at 1.
+    """
+
+    eta: float = 0.1
+    eta_max: float = 0.5
+    horizon: float = 512.0
+    decay: bool = True
+
+    def __post_init__(self) -> None:
+        need(0 < self.eta < self.eta_max, "eta", self.eta, f"a number in (0, eta_max = {self.eta_max})")
+        need(self.horizon > 1, "horizon", self.horizon, "a number of tokens > 1: alpha starts at 1 - 1/horizon")
+
+    def biases(self) -> tuple[float, float]:
+        """b_eta and b_alpha at the start."""
+        return math.log(self.eta / (self.eta_max - self.eta)), math.log(self.horizon - 1)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the outer parameters of a layer start.
+
+    mem_std, proj_std, gate_std: scale of W1 of M_mem, of M_k and M_v, of M_eta and M_alpha. M_k and M_v must differ, or
+        k = v and nothing is ever learned.
+    mem_gain: factor on W2 of M_mem. A write moves the answer by eta |silu(W2 k)|^2 of its error; with unit keys and W2
+        of std dim^-1/2 that square is small (0.3 at 32 units), and 2 to 3 makes one write count.
+    query: "random": W_q of std dim^-1/2, in a basis unrelated to the keys'. "identity": M_k is residual, so keys start
+        as x plus something, and queries that start as x share their features: to find a key takes one number a feature
+        in the convolutions.
+    conv_noise: uniform noise on the taps of the convolutions, which are the identity without it.
+    """
+
+    mem_std: float = 0.02
+    proj_std: float = 2.0
+    gate_std: float = 0.0
+    mem_gain: float = 1.0
+    query: str = "random"
+    conv_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        need(self.query in ("random", "identity"), "query", repr(self.query), "'random' or 'identity'")
 
 
 def read(S: Weights, x: Tensor, residual: bool) -> Tensor:
@@ -97,11 +140,6 @@ def implicit_rate(eta: Tensor, a: Tensor) -> Tensor:
     return eta / (1 + eta * a.square().sum(-1))
 
 
-def factor_rows(a: Tensor, factor: str | None) -> Tensor | None:
-    """The n of the DGD factor for layer inputs a."""
-    return None if factor is None else unit(a) if factor == "unit" else a
-
-
 def token_write(
     W: Tensor,
     a: Tensor,
@@ -109,20 +147,15 @@ def token_write(
     keep: Tensor,
     eta: Tensor,
     factor: str | None,
-    *,
-    init: Tensor | None = None,
-    momentum: Tensor | None = None,
-    mu: Tensor | None = None,
+    momentum: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One token of eq. 88: W <- W (alpha I - eta n n^T) - eta e a^T, with the retention target and momentum as options.
+    """One token of eq. 88: W <- W (alpha I - eta a a^T) - eta e a^T; without the part a a^T for factor=None.
 
-    a (..., 1, in), e (..., 1, out): one row each; keep, eta, mu (..., 1, 1). With momentum S <- mu S - eta e a^T is
-    added instead of - eta e a^T (Titans). Returns W and S.
+    a (..., 1, in), e (..., 1, out): one row each; keep, eta (..., 1, 1). momentum = (S, mu): S <- mu S - eta e a^T is
+    added in place of - eta e a^T (Titans). Returns W and S.
     """
-    new = keep * W if init is None else keep * W + (1 - keep) * init
-    push = -eta * e.mT @ a
+    push, S = -eta * e.mT @ a, None
     if momentum is not None:
-        assert mu is not None
-        push = momentum = mu * momentum + push
-    n = factor_rows(a, factor)
-    return (new + push if n is None else new + push - eta * (W @ n.mT) @ n), momentum
+        push = S = momentum[1] * momentum[0] + push
+    new = keep * W + push
+    return (new if factor is None else new - eta * (W @ a.mT) @ a), S

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from nlkernels import SelfRefState, selfref_memory
 from torch import Tensor, nn
 
 from nlbook.errors import generator, need
-from nlbook.numerics import unit
-from nlbook.titans.group import Gates, answer, causal_conv, identity_taps, write
-from nlbook.titans.layer import FastLayer, Group
-from nlbook.titans.operators import for_self_modifying, run_self_modifying
-from nlbook.titans.rules import Rule, layer_io, read
+from nlbook.numerics import causal_conv, identity_taps, unit
+from nlbook.titans.chunked import Pace, answer, write
+from nlbook.titans.layer import FastLayer
+from nlbook.titans.rules import Gates, Rule, Start, layer_io, read
 from nlbook.titans.state import TitansState
 
 BOXES = ("mem", "k", "v", "eta", "alpha")
@@ -34,30 +34,11 @@ class SelfModifyingTitans(FastLayer):
         dim, heads: width of x; each head has memories of its own for its dim / heads features.
         memory: "mlp" (residual, two layers, eq. 89) with `hidden` units (default: the head's width), or "linear".
         chunk, other_chunk: tokens per chunk of M_mem, and of the other memories.
-        objective, factor, read, retention, rate: see `nlbook.titans.rules.Rule`.
-        eta, eta_max: rates are eta_max sigmoid(M_eta(x) + b) and start at eta. With the squared objective the state
-            along a key shrinks by alpha - 2 eta: eta_max = 0.5 keeps it in [alpha - 1, alpha], 1.0 allows -1 (needed to
-            count parity).
-        horizon: alpha starts at 1 - 1/horizon, in tokens. decay=False fixes alpha at 1.
-        other_rate: the memories other than M_mem learn and forget at this learned fraction of the pace; None: at the
-            same.
+        rule, gates, start: the open choices, see `Rule`, `Gates` and `Start` in nlbook.titans.rules.
         adaptive: the boxes that move inside a sequence; the rest stay at their learned start (ablations).
         adaptive_q: q_t = M_q(x_t) with a sixth memory instead of a fixed projection.
-        self_values: v^ = M(v) as above; False: v itself, the first form of eq. 79-81: all memories learn L(M; k_t, v_t)
-            with the shared key (eq. 80 prints each memory's own output in its place: a scalar for the gates). The gate
-            memories keep values of their own: a scalar cannot be v. Eq. 82 is read="after".
-        momentum: S_t = mu_t S_{t-1} - eta_t grad, mu_t = sigmoid(x_t w + b), as in Titans.
-        conv: taps of the causal depthwise convolution after the projections of q, k, v; 0: none. conv_noise: uniform
-            noise on the taps at the start, 0 is the identity. activation: after it, "silu" or "none".
-        normalise_v: v at length 1, as k and q always are. Without it self-generated values feed back and explode.
-        mem_std, proj_std, gate_std: scale of W1 at the start. M_k and M_v must differ, or k = v and nothing is ever
-            learned.
-        mem_gain: factor on W2 of M_mem at the start. A write moves the answer by eta |silu(W2 k)|^2 of its error; with
-            unit keys and W2 of std dim^-1/2 that square is small (0.3 at 32 units), and 2 to 3 makes one write count.
-        query: how W_q starts. "random": std dim^-1/2, in a basis unrelated to the keys'. "identity": M_k is residual:
-            keys start as x plus something, and queries that start as x share their features: to find a key takes
-            one number a feature in the convolutions (measured in nlbook.book.chapters.hope.hope_race).
-        block: tokens in one parallel piece: speed only. checkpoint, first_order: see FastLayer.
+        conv: taps of the causal depthwise convolution after the projections of q, k, v; 0: none. activation: after it,
+            "silu" or "none".
 
     Shapes: x (batch, length, dim) -> y (batch, length, dim), TitansState.
     """
@@ -71,170 +52,123 @@ class SelfModifyingTitans(FastLayer):
         memory: str = "mlp",
         chunk: int = 64,
         other_chunk: int = 16,
-        objective: str = "l2",
-        factor: str | None = "raw",
-        read: str = "start",
-        retention: str = "zero",
-        rate: str = "explicit",
-        eta: float = 0.1,
-        eta_max: float = 0.5,
-        horizon: float = 512.0,
-        decay: bool = True,
-        other_rate: float | None = None,
+        rule: Rule = Rule(),  # noqa: B008 (frozen)
+        gates: Gates = Gates(),  # noqa: B008
+        start: Start = Start(),  # noqa: B008
         adaptive: tuple[str, ...] | list[str] = BOXES,
         adaptive_q: bool = False,
-        self_values: bool = True,
-        momentum: bool = False,
         conv: int = 4,
-        conv_noise: float = 0.0,
         activation: str = "silu",
-        normalise_v: bool = True,
-        mem_std: float = 0.02,
-        proj_std: float = 2.0,
-        gate_std: float = 0.0,
-        mem_gain: float = 1.0,
-        query: str = "random",
-        block: int = 64,
-        checkpoint: bool = False,
-        first_order: bool = False,
         seed: int = 0,
     ) -> None:
-        rule = Rule(objective, factor, read, retention, rate)
-        super().__init__(
-            dim,
-            heads,
-            hidden,
-            memory,
-            rule,
-            eta_max=eta_max,
-            eta=eta,
-            horizon=horizon,
-            decay=decay,
-            block=block,
-            checkpoint=checkpoint,
-            first_order=first_order,
-        )
+        super().__init__(dim, heads, hidden, memory, rule, conv, activation)
         need(set(adaptive) <= {*BOXES}, "adaptive", adaptive, f"boxes out of {BOXES} (and adaptive_q for q)")
-        need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
-        need(query in ("random", "identity"), "query", repr(query), "'random' or 'identity'")
-        need(other_rate is None or 0 < other_rate <= 1, "other_rate", other_rate, "a number in (0, 1], or None")
-        for name, c in (("chunk", chunk), ("other_chunk", other_chunk)):
-            need(isinstance(c, int) and c >= 1, name, c, "an int >= 1 (tokens)")
-        self.adaptive, self.adaptive_q, self.self_values = (
-            tuple(adaptive) + ("q",) * adaptive_q,
-            adaptive_q,
-            self_values,
-        )
-        self.activation, self.normalise_v, self.conv = activation, normalise_v, conv
-        own = memory == "mlp"
+        self.adaptive, self.adaptive_q = tuple(adaptive) + ("q",) * adaptive_q, adaptive_q
+        self.eta_max, self.decay = gates.eta_max, gates.decay
         proj = ("q", "k", "v") if adaptive_q else ("k", "v")  # in the order of the taps
         self.groups = {
-            "mem": Group(("mem",), chunk, own),
-            "proj": Group(proj, other_chunk, own),
-            "gate": Group(("eta", "alpha"), other_chunk, False),
+            "mem": self._boxes(("mem",), chunk),
+            "proj": self._boxes(proj, other_chunk, argument="other_chunk"),
+            "gate": self._boxes(("eta", "alpha"), other_chunk, residual=False),
         }
+        self.filtered = {"qkv": 3} if adaptive_q else {"q": 1, "kv": 2}
         g, d = generator(seed), self.width
-        self._add("mem", d, [mem_std], g, identity=True, gain=mem_gain)
-        self._add("proj", d, [proj_std if own else 1.0] * len(proj), g)
-        self._add("gate", 1, [gate_std] * 2, g)
+        self._add("mem", d, [start.mem_std], g, identity=True, gain=start.mem_gain)
+        self._add("proj", d, [start.proj_std if memory == "mlp" else 1.0] * len(proj), g)
+        self._add("gate", 1, [start.gate_std] * 2, g)
         if not adaptive_q:
             W_q = torch.randn(dim, dim, generator=g) / dim**0.5
-            self.W_q = nn.Parameter(W_q if query == "random" else torch.eye(dim))
+            self.W_q = nn.Parameter(W_q if start.query == "random" else torch.eye(dim))
         if conv:  # boxes q, k, v
-            self.taps = nn.Parameter(identity_taps(heads, 3, d, width=conv, noise=conv_noise, g=g))
-        self.b_eta = nn.Parameter(torch.full((heads,), self._bias["eta"]))
-        if decay:
-            self.b_alpha = nn.Parameter(torch.full((heads,), self._bias["alpha"]))
-        if other_rate is not None:
-            self.log_other_rate = nn.Parameter(torch.tensor(math.log(other_rate)))
-        self.other_rate = other_rate
-        self._momentum = momentum
-        if momentum:
+            self.taps = nn.Parameter(identity_taps(heads, 3, d, width=conv, noise=start.conv_noise, g=g))
+        b_eta, b_alpha = gates.biases()
+        self.b_eta = nn.Parameter(torch.full((heads,), b_eta))
+        if gates.decay:
+            self.b_alpha = nn.Parameter(torch.full((heads,), b_alpha))
+        if rule.momentum:
             self.w_mu = nn.Parameter(torch.zeros(heads, dim))
             self.b_mu = nn.Parameter(torch.zeros(heads))
 
-    @property
-    def has_momentum(self) -> bool:
-        return self._momentum
-
-    def _tails(self, batch: int) -> dict[str, Tensor]:
-        if not self.conv:
-            return {}
-        boxes = {"q": 1, "kv": 2} if not self.adaptive_q else {"qkv": 3}
-        return {n: self.taps.new_zeros(batch, self.heads, k, self.conv - 1, self.width) for n, k in boxes.items()}
-
     # ------------------------------------------------------------------ forward
-    def _shape(self, raw: Tensor, box: slice, tails: dict[str, Tensor], name: str) -> tuple[Tensor, dict[str, Tensor]]:
+    def _filter(self, raw: Tensor, boxes: slice, tails: dict[str, Tensor], name: str) -> tuple[Tensor, dict]:
         """Convolution and activation of raw (batch, head, box, length, width); returns the new tails."""
         if self.conv:
-            raw, tail = causal_conv(raw, self.taps[:, box], tails[name])
+            raw, tail = causal_conv(raw, self.taps[:, boxes], tails[name])
             tails = {**tails, name: tail}
         return (F.silu(raw) if self.activation == "silu" else raw), tails
 
     def _prepare(self, x: Tensor, state: TitansState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         whole, last = {"x": self._heads(x)}, {}
         if not self.adaptive_q:  # eq. 86: the only projection that stays fixed
-            q, tails = self._shape(self._heads(x @ self.W_q.mT)[:, :, None], slice(0, 1), state.tails, "q")
+            q, tails = self._filter(self._heads(x @ self.W_q.mT)[:, :, None], slice(0, 1), state.tails, "q")
             whole["q"] = unit(q)[:, :, 0]
             last = {n: tails[n] for n in ("q",) if self.conv}
-        if self._momentum:
+        if self.rule.momentum:
             whole["mu"] = (x @ self.w_mu.mT).mT[..., None]  # (batch, head, length, 1)
         return whole, last
 
-    def gates(self, raw: Tensor, mu: Tensor | None = None) -> Gates:
+    def gates(self, raw: Tensor, mu: Tensor | None = None) -> Pace:
         """Rates and retentions from the raw answers of M_eta and M_alpha, (batch, head, 2, length)."""
         eta = self.eta_max * torch.sigmoid(raw[:, :, :1] + self.b_eta[:, None, None])
         keep = F.logsigmoid(raw[:, :, 1:] + self.b_alpha[:, None, None]) if self.decay else torch.zeros_like(eta)
-        return Gates(keep, eta, None if mu is None else F.logsigmoid(mu.mT + self.b_mu[:, None, None]))
+        return Pace(keep, eta, None if mu is None else F.logsigmoid(mu.mT + self.b_mu[:, None, None]))
 
-    def _run(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
+    def _run(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
         S, x = state.start, part["x"][:, :, None]  # (batch, head, 1, length, width)
         raw = read(S["proj"], x, self.groups["proj"].residual)  # eq. 79, 83, 86: k and v (and q)
-        if self.adaptive_q:
-            z, tails = self._shape(raw, slice(0, 3), state.tails, "qkv")
-            q, z = unit(z[:, :, :1]), z[:, :, 1:]
-        else:
-            z, tails = self._shape(raw, slice(1, 3), state.tails, "kv")
-            q = part["q"][:, :, None]
-        k, v = unit(z[:, :, :1]), z[:, :, 1:2]
-        v = unit(v) if self.normalise_v else v
-        gates = self.gates(read(S["gate"], x, False)[..., 0], part.get("mu"))
-        slow = gates if self.other_rate is None else gates.slower(self.log_other_rate.exp())
-
+        boxes, name = (slice(0, 3), "qkv") if self.adaptive_q else (slice(1, 3), "kv")
+        z, tails = self._filter(raw, boxes, state.tails, name)
+        q = unit(z[:, :, :1]) if self.adaptive_q else part["q"][:, :, None]
+        k, v = unit(z[:, :, -2:-1]), z[:, :, -1:]
+        v = unit(v) if self.rule.normalise_v else v
+        pace = self.gates(read(S["gate"], x, False)[..., 0], part.get("mu"))
         now, momentum = dict(state.now), dict(state.momentum)
         y = None
         for name, group in self.groups.items():
-            moving = [b in self.adaptive for b in group.boxes]
+            moving = [b in self.adaptive for b in group.names]
+            inside: Any = None
             if any(moving):
-                own = self.self_values or name == "gate"
+                own = self.rule.self_values or name == "gate"
                 value = read(S[name], v, group.residual) if own else v  # eq. 84, 87 (80-81): v^, in the outer graph
                 io = layer_io(S[name], k, value, self.rule.objective, group.residual)
-                init = self.initial_weights(name) if self.rule.retention == "initial" else None
                 moves = None if all(moving) else torch.tensor(moving, device=k.device)[:, None, None]
-                now[name], pushed, inside = write(
-                    now[name],
-                    io,
-                    gates if name == "mem" else slow,
-                    self.rule,
-                    init=init,
-                    momentum=momentum.get(name),
-                    moves=moves,
-                )
-                if pushed:
-                    momentum[name] = pushed
+                now[name], pushed, inside = write(now[name], io, pace, self.rule, momentum.get(name, {}), moves)
+                momentum |= {name: pushed} if pushed else {}
             if name == "mem":
-                y = (
-                    answer(S[name], q, group.residual, self.rule.read, inside)
-                    if any(moving)
-                    else read(S[name], q, group.residual)
-                )
+                y = answer(S[name], q, group.residual, self.rule.read if inside else "start", inside)
         assert y is not None
         return y[:, :, 0], TitansState(now, state.start, momentum, tails, state.position)
 
     @property
     def operator(self) -> str | None:
-        return for_self_modifying(self)
+        fits = (
+            self.memory == "linear"
+            and (self.rule.factor, self.rule.read, self.rule.rate) == ("raw", "start", "explicit")
+            and self.rule.self_values
+            and not self.rule.momentum
+            and len({g.chunk for g in self.groups.values()}) == 1
+            and self.decay
+            and not self.conv
+            and self.activation == "none"
+            and not self.adaptive_q
+            and set(self.adaptive) == {*BOXES}
+        )
+        return "selfref_memory" if fits else None
 
-    def _operate(self, part: dict[str, Tensor], state: TitansState) -> tuple[Tensor, TitansState]:
-        y, now = run_self_modifying(self, part["x"], part["q"], state.now)
-        return y, TitansState(now, state.start, state.momentum, state.tails, state.position)
+    def _operate(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
+        mem, proj, gate = (state.now[g]["W"] for g in ("mem", "proj", "gate"))
+        x, batch = part["x"], len(part["x"])
+        y, end = selfref_memory(
+            x,
+            part["q"],
+            SelfRefState(proj[:, :, 0], proj[:, :, 1], mem[:, :, 0], gate[:, :, 0, 0], gate[:, :, 1, 0]),
+            b_eta=self.b_eta.expand(batch, -1),
+            b_alpha=self.b_alpha.expand(batch, -1),
+            eta_max=self.eta_max,
+            chunk=self.groups["mem"].chunk,
+            objective=self.rule.objective,
+            unit_values=self.rule.normalise_v,
+        )
+        k, v, M, eta, alpha = (w.to(x.dtype) for w in end)
+        new = {"mem": M[:, :, None], "proj": torch.stack([k, v], 2), "gate": torch.stack([eta, alpha], 2)[..., None, :]}
+        return y, TitansState({g: {"W": w} for g, w in new.items()}, state.start, state.momentum, state.tails)

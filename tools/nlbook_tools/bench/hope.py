@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlbook.hope import MIXERS, Hope, HopeConfig
-from nlbook.titans import NeuralMemory, SelfModifyingTitans
+from nlbook.titans import NeuralMemory, Rule, SelfModifyingTitans
 from nlbook.titans.layer import FastLayer
 from nlbook_tools.bench.core import Report, compare
 
@@ -54,8 +54,8 @@ def operators(length: int, dim: int = 64, batch: int = 2, rounds: int = 3) -> li
     x = torch.randn(batch, length, dim, generator=torch.Generator().manual_seed(0))
     layers: list[FastLayer] = [
         NeuralMemory(dim, chunk=64, memory="linear"),
-        NeuralMemory(dim, chunk=64, memory="linear", momentum=False),
-        NeuralMemory(dim, chunk=64, momentum=False),
+        NeuralMemory(dim, chunk=64, memory="linear", rule=Rule(factor=None, read="after")),
+        NeuralMemory(dim, chunk=64, rule=Rule(factor=None, read="after")),
         SelfModifyingTitans(dim, memory="linear", conv=0, activation="none", chunk=64, other_chunk=64),
     ]
     return [

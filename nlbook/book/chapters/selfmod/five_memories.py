@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nlbook.errors import generator, need
 from nlbook.numerics import unit
-from nlbook.titans import BOXES, SelfModifyingTitans
+from nlbook.titans import BOXES, Gates, Rule, SelfModifyingTitans, Start
 from nlbook.titans.rules import layer_io, read
 
 CASES = ("usual", "k-is-v", "free-v", "zero", "given-v")
@@ -44,24 +44,18 @@ class Five:
 
 def layer(case: str, chunk: int, seed: int) -> SelfModifyingTitans:
     need(case in CASES, "case", repr(case), f"one of {', '.join(map(repr, CASES))}")
-    options: dict[str, Any] = {
-        "normalise_v": case != "free-v",
-        "self_values": case != "given-v",
-        "memory": "linear" if case == "zero" else "mlp",
-    }
     made = SelfModifyingTitans(
         DIM,
         hidden=HIDDEN,
         chunk=chunk,
         other_chunk=chunk,
-        eta=0.3,
-        horizon=256,
+        memory="linear" if case == "zero" else "mlp",
+        rule=Rule(self_values=case != "given-v", normalise_v=case != "free-v"),
+        gates=Gates(eta=0.3, horizon=256),
+        start=Start(gate_std=1.0, proj_std=0.02 if case == "k-is-v" else 2.0),
         conv=0,
-        gate_std=1.0,
         activation="none",
-        proj_std=0.02 if case == "k-is-v" else 2.0,
         seed=seed,
-        **options,
     ).double()
     if case == "zero":
         made.initial["mem_W"].data.zero_()
@@ -79,7 +73,7 @@ def text(switch: int, seed: int, length: int = LENGTH) -> Tensor:
 def record(case: str = "usual", chunk: int = 1, switch: int = 32, seed: int = 0) -> Five:
     """Read the text token by token and write everything down."""
     made, x = layer(case, chunk, seed), text(switch, seed)
-    places = {b: (g, j) for g, group in made.groups.items() for j, b in enumerate(group.boxes)}
+    places = {b: (g, j) for g, group in made.groups.items() for j, b in enumerate(group.names)}
 
     def weights(state: Any, box: str) -> dict[str, Tensor]:
         g, j = places[box]
@@ -95,11 +89,11 @@ def record(case: str = "usual", chunk: int = 1, switch: int = 32, seed: int = 0)
             S, token = state.start, x[t].expand(1, 1, 1, 1, -1)
             z = read(S["proj"], token, made.groups["proj"].residual)
             k, v = unit(z[:, :, :1]), z[:, :, 1:]
-            v = unit(v) if made.normalise_v else v
+            v = unit(v) if made.rule.normalise_v else v
             eta = made.gates(read(S["gate"], token, False)[..., 0]).eta
             push = {}
             for g, group in made.groups.items():
-                value = read(S[g], v, group.residual) if made.self_values or g == "gate" else v
+                value = read(S[g], v, group.residual) if made.rule.self_values or g == "gate" else v
                 for n, (a, e) in layer_io(S[g], k, value, made.rule.objective, group.residual).items():
                     push[g, n] = -eta[..., None] * e.mT @ a  # (1, head, box, out, in)
             _, after = made(x[t][None, None], state)

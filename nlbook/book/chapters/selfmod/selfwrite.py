@@ -7,7 +7,7 @@ memory's start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from nlbook.book.data.stories import SWITCHES, Stories, sample
 from nlbook.errors import generator, need
 from nlbook.numerics import unit
-from nlbook.titans import SelfModifyingTitans
-from nlbook.titans.rules import Rule, layer_io, read, token_write
+from nlbook.titans import BOXES, Gates, Rule, SelfModifyingTitans, Start
+from nlbook.titans.rules import layer_io, read, token_write
 
 VALUES = ("fixed", "self", "detached", "random", "five")
 RULES = {"hebb": Rule("dot", None), "delta": Rule("l2", None), "dgd": Rule("l2", "raw")}
@@ -47,18 +47,13 @@ class Reader(nn.Module):
             memory="linear",
             chunk=1,
             other_chunk=1,
-            read="after",
+            rule=replace(self.rule, read="after", self_values=values != "fixed"),
+            gates=Gates(eta=0.5, eta_max=1.0, decay=False),
+            start=Start(mem_std=0.1),
             conv=0,
-            decay=False,
             activation="none",
-            eta=0.5,
-            eta_max=1.0,
-            mem_std=0.1,
+            adaptive=BOXES if values == "five" else ("mem",),
             seed=seed,
-            objective=self.rule.objective,
-            factor=self.rule.factor,
-            adaptive=("mem", "k", "v", "eta", "alpha") if values == "five" else ("mem",),
-            self_values=values != "fixed",
         )
         self.head = nn.Parameter(torch.randn(cities, dim, generator=g) / dim**0.5)
 

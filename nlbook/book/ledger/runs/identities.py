@@ -20,7 +20,7 @@ from nlbook.memory.rules import dgd_rate
 from nlbook.optim import adam_memory, momentum_weights
 from nlbook.optim.momentum import momentum_objective, momentum_write
 from nlbook.optim.muon import orthogonality_loss, orthogonality_step
-from nlbook.titans import SelfModifyingTitans
+from nlbook.titans import SelfModifyingTitans, Start
 from nlbook.titans.reference import self_modifying_reference
 
 
@@ -136,7 +136,9 @@ def parallel_equals_sequential(*, seed: int) -> dict[str, float]:
     x = _draw(seed + 1000, 40, 8)
 
     def layer(chunk: int) -> SelfModifyingTitans:
-        return SelfModifyingTitans(8, chunk=chunk, other_chunk=chunk, mem_std=0.3, gate_std=0.5, seed=seed).double()
+        return SelfModifyingTitans(
+            8, chunk=chunk, other_chunk=chunk, start=Start(mem_std=0.3, gate_std=0.5), seed=seed
+        ).double()
 
     y = {c: layer(c)(x[None])[0][0].detach() for c in (1, 16)}
     far = max(_far(y[c], self_modifying_reference(layer(c), x)[0].detach()) for c in y)
