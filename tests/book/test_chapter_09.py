@@ -17,7 +17,7 @@ from nlbook.book.data.formal import words as formal_words
 from nlbook.errors import NLBookError
 from nlbook.numerics import unit
 from nlbook.optim.dgd import dgd_step
-from nlbook.titans import BOXES
+from nlbook.titans import BOXES, Gates, Rule, SelfModifyingTitans
 
 TEXT = (Path(__file__).resolve().parents[2] / "notebooks/src/09_a_memory_that_teaches_itself.md").read_text(
     encoding="utf-8"
@@ -162,17 +162,15 @@ def test_the_three_traps_on_three_seeds(seed):
 def test_what_the_recorder_calls_written_is_the_write():
     """M moves by keep, the DGD factor and the write; without the first two, movement is writing."""
     made = five_memories.layer("usual", 1, 0)
-    plain = type(made)(
+    plain = SelfModifyingTitans(
         five_memories.DIM,
         hidden=five_memories.HIDDEN,
         chunk=1,
         other_chunk=1,
-        eta=0.3,
+        rule=Rule(factor=None),
+        gates=Gates(eta=0.3, decay=False),
         conv=0,
-        gate_std=1.0,
         activation="none",
-        decay=False,
-        factor=None,
     ).double()
     plain.load_state_dict({k: v for k, v in made.state_dict().items() if k in plain.state_dict()})
     x = five_memories.text(32, 0)[:1]
