@@ -30,14 +30,11 @@ from nlbook.book.check.define import (
     KernelPuzzle,
     Misconception,
     Order,
-    Prediction,
     Property,
-    Question,
     ReadPicture,
-    right,
-    wrong,
 )
 from nlbook.book.check.judge import judge
+from nlbook.book.check.questions import Option, Prediction, Question
 from nlbook.book.check.result import Answered, Result, Solution
 from nlbook.book.check.testing import assert_accepts, assert_refuses, check_definition, needed, stub_drift, table
 from nlbook.book.check.verdict import REASONS
@@ -344,6 +341,23 @@ def test_value_says_how_far_and_where():
     says(STEP, corner, "value", "in 20 of 20 cases", "1 of ", "the first at [0, 1]")
 
 
+def test_the_smallest_failing_case_can_be_worked_by_hand():
+    """In whole numbers and halves, and with as many digits as tell what is expected from what came."""
+    rows = dict(says(STEP, lambda M, k, v, eta: M @ torch.outer(k, k), "value").rows)
+    numbers = [float(x) for name in ("M", "k", "v", "eta") for x in re.findall(r"-?[\d.]+", rows[name])]
+    assert numbers and all(2 * x == round(2 * x) for x in numbers)
+    close = dict(says(STEP, lambda M, k, v, eta: step(M, k, v, eta) + 1e-6 * v[:, None] * k**3, "value").rows)
+    assert close["expected"] != close["yours"]
+
+
+def test_a_known_mistake_that_makes_nan_is_named():
+    nan = Misconception(
+        "nan", lambda x: prefix(x) + torch.tensor([float("nan")] + [0.0] * (len(x) - 1))[:, None], "0/0"
+    )
+    says(replace(PREFIX, misconceptions=[nan]), nan.function, "misconception", "0/0")
+    says(replace(PREFIX, misconceptions=[nan]), lambda x: x * float("nan"), "finite")
+
+
 def test_the_smallest_failing_case_is_shown():
     v = says(PREFIX, lambda x: prefix(x) + (len(x) > 3) * x**2, "value")
     rows = dict(v.rows)
@@ -368,6 +382,14 @@ def test_gradient():
     assert "finite differences" in judge(item, step).message
     says(item, lambda M, k, v, eta: step(M, k, v, eta).detach(), "gradient", "with respect to M", "cut")
     says(item, lambda M, k, v, eta: M + eta * torch.outer((v - M @ k).detach(), k), "gradient", "off by")
+
+    def in_place(M, k, v, eta):
+        new = M.clone()
+        new += eta * torch.outer(v - new @ k, k)
+        return new
+
+    assert judge(item, in_place).status == "passed"
+    assert "cut" in says(item, lambda M, k, v, eta: in_place(M.detach(), k, v, eta), "gradient").message
 
 
 def test_property():
@@ -548,7 +570,9 @@ ORDER = Order(
     before=(("project", "read", "a read needs its query"), ("read", "write", "a read sees the past")),
 )
 EXPLAIN = Explain(id="99-x", model="Because the delta rule erases.", rubric=("erases", "writes"), words=4, **COMMON)
-QUESTION = Question(id="99-q", text="Which?", options=(wrong("left", "It is not left."), right("right", "It is.")))
+QUESTION = Question(
+    id="99-q", text="Which?", options=(Option("left", "It is not left."), Option("right", "It is.", True))
+)
 
 
 @pytest.mark.parametrize("answer", [8.4, 8, "8.4 MB", (8400, "KB"), "8_400 KB", np.float64(8.5), torch.tensor(8.0)])
@@ -692,7 +716,7 @@ def test_registry(monkeypatch):
         check.exercise(7)
     module = type("M", (), {"ITEMS": [STEP, STEP]})
     monkeypatch.setattr(registry.importlib, "import_module", lambda name: module)
-    monkeypatch.setitem(registry.FOLDERS, "98", "none")
+    monkeypatch.setitem(registry.FOLDERS, "98", "clocks")
     registry.chapter.cache_clear()
     with pytest.raises(NLBookError, match=r"(?s)stands in chapter 98.*taken twice"):
         registry.chapter("98")
@@ -726,16 +750,21 @@ def test_stub_drift():
     assert "body" in stub_drift("01-delta", stub.replace("raise NotImplementedError", "return M"))
 
 
-def test_the_readme_example_is_sound():
+def test_the_readme_example_is_sound(tmp_path):
     readme = Path(chapters.__path__[0], "README.md").read_text(encoding="utf-8")
     code = readme.split("```python\n")[1].split("```")[0]
-    words = {"Misconception", "Prediction", "Question", "Implement", "Case", "Draw", "Property"}
+    words = {"Misconception", "Implement", "Case", "Draw", "Property"}
     assert all(w in code for w in words)
     name = "<readme>"
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     space = {"torch": torch, "Tensor": torch.Tensor, "__name__": "readme"}
     exec(compile(code, name, "exec"), space)
-    assert len(space["ITEMS"]) == 5
+    (chapter := tmp_path / "clocks").mkdir()
+    (chapter / "questions.toml").write_text(readme.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    asked = registry.asked(chapter)
+    assert [i.id for i in asked] == ["07-p1", "07-p2", "07-p3", "07-q1"] and not [
+        p for i in asked for p in i.problems()
+    ]
     assert space["ITEMS"][0].solution_source(body_only=True).startswith("count =")
     says(space["ITEMS"][0], lambda x: x.cumsum(0), "misconception", "divide by the count")
     assert [p for item in space["ITEMS"] for p in item.problems()] == []
@@ -829,7 +858,7 @@ def test_progress_counts_tries_and_keeps_a_pass(own_store):
 @pytest.fixture
 def bank(monkeypatch):
     """Four predictions of a chapter 99."""
-    two = (wrong("Hebb", "Hebb adds up."), right("delta", "Delta erases what it finds."))
+    two = (Option("Hebb", "Hebb adds up."), Option("delta", "Delta erases what it finds.", True))
     items = (
         Prediction(id="99-p1", question="How many?", unit="pairs", low=0, high=32, why="because keys overlap"),
         Prediction(id="99-p2", question="Which?", options=two),
@@ -985,7 +1014,7 @@ def test_a_faulty_question_is_refused(bank):
         "either options or both": {},
         "not below": {"low": 3, "high": 3},
         "no explanation": {"low": 0, "high": 3},
-        "exactly one of them right": {"options": (wrong("a", "b"), wrong("c", "d"))},
+        "exactly one of them right": {"options": (Option("a", "b"), Option("c", "d"))},
     }
     for fault, given in faults.items():
         assert any(fault in p for p in Prediction(id="99-p7", question="?", **given).problems()), fault

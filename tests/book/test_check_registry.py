@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nlbook.book.check import registry
-from nlbook.book.check.define import Prediction, Question
+from nlbook.book.check.questions import Prediction, Question
 from nlbook.book.check.testing import GENERIC, assert_accepts, assert_refuses, check_definition, needed, table
 
 EXERCISES = registry.all_exercises()

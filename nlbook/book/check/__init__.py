@@ -20,9 +20,10 @@ from typing import Any
 
 from nlbook.book.check import registry, store
 from nlbook.book.check.capstone import CardReview, blank_card, card
-from nlbook.book.check.define import Exercise, Question
+from nlbook.book.check.define import Exercise
 from nlbook.book.check.judge import judge
 from nlbook.book.check.prediction import Predict, Revealed, predict, predictions, reveal
+from nlbook.book.check.questions import Question
 from nlbook.book.check.result import Answered, Result, Solution, Stub, in_class
 from nlbook.book.check.show import Note, Table, announce
 from nlbook.errors import need

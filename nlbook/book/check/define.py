@@ -1,4 +1,4 @@
-"""The words in which a chapter defines its predictions, questions and exercises (see chapters/README.md).
+"""The words in which a chapter defines its exercises (see chapters/README.md).
 
 Everything here is data: what is asked, what is right, what is a known way to be wrong. How an answer is judged
 stands in `judge.py` and `diagnose.py`, so an exercise never holds checking code of its own.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nlbook.book.check.draw import Draw
-from nlbook.book.check.questions import ID, Option, Prediction, Question, right, wrong
+from nlbook.book.check.questions import ID, Prediction, Question
 from nlbook.book.check.source import compile_source, cut, drift, shown, solution_problems, source_of
 from nlbook.errors import NLBookError
 
@@ -30,17 +30,11 @@ __all__ = [
     "Explain",
     "FixTheBug",
     "Implement",
-    "Item",
     "KernelPuzzle",
     "Misconception",
-    "Option",
     "Order",
-    "Prediction",
     "Property",
-    "Question",
     "ReadPicture",
-    "right",
-    "wrong",
 ]
 
 

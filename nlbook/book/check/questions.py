@@ -18,16 +18,6 @@ class Option(NamedTuple):
     right: bool = False
 
 
-def right(text: str, why: str) -> Option:
-    """The right choice and why it is right."""
-    return Option(text, why, True)
-
-
-def wrong(text: str, why: str) -> Option:
-    """A wrong choice and what its taker has overlooked."""
-    return Option(text, why)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """What a question and a prediction have in common: an id, and options with an explanation each."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
+import tomllib
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
+from nlbook.book import chapters as chapters_package
 from nlbook.book.chapters import FOLDERS
 from nlbook.book.check.define import Exercise, Item
+from nlbook.book.check.questions import LETTERS, Option, Prediction, Question
 from nlbook.errors import NLBookError
 
 T = TypeVar("T")
@@ -19,15 +23,28 @@ def chapters() -> list[str]:
     return list(FOLDERS)
 
 
+def asked(folder: Path) -> list[Prediction | Question]:
+    """The predictions and questions of a chapter's folder, from its questions.toml."""
+    path = folder / "questions.toml"
+    tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for item in (i for items in tables.values() for i in items):
+        right, pairs = item.pop("right", ""), item.get("options", [])
+        item["options"] = tuple(Option(text, why, letter == right) for letter, (text, why) in zip(LETTERS, pairs))
+        item |= {name: tuple(item[name]) for name in ("points", "between") if name in item}
+    predictions = [Prediction(**i) for i in tables.get("predictions", [])]
+    return [*predictions, *(Question(**i) for i in tables.get("questions", []))]
+
+
 @cache
 def chapter(number: str) -> dict[str, Item]:
-    """All items of a chapter in the order of its module's ITEMS; raises one error that lists every fault."""
+    """All items of a chapter: what questions.toml asks, then the ITEMS of exercises.py; one error lists every fault."""
     if number not in chapters():
         return {}
-    module = importlib.import_module(f"nlbook.book.chapters.{FOLDERS[number]}.exercises")
+    name = f"nlbook.book.chapters.{FOLDERS[number]}.exercises"
+    exercises = importlib.import_module(name).ITEMS if importlib.util.find_spec(name) else []
     found: dict[str, Item] = {}
     faults = []
-    for item in module.ITEMS:
+    for item in [*asked(Path(chapters_package.__path__[0]) / FOLDERS[number]), *exercises]:
         faults += [f"{item.id}: {p}" for p in item.problems()]
         if item.id in found:
             faults.append(f"{item.id}: the id is taken twice")
@@ -36,7 +53,7 @@ def chapter(number: str) -> dict[str, Item]:
         found[item.id] = item
     if faults:
         raise NLBookError(
-            f"{FOLDERS[number]}/exercises.ITEMS: got faulty definitions, expected sound ones:\n  " + "\n  ".join(faults)
+            f"chapters/{FOLDERS[number]}: got faulty definitions, expected sound ones:\n  " + "\n  ".join(faults)
         )
     return found
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from nlbook.book.check.define import Exercise, Question
+from nlbook.book.check.define import Exercise
+from nlbook.book.check.questions import Question
 from nlbook.book.check.show import (
     BLUE,
     GREEN,

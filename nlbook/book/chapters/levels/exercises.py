@@ -117,54 +117,6 @@ def broken_arrows() -> float:
 
 
 ITEMS = [
-    Prediction(
-        id="05-p1",
-        objective="05.2",
-        options=(
-            right(
-                "above them: faster",
-                "The weights of a step are made from the momentum of the same step, so the momentum must move first.",
-            ),
-            wrong(
-                "below them: slower",
-                "A long memory is not a slow one: momentum is renewed at every step, however far back it remembers.",
-            ),
-            wrong(
-                "beside them: the same level",
-                "True of the count, and rule 2 breaks the tie: the new weights need the new momentum.",
-            ),
-        ),
-        question="Momentum and weights are both updated once per step. Where does momentum stand?",
-    ),
-    Prediction(
-        id="05-p2",
-        objective="05.4",
-        unit="diagrams",
-        low=0,
-        high=4683,
-        question="The six parts of the AdaTransformer can be put into ordered levels in 4 683 ways. How many pass the check?",
-        why="Every other one breaks an arrow, or puts a part deeper than it has to sit.",
-    ),
-    Prediction(
-        id="05-p3",
-        objective="05.1",
-        unit="writes",
-        low=0,
-        high=192,
-        question="Three sequences of 64 tokens. How often does the level of period 32 write in all?",
-        why="192 / 32: one write after every full chunk, two in each sequence.",
-    ),
-    Prediction(
-        id="05-p4",
-        objective="05.3",
-        options=(
-            wrong("one", "The frozen weights are one; attention, which never stands still, is another."),
-            right("two", "Frequency 0 and frequency infinity, and nothing between them."),
-            wrong("three", "With an optimizer that has momentum, while training; after it, the momentum is gone."),
-            wrong("four", "That is the AdaTransformer while Adam trains it."),
-        ),
-        question="How many levels does a Transformer keep once its training is over?",
-    ),
     Implement(
         id="05-faster",
         title="Faster than",
@@ -337,81 +289,6 @@ ITEMS = [
                 "the attention read",
                 "M carries a state between tokens; attention is computed anew: frequency infinity.",
             ),
-        ),
-    ),
-    Question(
-        id="05-q1",
-        objective="05.1",
-        text="A level is updated 16 times per sequence of 4 096 tokens. What is its period?",
-        options=(
-            wrong("4 096 tokens", "That would be one update per sequence."),
-            wrong("16 tokens", "16 is the frequency, and per sequence, not per token."),
-            right("256 tokens", "4 096 / 16: frequency times period is one unit, here the sequence."),
-            wrong("1/16 of a token", "Nothing is written more than once per token here."),
-        ),
-    ),
-    Question(
-        id="05-r1",
-        objective="05.2",
-        text="In which case are two parts of equal frequency on different levels?",
-        options=(
-            right("When one needs the other's state at the same time", "Rule 2: the one that is needed is the faster."),
-            wrong("When one has more parameters", "Size plays no part in Definition 2."),
-            wrong(
-                "When one sits in a deeper layer",
-                "Levels are not layers. All layers of a network trained by SGD share one level.",
-            ),
-            wrong("Never: one frequency is one level", "Weights and their momentum are the counterexample."),
-        ),
-    ),
-    Question(
-        id="05-r2",
-        objective="05.3",
-        text="Which two frequencies does a Transformer have after pre-training, in its own forward pass?",
-        options=(
-            wrong("0 and 1", "Attention is not a state that is updated once; it has no state."),
-            wrong("1 and infinity", "1 per step is what the weights had while they were trained."),
-            right("0 and infinity", "Frozen weights, and attention that is computed anew and keeps no trained state."),
-            wrong("only 0", "Attention answers differently in every context although no weight moves."),
-        ),
-    ),
-    Question(
-        id="05-r3",
-        objective="05.1",
-        text="The paper calls a level 'higher'. Is it faster or slower?",
-        options=(
-            right("slower", "The higher the level, the lower the frequency; level 1 of this book is the slowest."),
-            wrong(
-                "faster",
-                "It is the other way round, which trips everybody once. We say slow/outer and fast/inner instead.",
-            ),
-            wrong("neither, it is deeper in the network", "Layers and levels have nothing to do with each other."),
-            wrong(
-                "it depends on the unit",
-                "A change of unit multiplies all frequencies by the same number; the order stays.",
-            ),
-        ),
-    ),
-    Question(
-        id="05-r4",
-        recalls="03",
-        text="Momentum is itself a memory. What are its values?",
-        options=(
-            wrong("weights", "The weights are what reads it."),
-            right("gradients", "m adds up the gradients: a memory without keys, with a decay for retention."),
-            wrong("tokens", "Tokens become gradients first; the optimizer never sees them."),
-            wrong("learning rates", "The rate scales the step and is not stored."),
-        ),
-    ),
-    Question(
-        id="05-r5",
-        recalls="01",
-        text="Linear attention writes v kᵀ at every token. Which objective does that step descend?",
-        options=(
-            wrong("½ |Mk − v|²", "That is the delta rule, which also erases."),
-            wrong("|M|²", "Its step only shrinks the memory."),
-            wrong("the language model's loss", "That one trains the slow weights, once per step."),
-            right("−⟨Mk, v⟩", "The Hebbian step: it adds, whatever the memory holds."),
         ),
     ),
 ]

@@ -84,55 +84,6 @@ def never_builds_the_memory(answer, d: Draw) -> str | None:
 
 
 ITEMS = [
-    Prediction(
-        id="01-p1",
-        question="Width 32. At how many random pairs does this memory first get half of them wrong?",
-        unit="pairs",
-        low=1,
-        high=400,
-        objective="01.3",
-        why="The first number of pairs on the grid of the experiment (..., 96, 128, 192) at which fewer than half are identified; the curve crosses one half between 96 and 128.",
-        between=(96, 128),
-    ),
-    Prediction(
-        id="01-p2",
-        question="After rewriting a key, what do the two rules return?",
-        objective="01.2",
-        options=(
-            right(
-                "Hebbian returns the sum of both values, delta the new one",
-                "Adding never erases; the delta rule writes the difference.",
-            ),
-            wrong(
-                "both return the new value",
-                "Only a rule that erases can do that, and the Hebbian rule never reads what it holds.",
-            ),
-            wrong(
-                "Hebbian returns the new value, delta the sum",
-                "The other way round: delta is the one that erases before it writes.",
-            ),
-            wrong("both return the average", "Nothing divides: Hebbian adds, delta replaces."),
-        ),
-    ),
-    Prediction(
-        id="01-p3",
-        question="How does the error depend on the age of a pair?",
-        objective="01.4",
-        options=(
-            wrong("both rules: older is worse", "Hebbian writes commute: the order of a sum does not matter."),
-            wrong(
-                "delta: all ages alike; Hebbian: older is worse", "The other way round. Which of the two rules erases?"
-            ),
-            right(
-                "Hebbian: all ages alike; delta: older is worse",
-                "Each later delta write erases a little of every key that overlaps.",
-            ),
-            wrong(
-                "age plays no part in either",
-                "True of a sum. Delta erases along each new key, and old pairs lie partly there.",
-            ),
-        ),
-    ),
     Implement(
         id="01-hebb",
         title="Write a pair by Hebb's rule",
@@ -314,61 +265,5 @@ ITEMS = [
                 "This hides the later pairs. Here every key is asked after all pairs are written.",
             ),
         ],
-    ),
-    Question(
-        id="01-r1",
-        objective="01.2",
-        text="Which objective has the Hebbian rule as its gradient step?",
-        options=(
-            right("−⟨Mk, v⟩", "Its gradient is −v kᵀ, whatever the memory holds: the step adds the outer product."),
-            wrong("½ |Mk − v|²", "Its gradient contains Mk, what the memory returns now; that is the delta rule."),
-            wrong("|M|²", "That has no key and no value in it; its step only shrinks the memory."),
-            wrong("−⟨Mk, Mv⟩", "Its gradient depends on M; the Hebbian write does not."),
-        ),
-    ),
-    Question(
-        id="01-r2",
-        objective="01.3",
-        text="Two unit keys have overlap 0.3. A Hebbian memory holds both pairs. How long is the crosstalk when "
-        "you ask with the first, if the second value has length 2?",
-        options=(
-            wrong("0.3", "That is the overlap; it still multiplies the value."),
-            right("0.6", "Overlap times value: 0.3 x 2."),
-            wrong("2", "Only a key of overlap 1 returns the whole other value."),
-            wrong("0.09 x 2", "The read is linear in the overlap, not quadratic."),
-        ),
-    ),
-    Question(
-        id="01-r3",
-        objective="01.4",
-        text="Random keys, one pass, as many pairs as the width, full steps. Which rule identifies more pairs?",
-        options=(
-            wrong("it depends on the values", "Interference is a matter of the keys' overlap."),
-            wrong("delta", "It is exact for the newest pair only, and forgetful of old ones."),
-            wrong("both the same", "They differ by some twenty points at width 32."),
-            right("Hebbian", "The delta rule erases a part of every older pair with each write."),
-        ),
-    ),
-    Question(
-        id="01-r4",
-        recalls="00",
-        text="Each write shrinks what is stored by keep = 0.9. After how many writes is a pair halved?",
-        options=(
-            wrong("never", "Any keep below one halves in finite time."),
-            wrong("about 69", "That is keep = 0.99."),
-            wrong("about 2", "0.9 squared is still 0.81."),
-            right("about 7", "0.9 to the 7th is 0.48."),
-        ),
-    ),
-    Question(
-        id="01-r5",
-        recalls="00",
-        text="Which of the four words says *how often* a memory is written?",
-        options=(
-            wrong("key", "The key says what the memory is asked with."),
-            right("rate", "How strongly, and how often: the word that this book is about."),
-            wrong("objective", "The objective says what counts as a good memory."),
-            wrong("value", "The value says what it should answer."),
-        ),
     ),
 ]
