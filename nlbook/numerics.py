@@ -40,9 +40,7 @@ def causal_conv(x: Tensor, taps: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def identity_taps(*shape: int, width: int, noise: float, g: torch.Generator) -> Tensor:
-    """Taps (*shape[:-1], width, dim) that pass the present token through; `noise` adds uniform numbers in [-noise,
-    noise].
-    """
+    """Taps (*shape[:-1], width, dim) that pass the present token through, with uniform noise in [-noise, noise]."""
     need(width >= 1, "conv", width, "an int >= 1 (taps)")
     taps = noise * (2 * torch.rand(*shape[:-1], width, shape[-1], generator=g) - 1)
     taps[..., -1, :] += 1

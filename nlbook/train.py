@@ -227,9 +227,7 @@ def _why(
 
 # ---------------------------------------------------------------------- checkpoints
 def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History) -> None:
-    """Model, optimizer, history and random state in one safetensors file, replaced as a whole: a kill leaves the old
-    one.
-    """
+    """Model, optimizer, history and random state in one safetensors file, replaced as a whole, also by a kill."""
     from safetensors.torch import save_file
 
     path = Path(path)

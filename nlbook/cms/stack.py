@@ -2,8 +2,8 @@
 
 The network is left as it is, so the function is preserved: nothing changes until a level moves. What is added is the
 clock. Contiguous groups of blocks share a period, the first blocks the fastest by default; everything else (attention,
-embeddings, norms) is frozen or has a period too. This is regime B: shared weights, gradients accumulated over each
-level's own chunk.
+embeddings, norms) is frozen or has a period too. Weights are the model's own, shared by a batch; a `CMS` has weights of
+its own for each sequence.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class LevelStack:
         model(...).loss.backward();  stack.step(tokens=length)      # gradients are taken over, then set to None
 
     A level moves at the first step at whose end it has gathered `period` tokens; the mean over those tokens is what its
-    inner optimizer sees. `param_groups`, `state_dict` and `nested_components` make it work with `levels_of` and with
-    files.
+    optimizer sees. It has what `levels_of` and files need: `param_groups`, `state_dict`, `nested_components`.
     """
 
     def __init__(self, levels: Sequence[Level], frozen: Iterable[nn.Parameter], reduce: str) -> None:
@@ -108,20 +107,6 @@ class LevelStack:
         for p in level.params:
             p.grad = None
         level.tokens, level.updates = 0, level.updates + 1
-
-    def finish(self, partial: str = "carry") -> list[str]:
-        """The end of a stream: "carry" keeps unfinished chunks, "drop" forgets them, "flush" applies what is there."""
-        need(partial in ("carry", "drop", "flush"), "partial", repr(partial), "'carry', 'drop' or 'flush'")
-        moved = []
-        for level in self.levels:
-            if partial == "flush" and level.tokens:
-                self._move(level)
-                moved.append(level.name)
-            if partial == "drop":
-                level.tokens = 0
-                for total in level.gathered:
-                    total.zero_()
-        return moved
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear `.grad`; what the levels have gathered stays."""
@@ -185,8 +170,7 @@ def stack_levels(
         lr: one step size, or one per level.
         optimizer: `optimizer(params, lr=...)`, one instance per level, so each level has its own momentum or moments.
         assign: level of each MLP, in the model's order. Default: contiguous groups of near-equal size, in the order of
-            `periods`, so that (64, 256, 1024) makes early blocks fast and late ones slow (as figure 5 of the paper
-            orders them).
+            `periods`, so that (64, 256, 1024) makes early blocks fast and late ones slow, as in figure 5.
         rest: period of everything that is no MLP; None freezes it (requires_grad=False).
         reduce: "mean" over the tokens of a chunk, or "sum".
 

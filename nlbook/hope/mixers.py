@@ -22,9 +22,7 @@ from nlbook.tree import Tree
 
 
 class Projections(nn.Module):
-    """q, k, v: projection, short causal convolution, activation. x (batch, length, dim) -> 3 x (batch, head, length,
-    width).
-    """
+    """Projection, short causal convolution and activation, which make q, k and v of x (batch, length, dim)."""
 
     def __init__(self, dim: int, heads: int, conv: int, conv_noise: float, activation: str, g: torch.Generator) -> None:
         super().__init__()

@@ -6,18 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from nlkernels.mlp_memory.reference import silu_slope
 from torch import Tensor
 
 from nlbook.errors import generator, need
 from nlbook.memory.core import Memory, State
 from nlbook.memory.objectives import Objective, get_objective, outer, recall
 from nlbook.memory.rules import GD, Rate, Retention, spread
-
-
-def silu_slope(z: Tensor) -> Tensor:
-    """d silu(z)/dz."""
-    s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
 
 
 class MLPMemory(Memory):

@@ -16,9 +16,8 @@ the two sums are one, whose unknown is the whole write u_t + eta_t e_t: a produc
 the chunk is one more such read. Ratios are differences of logarithms, never quotients, and the system is solved by
 forward substitution: powers of it overflow in float32 when keys repeat.
 
-Settings that are an operator of nlkernels do not come here (see `FastLayer.forward`): this form is for what no operator
-covers, which is a boundary of one group of memories inside a chunk of another, two layers with momentum, and implicit
-rates.
+Settings that are an operator of nlkernels go there (see `FastLayer.forward`). This form is for what no operator covers:
+a boundary of one group of memories inside a chunk of another, two layers with momentum, and implicit rates.
 """
 
 from __future__ import annotations
@@ -177,9 +176,7 @@ def write(
 
 
 def answer(start: Weights, q: Tensor, residual: bool, when: str, inside: Inside) -> Tensor:
-    """y_t = M(q_t) with the state that `when` names: "start" of the chunk, or the running one "before" or "after" token
-    t.
-    """
+    """y_t = M(q_t) as of `when`: the "start" of the chunk, or the running state "before" or "after" token t."""
     if when == "start":
         return read(start, q, residual)
     if "W" in start:

@@ -151,9 +151,7 @@ class FastLayer(Writes, nn.Module):
         return [{k: v[i] for k, v in cut.items()} for i in range(len(sizes))]
 
     def _prepare(self, x: Tensor, state: TitansState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What does not depend on fast weights, for all tokens: name -> (..., length, size); and its last convolution
-        tails.
-        """
+        """What does not depend on fast weights, for all tokens: name -> (..., length, size); and new tails."""
         raise NotImplementedError
 
     def _run(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:

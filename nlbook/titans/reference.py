@@ -41,9 +41,7 @@ def _write(
     mu: Tensor | None,
     rule: Rule,
 ) -> tuple[Weights, Weights | None]:
-    """Eq. 88 and 90 for one memory: the gradient at `start`, the rest at the running state. `value` is not
-    differentiated.
-    """
+    """Eq. 88, 90 for one memory: the gradient at `start` with `value` held fixed, the rest at the running state."""
     own = {n: w * 1.0 for n, w in start.items()}
     out = _apply(own, k)
     loss = 0.5 * ((out - value) ** 2).sum() if rule.objective == "l2" else -(out @ value)
