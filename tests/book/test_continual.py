@@ -11,8 +11,6 @@ from nlbook.book.chapters.forgetting.continual_methods import (
     Method,
     first_weights,
     named,
-    period_effect,
-    recoveries,
     train,
     tune,
 )
@@ -133,35 +131,6 @@ def test_replicas_do_not_touch_each_other() -> None:
     alone = train(METHODS["MLP"], lrs=[0.05], seeds=[1], **kw).r
     crowd = train(METHODS["MLP"], lrs=[0.05, 1e6], seeds=[0, 1], **kw).r
     assert torch.equal(alone[0, 0], crowd[0, 1])
-
-
-def test_the_central_figure_of_chapter_08() -> None:
-    """Permuted digits, 5 seeds, at the learning rates that full tuning chooses: a CMS forgets less than one MLP, and as
-    much as the same step sizes without periods."""
-    seeds = [0, 1, 2, 3, 4]
-    got = {}
-    for name, lr in (("MLP", 0.03), ("CMS, mean", 0.05), ("lr split (1, 1/8, 1/64)", 0.05)):
-        got[name] = average_accuracy(train(METHODS[name], "permuted", [lr], seeds).r[0])
-    mlp, cms, split = (v.mean().item() for v in got.values())
-    assert (mlp, cms, split) == pytest.approx((0.529, 0.596, 0.596), abs=0.02)
-    assert (got["CMS, mean"] > got["MLP"]).all() and abs(cms - split) < 0.01
-
-
-def test_only_the_nested_variant_brings_knowledge_back() -> None:
-    mlp = recoveries("facts", METHODS["MLP"])
-    cms = recoveries("facts", METHODS["CMS, mean"])
-    nested = recoveries("facts", METHODS["CMS nested, reset 64"])
-    assert mlp["jump"] < 0.05 and cms["jump"] < 0.05 and nested["jump"] > 0.2
-    assert nested["final"] > mlp["final"] + 0.1 and nested["b_end"] < mlp["b_end"]  # at a price
-    assert len(mlp["curve"]) == 256 // 8 + 1
-
-
-def test_for_sgd_the_period_is_a_second_order_effect_and_for_adam_it_is_not() -> None:
-    big, small = period_effect((4, 16), 0.01), period_effect((4, 16), 0.001)
-    for c in (4, 16):
-        assert big[c] / small[c] == pytest.approx(10, rel=0.15)
-    a, b = period_effect((4, 16), 3e-3, adam=True), period_effect((4, 16), 3e-4, adam=True)
-    assert min(*a.values(), *b.values()) > 0.4
 
 
 def test_tuning_reports_the_edge_of_its_grid() -> None:
