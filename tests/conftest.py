@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# jsonschema imports rfc3987_syntax, which builds a grammar that nobody here uses: 2 s of CPU in every process.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import nlbook_tools.notebooks  # noqa: F401  first, because it shortens the import of nbformat
+import pytest
+import torch
+from nlbook_tools import browser
 
 torch.set_num_threads(1)
 
@@ -26,6 +25,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "eq(*numbers): the test proves these equations of the paper")
+    if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1" and not browser.chromium():
+        raise pytest.UsageError("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What a fixture failed of is said when it fails: the summary comes after the last test."""
+    if report.when == "setup" and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        cause = next((x for x in report.longreprtext.splitlines() if x.startswith("E ")), report.longreprtext[-200:])
+        print(f"\nFIXTURE FAILED, {report.nodeid}: {cause}", file=sys.stderr, flush=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,12 +54,8 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def chromium() -> None:
-    """Who asks for it is skipped where no browser is, and fails where one is required."""
-    from nlbook_tools import browser
-
+    """Who asks for it is skipped where no browser is; where one is required, pytest has not even started."""
     if not browser.chromium():
-        if os.environ.get("NLBOOK_REQUIRE_BROWSER") == "1":
-            pytest.fail("NLBOOK_REQUIRE_BROWSER=1, but no chromium is on the PATH (apt-get install chromium)")
         pytest.skip("no chromium on the PATH: apt-get install chromium, or name one in $CHROMIUM")
 
 
@@ -61,7 +65,6 @@ def views_page(
 ) -> Iterator[Any]:
     """JupyterLab in a real browser with the pictures of the module's VIEWS run, in a page HEIGHT pixels high."""
     import nbformat
-    from nlbook_tools import browser
 
     root = tmp_path_factory.mktemp("lab")
     cells = [

@@ -129,6 +129,15 @@ FULL = {  # what the chapter's table says: one MLP, CMS, same steps with no peri
 }
 
 
+def test_the_full_runs_order_at_two_seeds_and_near_rates():
+    rates = {"CMS, mean": 0.1, "lr split (1, 1/8, 1/64)": 0.1, "CMS nested, reset 64": 0.05, "replay 100": 0.1}
+    got = {n: ablation.at_rate(n, "rotated", lr, steps=350, seeds=2).average for n, lr in rates.items()}
+    cms, control, nested, replay = (got[n] for n in rates)
+    assert (nested > cms + 0.04).all() and (replay > nested + 0.1).all()  # on every seed
+    assert float((cms - control).abs().max()) < 0.02
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", list(FULL))
 def test_the_table_of_the_full_run(kind):
