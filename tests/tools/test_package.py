@@ -121,6 +121,25 @@ def test_the_readmes_example_runs_with_the_library_alone(environments, tmp_path)
     assert done.returncode == 1 and "pip install 'nlbook[book]'" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({}, "this Python lacks: pip install 'nlbook[book]'"),
+        ({"COLAB_RELEASE_TAG": "1"}, "Colab lacks: %pip"),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, "Kaggle lacks: switch Internet on"),
+    ],
+    ids=["here", "Colab", "Kaggle"],
+)
+def test_a_chapters_first_cell_says_what_a_place_lacks(environments, tmp_path, monkeypatch, place, said):
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    import_ = [environments[""], "-c", "from nlbook.book import check, viz"]
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(import_, cwd=tmp_path, env=clean, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: the chapters need anywidget, ipywidgets, matplotlib") and said in last
+
+
 def test_the_commands_work_from_a_wheel(environments, tmp_path):
     command = str(environments["book"].with_name("nlbook"))
     assert "13 of 13 checks passed" in used(environments["book"], command, "doctor", cwd=tmp_path)
