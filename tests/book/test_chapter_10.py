@@ -196,7 +196,7 @@ def test_figures_and_their_words():
     ]
     alt = ch10.race_alt(runs)
     assert len(ch10.race(runs).axes) == 1 and alt.index("gated delta") < alt.index("Hope")
-    table = capstone.table()
+    table = capstone.recorded()
     assert "without convolution" in ch10.ablation_alt(table) and len(ch10.ablation(table).axes) == 1
     p = {"Hope": torch.tensor([0.9, 0.8]), "held": torch.tensor([0.2, 0.2])}
     assert "from 0.90 to 0.80" in ch10.lasting_alt((0, 64), p, 0.2, 24)
@@ -212,7 +212,7 @@ def test_the_verdict_is_the_learners_rule():
 
 # ---- the race and the ablation: the kept table ----------------------------------------------------------------------
 def over(name: str, kind: str = "all") -> torch.Tensor:
-    return capstone.table()[name][kind]
+    return capstone.recorded()[name][kind]
 
 
 def test_a_run_is_a_function_of_its_arguments():
@@ -246,7 +246,7 @@ def test_gated_delta_is_nearest_and_the_transformer_cannot_be_told_from_hope():
     assert capstone.verdict(over("Hope"), over("gated delta")) == "better"
     assert (over("Transformer + conv") < over("Hope")).tolist() == [True, False, True]
     assert all(float(over(n)[0]) < 0.05 for n in mean)  # seed 0: within a few hundredths
-    assert all(len(row["all"]) == 3 for row in capstone.table().values())
+    assert all(len(row["all"]) == 3 for row in capstone.recorded().values())
     assert (float(over("Hope").min()), float(over("Hope").max())) == pytest.approx((0.036, 0.209), abs=0.001)
 
 

@@ -23,7 +23,7 @@ from nlbook.errors import NLBookError
 # ---- referees --------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def tables():
-    return {n: referee.table(n, seeds=8) for n in ("AdamW", "Muon")}
+    return {n: referee.measure(n, seeds=8) for n in ("AdamW", "Muon")}
 
 
 def test_one_table_two_headlines(tables):
@@ -46,7 +46,7 @@ def test_the_search_decides(tables, seed):
 
 def test_the_two_methods_share_no_seed():
     same = torch.arange(8.0, dtype=torch.float64)[None]  # the loss is the seed's number: means tell who drew what
-    t = referee.Table("x", (0.1,), torch.zeros(1, 3, dtype=torch.float64), same)
+    t = referee.Losses("x", (0.1,), torch.zeros(1, 3, dtype=torch.float64), same)
     seen = set()
     original = referee.outcome
 
@@ -65,7 +65,7 @@ def test_the_two_methods_share_no_seed():
 def test_a_spoiled_validation_spoils_the_choice(tables):
     """Choosing is by validation: with its table turned round the worst rate is reported."""
     a = tables["AdamW"]
-    turned = referee.Table(a.name, a.rates, -a.valid, a.test)
+    turned = referee.Losses(a.name, a.rates, -a.valid, a.test)
     assert referee.flips(turned, a, 7, 7, referees=50)["worse"] == 1
 
 
@@ -104,8 +104,8 @@ def test_one_rule_in_three_rooms():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: referee.table("SGD"), "name: got 'SGD'"),
-        (lambda: referee.table("AdamW", seeds=2), "seeds: got 2"),
+        (lambda: referee.measure("SGD"), "name: got 'SGD'"),
+        (lambda: referee.measure("AdamW", seeds=2), "seeds: got 2"),
         (lambda: referee.seeds_needed(0, 1), "gap, sd"),
         (lambda: ten_equations.slip(7), "equation: got 7"),
     ],

@@ -146,7 +146,7 @@ def trained() -> Hope:
     return model.eval()
 
 
-def table() -> dict[str, dict[str, Tensor]]:
+def recorded() -> dict[str, dict[str, Tensor]]:
     """The full run of the ablation from data/hope_ablation.json: name -> kind or "all" -> excess (seeds,)."""
     raw = json.loads(data.path("hope_ablation.json").read_text(encoding="utf-8"))
     return {

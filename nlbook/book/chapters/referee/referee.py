@@ -1,6 +1,6 @@
 """What a comparison is worth: the same two optimizers, judged after an equal and after an unequal search.
 
-    a = table("AdamW", seeds=8)             # test loss at every rate and seed, measured once
+    a = measure("AdamW", seeds=8)             # test loss at every rate and seed, measured once
     flips(a, b, tries_a=7, tries_b=1)       # how often the rule of two standard errors says better, level, worse
 
 Everything that is judged is drawn from measured tables, so a thousand referees cost nothing.
@@ -28,7 +28,7 @@ OUTCOMES = ("better", "level", "worse")
 
 
 @dataclass(frozen=True)
-class Table:
+class Losses:
     """Losses of one method: valid (rates, seeds) on validation images, for choosing; test (rates, seeds) to report."""
 
     name: str
@@ -37,7 +37,7 @@ class Table:
     test: Tensor
 
 
-def table(name: str, *, seeds: int = 8, steps: int = 40, width: int = 32) -> Table:
+def measure(name: str, *, seeds: int = 8, steps: int = 40, width: int = 32) -> Losses:
     """Train an MLP on the digits at every rate: three seeds graded on 300 images held out from training, to choose by,
     and `seeds` others on the test images.
     """
@@ -51,7 +51,7 @@ def table(name: str, *, seeds: int = 8, steps: int = 40, width: int = 32) -> Tab
         ]
         return torch.tensor(got, dtype=torch.float64)
 
-    return Table(name, RATES[name], losses(True, range(1000, 1003)), losses(False, range(seeds)))
+    return Losses(name, RATES[name], losses(True, range(1000, 1003)), losses(False, range(seeds)))
 
 
 def outcome(a: Tensor, b: Tensor) -> str:
@@ -63,7 +63,7 @@ def outcome(a: Tensor, b: Tensor) -> str:
     return "level" if abs(by) <= 2 * error else "better" if by < 0 else "worse"
 
 
-def judge_once(a: Table, b: Table, tries_a: int, tries_b: int, *, g: torch.Generator, seeds: int = 4) -> str:
+def judge_once(a: Losses, b: Losses, tries_a: int, tries_b: int, *, g: torch.Generator, seeds: int = 4) -> str:
     """One referee: each method gets so many rates of its list, drawn at random, the best is chosen by validation on one
     seed, and both are graded on `seeds` seeds of their own."""
     have = min(a.test.shape[1], b.test.shape[1])
@@ -79,7 +79,7 @@ def judge_once(a: Table, b: Table, tries_a: int, tries_b: int, *, g: torch.Gener
 
 
 def flips(
-    a: Table, b: Table, tries_a: int, tries_b: int, *, referees: int = 1000, seed: int = 0, seeds: int = 4
+    a: Losses, b: Losses, tries_a: int, tries_b: int, *, referees: int = 1000, seed: int = 0, seeds: int = 4
 ) -> dict[str, float]:
     """Share of referees who find a better than, level with, or worse than b."""
     g = generator(seed)
