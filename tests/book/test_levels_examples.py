@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
-from kit import F64, rand, refuses
+from kit import F64, close, rand, refuses
 
+from nlbook.attention import AdaTransformerBlock
 from nlbook.book.chapters.levels import boxes, examples
 from nlbook.book.chapters.starts import transfer
-from nlbook.levels import Trace, levels_of
-
-WANTED = {  # definitions.md, section 3
-    "linear layer, SGD": "{W}",
-    "linear layer, momentum": "{W}  <  {m}",
-    "linear layer, Adam": "{W}  <  {m, v}",
-    "linear attention, momentum": "{W_kvq}  <  {m}  <  {M_t}",
-    "Transformer, SGD": "{W_MLP, W_kvq}  <  {attention}",
-    "AdaTransformer, SGD": "{W_init, W_kvq}  <  {W_LinAttn}  <  {attention}",
-    "Muon": "{W}  <  {m}  <  {O}",
-    "M3": "{M2}  <  {W}  <  {M1, V}",
-    "Hope": "{slow}  <  {CMS3}  <  {CMS2}  <  {CMS1}  <  {M_mem}  <  {M_alpha, M_eta, M_k, M_v}",
-}
+from nlbook.levels import Component, NestedSystem, Trace, levels_of
+from nlbook.levels.order import INF
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_worked_examples(name: str) -> None:
-    assert examples.worked_examples()[name].order() == WANTED[name]
+def part(name: str, frequency: int | float | Fraction = 1, *needs: str) -> Component:
+    return Component(name, frequency, needs=frozenset(needs))
+
+
+HOPE = [part("slow", 1, "CMS3"), *(part(f"CMS{i}", 4096 // p) for i, p in enumerate((256, 1024, 4096), 1))]
+HOPE += [part("M_mem", 64), *(part(f"M_{n}", 256) for n in ("k", "v", "eta", "alpha"))]
+ATTENTION = part("attention", INF)
+
+
+@pytest.mark.parametrize(
+    ("parts", "order"),
+    [
+        ([part("W")], "{W}"),
+        ([part("W", 1, "m"), part("m")], "{W}  <  {m}"),
+        ([part("W", 1, "m", "v"), part("m"), part("v")], "{W}  <  {m, v}"),
+        ([part("W_kvq", 1, "m"), part("m"), part("M_t", 512)], "{W_kvq}  <  {m}  <  {M_t}"),
+        ([part("W_kvq"), part("W_MLP"), ATTENTION], "{W_MLP, W_kvq}  <  {attention}"),
+        (
+            [part("W_kvq"), part("W_init"), part("W_LinAttn", 512), ATTENTION],
+            "{W_init, W_kvq}  <  {W_LinAttn}  <  {attention}",
+        ),
+        ([part("W", 1, "m", "O"), part("m"), part("O", 5, "m")], "{W}  <  {m}  <  {O}"),
+        ([part("W", 1, "M1", "V"), part("M1"), part("V"), part("M2", Fraction(1, 8))], "{M2}  <  {W}  <  {M1, V}"),
+        (HOPE, "{slow}  <  {CMS3}  <  {CMS2}  <  {CMS1}  <  {M_mem}  <  {M_alpha, M_eta, M_k, M_v}"),
+    ],
+)
+def test_worked_examples(parts: list[Component], order: str) -> None:
+    """SGD, momentum and Adam on a layer, linear attention, a Transformer, AdaTransformer, Muon, M3, Hope."""
+    assert NestedSystem(parts, "step").order() == order
 
 
 def test_the_models_of_the_chapter() -> None:
@@ -44,17 +62,15 @@ def test_the_models_of_the_chapter() -> None:
 
 
 @pytest.mark.eq(21, 69)
-def test_ada_transformer_is_a_recurrence_that_starts_at_an_mlp() -> None:
+def test_the_ada_transformer_of_the_chapter_is_the_librarys() -> None:
     m = examples.AdaTransformerLayer(4, seed=1).double()
     x = rand(2, 6, 4)
     y = m(x)
-    k, v, q = x @ m.W_k.mT, x @ m.W_v.mT, x @ m.W_q.mT
-    for b in range(2):
-        memory = m.W_init.clone()
-        for t in range(6):
-            memory = memory + torch.outer(v[b, t], k[b, t])
-            attn = torch.softmax(k[b, : t + 1] @ q[b, t] / 2, 0) @ v[b, : t + 1]
-            torch.testing.assert_close(y[b, t], memory @ attn, atol=1e-12, rtol=0)
+    block = AdaTransformerBlock(4).double()
+    with torch.no_grad():
+        for mine, own in ((block.k, m.W_k), (block.v, m.W_v), (block.q, m.W_q), (block.start, m.W_init)):
+            mine.weight.copy_(own)
+    close(y, block.by_token(x), 1e-13)
 
 
 @pytest.mark.eq(19)

@@ -1,48 +1,15 @@
-"""The worked examples of chapter 05: as data (`worked_examples`), and two small torch modules with fast states."""
+"""Two small torch modules with fast states, whose levels chapter 05 reads off."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from nlbook.errors import generator, need_shape
-from nlbook.levels.order import INF, Component, NestedSystem
+from nlbook.levels.order import INF, Component
 from nlbook.levels.trace import Writes
-
-
-def worked_examples(length: int = 512) -> dict[str, NestedSystem]:
-    """name -> system. The unit is one optimizer step, or one sequence of `length` tokens that makes one step."""
-    step, seq, hope = "optimizer step", f"sequence of {length} tokens", 4096
-
-    def weights(name: str, *needs: str, kind: str = "weights") -> Component:
-        return Component(name, 1, needs=frozenset(needs), kind=kind)
-
-    def kept(name: str, frequency: int | float | Fraction = 1, *needs: str, note: str = "") -> Component:
-        return Component(name, frequency, needs=frozenset(needs), kind="optimizer state", note=note)
-
-    def fast(name: str, frequency: int) -> Component:
-        return Component(name, frequency, kind="fast state")
-
-    attention = Component("attention", INF, kind="non-parametric")
-    start = weights("W_init", kind="initial state")
-    levels = [fast(f"CMS{i}", hope // p) for i, p in enumerate((256, 1024, 4096), 1)]
-    titans = [fast("M_mem", hope // 64), *(fast(f"M_{n}", hope // 16) for n in ("k", "v", "eta", "alpha"))]
-    slow_m = kept("M2", Fraction(1, 8), note="the slow momentum")
-    systems: dict[str, tuple[list[Component], str]] = {
-        "linear layer, SGD": ([weights("W")], step),
-        "linear layer, momentum": ([weights("W", "m"), kept("m")], step),
-        "linear layer, Adam": ([weights("W", "m", "v"), kept("m"), kept("v")], step),
-        "linear attention, momentum": ([weights("W_kvq", "m"), kept("m"), fast("M_t", length)], seq),
-        "Transformer, SGD": ([weights("W_kvq"), weights("W_MLP"), attention], seq),
-        "AdaTransformer, SGD": ([weights("W_kvq"), start, fast("W_LinAttn", length), attention], seq),
-        "Muon": ([weights("W", "m", "O"), kept("m"), kept("O", 5, "m", note="Newton-Schulz steps")], step),
-        "M3": ([weights("W", "M1", "V"), kept("M1"), kept("V"), slow_m], step),
-        "Hope": ([weights("slow", "CMS3"), *levels, *titans], f"sequence of {hope} tokens"),
-    }
-    return {name: NestedSystem(parts, unit) for name, (parts, unit) in systems.items()}
 
 
 class LinearAttention(Writes, nn.Module):
@@ -73,7 +40,8 @@ class AdaTransformerLayer(Writes, nn.Module):
 
         y_attn,t = softmax attention over the context,   M_t = M_{t-1} + v_t k_t^T,   y_t = M_t y_attn,t
 
-    The memory shares k and v with the attention. x (batch, length, dim) -> y (batch, length, dim).
+    The memory shares k and v with the attention: `nlbook.attention.AdaTransformerBlock` with the names of the chapter.
+    x (batch, length, dim) -> y (batch, length, dim).
     """
 
     nested_initial_states: ClassVar[tuple[str, ...]] = ("W_init",)

@@ -20,6 +20,7 @@ from torch import Tensor
 from nlbook.errors import generator, need
 
 START = (-3.5, 2.0)  # where Fig. 4 starts
+TOLERANCE = 1e-4  # psi below it has arrived
 RULES = ("heavy ball", "bounded", "clipped", "implicit", "row", "column", "printed")
 
 
@@ -84,7 +85,7 @@ def momentum_rule(
 
 
 class Descent(NamedTuple):
-    """A run on the valley. `steps`: the step from which psi stays below the tolerance, or `inf` for never."""
+    """A run on the valley. `steps`: the step from which psi stays below TOLERANCE, or `inf` for never."""
 
     steps: Tensor  # (...) float64
     path: Tensor  # (length + 1, ..., 2) positions (r, theta), if asked for; else empty
@@ -99,7 +100,6 @@ def descend(
     erase: Tensor | float | None = None,
     start: tuple[float, float] = START,
     length: int = 1000,
-    tolerance: float = 1e-4,
     path: bool = False,
 ) -> Descent:
     """Run a rule on a valley, or on a whole grid of cells that broadcast against each other, in float64.
@@ -126,7 +126,7 @@ def descend(
         if lost.any():  # park diverged cells far away, so that nothing overflows
             r, theta = torch.where(lost, 1e6, r), torch.where(lost, 1e6, theta)
             m = (torch.where(lost, 0.0, m[0]), torch.where(lost, 0.0, m[1]))
-        near = (here.value(r, theta) < tolerance) & ~lost
+        near = (here.value(r, theta) < TOLERANCE) & ~lost
         since = torch.where(near, since.clamp(max=t), math.inf)
         if path:
             track.append(torch.stack([r, theta], -1))
@@ -164,16 +164,14 @@ def sweep(
     rates: Iterable[float] = RATES,
     keeps: Iterable[float] = (0.9,),
     erases: Iterable[float] | None = None,
-    fair: bool = True,
     length: int = 4000,
     start: tuple[float, float] = START,
 ) -> Sweep:
     """The fewest steps of every rule on every valley, over a grid of settings (eq. 53, Fig. 4).
 
     Args:
-        erases: strengths of the brake; None ties the brake to the rate (the corrected eq. 49 has one eta) and gives
-            every rule the same budget by itself.
-        fair: with `erases`, give the rules that have no brake as many settings, by refining their rates geometrically.
+        erases: strengths of the brake; None ties the brake to the rate (the corrected eq. 49 has one eta). Rules that
+            have no brake get as many settings, by refining their rates geometrically.
     """
     rules, valleys, rates, keeps = tuple(rules), tuple(valleys), tuple(rates), tuple(keeps)
     brakes = None if erases is None else tuple(erases)
@@ -182,7 +180,7 @@ def sweep(
     for rule in rules:
         braked = brakes is not None and rule not in ("heavy ball", "printed")
         here = rates
-        if brakes is not None and not braked and fair:
+        if brakes is not None and not braked:
             low, high = math.log(min(rates)), math.log(max(rates))
             n = len(rates) * len(brakes)
             here = tuple(math.exp(low + (high - low) * i / (n - 1)) for i in range(n))
@@ -195,41 +193,40 @@ def sweep(
 
 
 # --- two tasks in two subspaces (section 4.3) ---
+WIDTH, RANK = 32, 8
 
 
 @dataclass(frozen=True)
 class TwoTasks:
-    """Linear regression tasks (eq. 45) whose inputs span r-dimensional subspaces of R^d at principal angles of one
-    cosine.
+    """Linear regression tasks (eq. 45) whose inputs span subspaces of R^WIDTH at principal angles of one cosine.
 
     Attributes:
-        bases: two (d, r) with orthonormal columns; overlap = cosine of every principal angle between them.
-        targets: two (d,): the weights that solve the task.
+        bases: two (WIDTH, RANK) with orthonormal columns; overlap = cosine of every principal angle between them.
+        targets: two (WIDTH,): the weights that solve the task.
     """
 
     bases: tuple[Tensor, Tensor]
     targets: tuple[Tensor, Tensor]
 
-    def gradient(self, task: int, w: Tensor, g: torch.Generator, n: int = 8, noise: float = 0.1) -> Tensor:
-        """A stochastic gradient of the mean of (w x - y)^2 / 2 over n samples; it lies in the task's subspace."""
-        U = self.bases[task]
+    def gradient(self, task: int, w: Tensor, g: torch.Generator) -> Tensor:
+        """A stochastic gradient of the mean of (w x - y)^2 / 2 over 8 samples; it lies in the task's subspace."""
+        U, n = self.bases[task], 8
         x = torch.randn(n, U.shape[1], generator=g, dtype=w.dtype) @ U.mT
-        return x.mT @ (x @ (w - self.targets[task]) - noise * torch.randn(n, generator=g, dtype=w.dtype)) / n
+        return x.mT @ (x @ (w - self.targets[task]) - 0.1 * torch.randn(n, generator=g, dtype=w.dtype)) / n
 
     def loss(self, task: int, w: Tensor) -> float:
         """Expected (w x - y)^2 without the noise."""
         return float((self.bases[task].mT @ (w - self.targets[task])).square().sum())
 
 
-def two_tasks(d: int = 32, r: int = 8, overlap: float = 0.0, seed: int = 0) -> TwoTasks:
+def two_tasks(overlap: float = 0.0, seed: int = 0) -> TwoTasks:
     """Draw two tasks; `overlap` in [0, 1] (0: orthogonal, 1: the same subspace)."""
-    need(1 <= r <= d // 2, "r", r, f"an int in [1, d/2] = [1, {d // 2}]")
     need(0 <= overlap <= 1, "overlap", overlap, "a number in [0, 1]")
     g = generator(seed)
-    Q = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float64)).Q
-    U = Q[:, :r]
-    V = overlap * U + math.sqrt(1 - overlap**2) * Q[:, r : 2 * r]
-    a, b = (torch.randn(d, generator=g, dtype=torch.float64) for _ in range(2))
+    Q = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=g, dtype=torch.float64)).Q
+    U = Q[:, :RANK]
+    V = overlap * U + math.sqrt(1 - overlap**2) * Q[:, RANK : 2 * RANK]
+    a, b = (torch.randn(WIDTH, generator=g, dtype=torch.float64) for _ in range(2))
     return TwoTasks((U, V), (a, b))
 
 
@@ -268,11 +265,8 @@ def remembered(
     keep: float = 0.9,
     *,
     period: int = 0,
-    slow_keep: float = 0.9,
     after: int = 200,
     before: int = 600,
-    d: int = 32,
-    r: int = 8,
     shuffle: bool = False,
     seeds: Iterable[int] = range(5),
 ) -> Tensor:
@@ -291,40 +285,25 @@ def remembered(
     """
     shares = []
     for seed in seeds:
-        (U, V), g = two_tasks(d, r, 0.0, seed).bases, generator(seed + 1000)
-        means = [torch.randn(r, generator=g, dtype=torch.float64) for _ in range(2)]
-        memory, share = SlowMomentum(d, keep, slow_keep, period), []
-        order: list[int] = list(range(before + after))
-        if shuffle:
-            order = torch.randperm(before + after, generator=generator(seed + 2000)).tolist()
+        bases, g = two_tasks(0.0, seed).bases, generator(seed + 1000)
+        means = [torch.randn(RANK, generator=g, dtype=torch.float64) for _ in range(2)]
         stream = []
         for t in range(before + after):
-            B, mean = (U, means[0]) if t < before else (V, means[1])
-            stream.append(B @ (mean + 0.5 * torch.randn(r, generator=g, dtype=torch.float64)))
-        for t, i in enumerate(order):
-            m = memory.write(stream[i])
-            if t >= before - 1:
-                share.append(float((U.mT @ m).square().sum() / m.square().sum()))
-        shares.append(share)
-    return torch.tensor(shares, dtype=torch.float64)
+            task = int(t >= before)
+            noise = 0.5 * torch.randn(RANK, generator=g, dtype=torch.float64)
+            stream.append(bases[task] @ (means[task] + noise))
+        if shuffle:
+            stream = [stream[i] for i in torch.randperm(before + after, generator=generator(seed + 2000)).tolist()]
+        memory = SlowMomentum(WIDTH, keep, period=period)
+        held = torch.stack([memory.write(x) for x in stream][before - 1 :])
+        shares.append((held @ bases[0]).square().sum(1) / held.square().sum(1))
+    return torch.stack(shares)
 
 
 METHODS = ("sgd", "momentum", "slow momentum", "slow sum", "projection")
 
 
-def forgetting(
-    method: str,
-    overlap: float,
-    *,
-    steps: int = 400,
-    lr: float = 0.02,
-    keep: float = 0.9,
-    period: int = 40,
-    slow_keep: float = 0.5,
-    d: int = 32,
-    r: int = 8,
-    seeds: Iterable[int] = range(5),
-) -> Tensor:
+def forgetting(method: str, overlap: float, *, steps: int = 400, seeds: Iterable[int] = range(5)) -> Tensor:
     """Losses when task 2 follows task 1: columns (task 1 before, task 1 after, task 2 after), one row a seed.
 
     The claim of section 4.3 is that momentum forgets the old gradients and the *model* therefore the old task. The
@@ -338,30 +317,24 @@ def forgetting(
             descent).
     """
     need(method in METHODS, "method", repr(method), f"one of {', '.join(map(repr, METHODS))}")
+    keep, period = 0.0 if method == "sgd" else 0.9, 40 if method.startswith("slow") else 0
     rows = []
     for seed in seeds:
-        tasks, g = two_tasks(d, r, overlap, seed), generator(seed + 1000)
-        w = torch.zeros(d, dtype=torch.float64)
-        memory = SlowMomentum(
-            d,
-            0.0 if method == "sgd" else keep,
-            slow_keep,
-            period if method.startswith("slow") else 0,
-            weight=0.5,
-            decay=method != "slow sum",
-        )
-        seen, free = torch.zeros(d, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
+        tasks, g = two_tasks(overlap, seed), generator(seed + 1000)
+        w = torch.zeros(WIDTH, dtype=torch.float64)
+        memory = SlowMomentum(WIDTH, keep, 0.5, period, weight=0.5, decay=method != "slow sum")
+        seen, free = torch.zeros(WIDTH, WIDTH, dtype=torch.float64), torch.eye(WIDTH, dtype=torch.float64)
         losses = []
         for task in (0, 1):
             for _ in range(steps):
                 grad = free @ tasks.gradient(task, w, g)
                 seen += torch.outer(grad, grad)
-                w = w - lr * memory.write(grad)
+                w = w - 0.02 * memory.write(grad)
             if method == "projection" and task == 0:
                 values, vectors = torch.linalg.eigh(seen)
                 old = vectors[:, values > 1e-6 * values[-1]]
                 free = free - old @ old.mT
-                memory = SlowMomentum(d, keep)  # its velocity still points into the old subspace
+                memory = SlowMomentum(WIDTH, keep)  # its velocity still points into the old subspace
             losses.append(tasks.loss(0, w))
         rows.append([*losses, tasks.loss(1, w)])
     return torch.tensor(rows, dtype=torch.float64)
