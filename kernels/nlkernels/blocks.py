@@ -158,10 +158,48 @@ def solve_rows_t(Lm, R, C: tl.constexpr):
 
 
 @triton.jit
+def mask_dot(a, b, PREC: tl.constexpr):
+    """a @ b for decays and 0/1 masks, never in half precision: TF32 on a GPU, exactly in the interpreter."""
+    if PREC == "ieee" or PREC == "bf16_emu":
+        r = tl.dot(a, b, input_precision="ieee")
+    else:
+        r = tl.dot(a, b, input_precision="tf32")
+    return r
+
+
+@triton.jit
 def suffix_sum(x, C: tl.constexpr):
     """y_j = sum_{i>=j} x_i: the gradient of a cumulated sum."""
     i = tl.arange(0, C)
     return tl.sum(tl.where(i[:, None] >= i[None, :], x[:, None], 0.0), 0)
+
+
+@triton.jit
+def later(x, C: tl.constexpr):
+    """y_j = sum_{i>j} x_i."""
+    i = tl.arange(0, C)
+    return tl.sum(tl.where(i[:, None] > i[None, :], x[:, None], 0.0), 0)
+
+
+@triton.jit
+def earlier(x, C: tl.constexpr):
+    """y_j = sum_{i<j} x_i."""
+    i = tl.arange(0, C)
+    return tl.sum(tl.where(i[:, None] < i[None, :], x[:, None], 0.0), 0)
+
+
+@triton.jit
+def crossing(X, i, BEFORE: tl.constexpr, C: tl.constexpr):
+    """y_s = the sum of X_ti over t >= s > i (BEFORE: t > s > i), X (C, C) of rows t and columns i: the gradient of log
+    alpha_s through decays from token i to token t (to t - 1). Pairs that do not cross s are in no sum (gates.py)."""
+    t = tl.arange(0, C)
+    below = tl.cumsum(X, 0, reverse=True)  # of rows from t on
+    if BEFORE:  # y_s is made in row s + 1
+        y = tl.sum(tl.where(i[None, :] + 1 < t[:, None], below, 0.0), 1)
+        y = tl.sum(tl.where(t[:, None] == t[None, :] + 1, y[:, None], 0.0), 0)
+    else:
+        y = tl.sum(tl.where(i[None, :] < t[:, None], below, 0.0), 1)
+    return y
 
 
 def block(d: int) -> int:

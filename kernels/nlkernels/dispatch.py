@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlkernels.errors import KernelError, need
+from nlkernels.errors import need, need_choice
 
 IMPLS = ("auto", "reference", "chunked", "triton")
 HALF = (torch.float16, torch.bfloat16)
@@ -65,45 +65,45 @@ def available() -> dict[str, bool]:
     return {"reference": True, "chunked": True, "triton": have_triton() and gpu, "interpreter": have_triton()}
 
 
-def choose(op: str, impl: str, like: Tensor, *, size: int, largest: int = 128, sized: str = "head dimension") -> Choice:
+def choose(op: str, impl: str, like: Tensor, sizes: dict[str, int], limits: dict[str, int]) -> Choice:
     """Resolve `impl` for tensors that lie where `like` lies.
 
     Args:
-        size, largest: the dimension that limits the fused kernel, and its limit.
-        sized: what `size` is called in messages.
+        sizes: the dimensions by name. limits: the largest that the fused kernel takes of some of them.
     Raises:
         KernelError: `impl` is unknown, or "triton" was asked for and cannot run here (the message says what can).
     """
-    need(op, impl in IMPLS, "impl", repr(impl), f"one of {IMPLS}")
+    need_choice(f"impl of {op}", impl, IMPLS)
     if impl in ("reference", "chunked"):
         return Choice(impl, "asked for")
-    why_not = ""
-    if not have_triton():
-        why_not = "triton is not installed (it exists for Linux only): impl='chunked' computes the same"
-    elif size > largest:
-        why_not = f"the fused kernel takes a {sized} up to {largest}, got {size}: use impl='chunked'"
-    elif like.device.type not in ("cuda", "cpu"):
-        why_not = f"the fused kernel runs on cuda and cpu tensors, got {like.device.type}: use impl='chunked'"
-    elif like.device.type == "cuda":
-        if like.dtype == torch.float64:
-            why_not = "float64 runs fused only in the interpreter (cpu tensors); on a GPU use impl='chunked'"
-        elif capability(like.device) < (8, 0):
-            has = f"{'.'.join(map(str, capability(like.device)))} ({torch.cuda.get_device_name(like.device)})"
-            why_not = (
-                f"the fused kernel needs compute capability 8.0, this GPU has {has}, for which Triton emits no "
-                "tensor-core code: use impl='chunked'"
-            )
+    gpu = like.device.type == "cuda"
+    why_not = not_fused(like, sizes, limits)
     if impl == "triton":
-        if why_not:
-            raise KernelError(f"{op}: impl='triton' cannot run: {why_not}")
-        gpu = like.device.type == "cuda"
+        need(not why_not, f"impl of {op}", "'triton'", f"one that can run, as 'chunked': {why_not}")
         where = "compiled for this GPU" if gpu else "in Triton's interpreter, since the tensors lie on the CPU"
         return Choice("triton", f"asked for; {where}")
     if why_not:
         return Choice("chunked", why_not)
-    if like.device.type == "cpu":
+    if not gpu:
         return Choice("chunked", "the tensors lie on the CPU, where Triton could only interpret")
     return Choice("triton", "a CUDA GPU of compute capability >= 8.0, a supported dtype and size")
+
+
+def not_fused(like: Tensor, sizes: dict[str, int], limits: dict[str, int]) -> str:
+    """Why the fused kernel cannot run for tensors like this one; empty where it can."""
+    if not have_triton():
+        return "triton is not installed (it exists for Linux only)"
+    for name, largest in limits.items():
+        if sizes.get(name, 0) > largest:
+            return f"the fused kernel takes {name} up to {largest}, not {sizes[name]}"
+    if like.device.type not in ("cuda", "cpu"):
+        return f"the fused kernel runs on cuda and cpu tensors, not on {like.device.type}"
+    if like.device.type == "cuda" and like.dtype == torch.float64:
+        return "float64 runs fused only in the interpreter, on cpu tensors"
+    if like.device.type == "cuda" and capability(like.device) < (8, 0):
+        has = f"{'.'.join(map(str, capability(like.device)))} ({torch.cuda.get_device_name(like.device)})"
+        return f"the fused kernel needs tensor cores of compute capability 8.0, and this GPU has {has}"
+    return ""
 
 
 def explain_choice(op: str, choice: Choice) -> None:
@@ -128,15 +128,3 @@ def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:
 def no_autocast(like: Tensor) -> torch.autocast:
     """A context in which nothing is cast: states and sums stay in `compute_dtype`."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-def positive(op: str, argument: str, x: Tensor | None) -> None:
-    """Raise unless every element is in (0, inf); looked at on CPU tensors only, and never inside torch.compile."""
-    if x is None or x.device.type != "cpu" or torch.compiler.is_compiling() or type(x) is not Tensor or not x.numel():
-        return
-    low = x.detach().amin().item()
-    if not low > 0:
-        raise KernelError(
-            f"{op}: {argument} has the value {low:.3g}, needed: positive (the chunk form works with its "
-            "logarithm). Pass it through a sigmoid"
-        )

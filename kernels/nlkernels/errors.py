@@ -1,9 +1,12 @@
-"""One error class for bad input. A message names operator and argument, what came, what is needed, what to do."""
+"""One error class for bad input. A message says which argument, what came and what was expected."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -11,32 +14,52 @@ class KernelError(ValueError):
     """Bad input to an operator of nlkernels."""
 
 
-def need(op: str, condition: bool, argument: str, came: Any, needed: str, do: str = "") -> None:
+def need(condition: bool, argument: str, came: Any, expected: str) -> None:
     """Raise KernelError unless `condition` holds.
 
-    >>> need("linear_memory", 64 > 0, "chunk", 64, "a positive int")
+    >>> need(64 > 0, "chunk of linear_memory", 64, "a positive int")
     """
     if not condition:
-        raise KernelError(f"{op}: {argument} is {came}, needed: {needed}{'. ' + do if do else ''}")
+        raise KernelError(f"{argument}: got {came}, expected {expected}")
 
 
-def need_tensor(op: str, argument: str, x: Any, shape: tuple[int, ...], meaning: str) -> None:
-    """Raise unless `x` is a floating-point tensor of exactly `shape` (nothing is broadcast silently).
-
-    Args:
-        meaning: the names of the dimensions, e.g. "(batch, head, length) of k".
-    """
-    if not isinstance(x, Tensor):
-        raise KernelError(f"{op}: {argument} is {type(x).__name__}, needed: a tensor of shape {shape} = {meaning}")
-    if tuple(x.shape) != tuple(shape):
-        raise KernelError(f"{op}: {argument} has shape {tuple(x.shape)}, needed: {tuple(shape)} = {meaning}")
-    if not x.is_floating_point():
-        raise KernelError(f"{op}: {argument} has dtype {x.dtype}, needed: float32, float64, float16 or bfloat16")
+def need_int(argument: str, x: Any, least: int) -> None:
+    """Raise unless `x` is an int (no bool) of at least `least`."""
+    need(isinstance(x, int) and not isinstance(x, bool) and x >= least, argument, repr(x), f"an int >= {least}")
 
 
-def need_device(op: str, **tensors: Tensor | None) -> None:
-    """Raise unless all tensors lie on one device."""
-    there = {name: x.device for name, x in tensors.items() if x is not None}
-    if len(set(there.values())) > 1:
-        where = ", ".join(f"{name}: {device}" for name, device in there.items())
-        raise KernelError(f"{op}: the arguments lie on several devices ({where}), needed: one. Move them with .to(...)")
+def need_number(argument: str, x: Any, least: float) -> None:
+    """Raise unless `x` is a finite number of at least `least`."""
+    number = isinstance(x, int | float) and not isinstance(x, bool)
+    need(number and math.isfinite(x) and x >= least, argument, repr(x), f"a number >= {least}")
+
+
+def need_choice(argument: str, x: Any, choices: Iterable[Any]) -> None:
+    """Raise unless `x` is one of `choices`."""
+    choices = tuple(choices)
+    need(any(x is c or (isinstance(x, str) and x == c) for c in choices), argument, repr(x), f"one of {choices}")
+
+
+def need_float(argument: str, x: Any, dims: str = "") -> None:
+    """Raise unless `x` is a real floating-point tensor; `dims` says in a message which dimensions it should have."""
+    need(isinstance(x, Tensor), argument, type(x).__name__, f"a tensor {dims}".strip())
+    known = x.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    need(known, argument, f"dtype {x.dtype}", "float32, float64, float16 or bfloat16")
+
+
+def visible(x: Tensor) -> bool:
+    """Whether the values of `x` may be looked at: not inside torch.compile or a function transform, where there are
+    none yet, and not on a GPU, which would have to be waited for."""
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def finite(x: Tensor) -> bool:
+    """Whether no element is NaN or infinite. A sum tells so in one fast pass, unless it overflows."""
+    return math.isfinite(x.detach().sum().item()) or bool(x.isfinite().all())
+
+
+def need_finite(argument: str, x: Tensor) -> None:
+    """Raise if an element of `x` is NaN or infinite, where its values are `visible`."""
+    if visible(x):
+        need(finite(x), argument, "a tensor with NaN or infinite elements", "finite numbers")

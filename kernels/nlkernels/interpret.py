@@ -87,19 +87,27 @@ def interpret(kernel: Any) -> Any:
 _told = False
 
 
-def launch(
-    kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, num_stages: int = 2, **meta: Any
-) -> None:
-    """Run `kernel` over `grid`: compiled when the first tensor argument lies on a GPU, interpreted otherwise.
+def launch(kernel: Any, grid: tuple[int, ...], given: dict[str, Any], num_warps: int = 4, num_stages: int = 2) -> None:
+    """Run `kernel` over `grid` with those of the `given` arguments that it names: compiled when its first tensor lies
+    on a GPU, interpreted otherwise.
 
     The first interpreted launch of a process warns (InterpreterWarning) and names the cost.
     """
+    arguments = {n: given[n] for n in kernel.arg_names}
+    like = next(a for a in arguments.values() if isinstance(a, torch.Tensor))
+    (_compiled if like.device.type == "cuda" else _interpreted)(
+        kernel, grid, arguments, {"num_warps": num_warps, "num_stages": num_stages}
+    )
+
+
+def _compiled(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], options: dict[str, int]) -> None:
+    like = next(a for a in arguments.values() if isinstance(a, torch.Tensor))
+    with torch.cuda.device(like.device):
+        kernel[grid](**arguments, **options)
+
+
+def _interpreted(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], options: dict[str, int]) -> None:
     global _told
-    like = next(a for a in args if isinstance(a, torch.Tensor))
-    if like.device.type == "cuda":
-        with torch.cuda.device(like.device):
-            kernel[grid](*args, num_warps=num_warps, num_stages=num_stages, **meta)
-        return
     if not _told:
         _told = True
         warnings.warn(
@@ -107,6 +115,6 @@ def launch(
             "tensors lie on the CPU: about 0.1 s a chunk and head, for learning and testing only. "
             "impl='chunked' is the fast form here.",
             InterpreterWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    interpret(kernel)[grid](*args, **meta)
+    interpret(kernel)[grid](**arguments)

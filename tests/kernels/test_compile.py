@@ -13,8 +13,8 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 import triton
 import triton.language as tl
 from nlbook_tools import compile_check
-from nlbook_tools.compile_cases import Case
-from nlbook_tools.compile_check import Compiled, cases, compile_case
+from nlbook_tools.compile_cases import Case, cases
+from nlbook_tools.compile_check import Compiled, compile_case
 
 SPILL = 64  # bytes a thread
 SIZES = (16, 32, 64, 128)
@@ -40,7 +40,7 @@ def check(found: Compiled) -> None:
 ORDERED = {
     "selfref_memory_forward": 4,
     "selfref_memory_backward_prepare": 2,
-    "selfref_memory_backward_chain": 5,
+    "selfref_memory_backward_chain": 6,
     "mlp_memory_forward": 9,
 }
 

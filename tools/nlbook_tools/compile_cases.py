@@ -1,36 +1,26 @@
-"""The kernels of nlkernels in the configurations in which they are launched by default, for compile_check."""
+"""The kernels of nlkernels as they are launched by default on a GPU, for compile_check: recorded, so never out of step.
+
+An operator's fused forward and backward run on fake CUDA tensors, which have shapes and dtypes but no memory, and every
+launch is kept instead of run. No GPU is needed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
-import triton.language as tl
-from nlkernels.blocks import block
-from nlkernels.linear_memory import backward as linear_backward
-from nlkernels.linear_memory import triton as linear
-from nlkernels.linear_memory import wy
-from nlkernels.linear_memory.forward import linear_memory_forward
-from nlkernels.linear_memory.split import one_spills
-from nlkernels.mlp_memory import triton as mlp
-from nlkernels.newton_schulz import triton as newton
-from nlkernels.newton_schulz.backward import newton_schulz_backward
-from nlkernels.selfref_memory import backward as selfref_backward
-from nlkernels.selfref_memory import forward as selfref_forward
-from nlkernels.selfref_memory import triton as selfref
-from nlkernels.titans_memory import triton as titans
+from nlkernels import interpret
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-ONE = (linear_memory_forward, linear_backward.linear_memory_backward_chain)
-WY = (
-    wy.linear_memory_wy_prepare,
-    wy.linear_memory_wy_chain,
-    wy.linear_memory_wy_read,
-    wy.linear_memory_wy_backward_prepare,
-    wy.linear_memory_wy_backward_chain,
-)
-TOKENS = ("x", "q", "y", "dy", "dx", "dq", "states", "keys", "values", "zs", "gs", "phis", "dphis")  # their dtype
+TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
 
 
 @dataclass(frozen=True)
@@ -49,130 +39,78 @@ class Case:
         return f"{self.kernel.fn.__name__} {self.label}".strip()
 
 
-def linear_memory(cc: int, dtype: str, d: int = 64) -> list[Case]:
-    """All kernels as gated_delta_rule (the chunk is free) and as hope_memory (chunk 64 at the user's word) launch
-    them."""
-    found, on = [], (cc // 10, cc % 10)
-    for objective, read in (("dot", "before"), ("l2", "start")):
-        _, meta, options = linear.plan(TORCH[dtype], on, d, d, 64, objective == "dot")
-        meta |= {
-            "DX": d,
-            "DECAY": True,
-            "ERASE": True,
-            "L2": objective == "l2",
-            "SELF": False,
-            "READ": read,
-            "PREC": "tf32" if dtype == "fp32" else dtype,
-            "ACC": tl.float32,
-        }
-        tokens = {"q", "k", "v", "y", "e", "dy", "dr", "dq", "dk", "dv", "us", "ws", "hs", "gs"}
-        one = () if one_spills(64, d, dtype != "fp32", objective == "dot") else ONE
-        for kernel in (*one, linear_backward.linear_memory_backward_rest, *WY):
-            own = {**meta, "R": linear.slice_of(meta, on), "BW": block(d), "BC": linear.columns(meta)}
-            own = {n: x for n, x in own.items() if n in kernel.arg_names}
-            signature = {
-                n: "i32" if n in ("L", "N", "CHUNK", "BHL") else f"*{dtype}" if n in tokens else "*fp32"
-                for n in kernel.arg_names
-                if n not in own
-            }
-            found.append(Case(kernel, signature, own, **options, label=f"{dtype} d{d} C{meta['C']} {objective} {read}"))
-    return found
-
-
-def mlp_memory(cc: int, dtype: str, d: int = 64, hidden: int | None = None, chunk: int = 64) -> list[Case]:
-    """The forward for h = d, chunk 64, read start."""
-    if d > 64:
-        return []
-    hidden = hidden or d
-    meta = mlp.plan(d, hidden, chunk)
-    warps, stages = meta.pop("num_warps"), meta.pop("num_stages")
-    meta |= {
-        "ERASE": True,
-        "L2": True,
-        "READ": "start",
-        "PREC": "tf32" if dtype == "fp32" else dtype,
-        "ACC": tl.float32,
-    }
-    tokens = {"q", "k", "v", "y", "scratch", "copies"}
-    signature = {
-        n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in tokens else "*fp32"
-        for n in mlp.mlp_memory_forward.arg_names
-        if n not in meta
-    }
-    return [Case(mlp.mlp_memory_forward, signature, meta, warps, stages, label=f"{dtype} d{d} h{hidden} C{chunk}")]
-
-
-def newton_schulz(cc: int, dtype: str, d: int = 64) -> list[Case]:
-    """A square and a wide matrix with d rows, five steps; none where "auto" does not take the kernel."""
+def recorded(run: Callable[[], object], cc: int, label: str) -> list[Case]:
+    """The launches of `run`, which works on fake CUDA tensors, on a GPU of compute capability `cc`."""
     found: list[Case] = []
-    if cc >= 90 and dtype == "fp32" and d > 64:
-        return found
-    for M, N in sorted({(d, d), (d, min(2 * d, 128))}):
-        options = newton.plan(M, N)
-        warps = options.pop("num_warps")
-        meta = {
-            "M": M,
-            "N": N,
-            "TALL": False,
-            **options,
-            "STEPS": 5,
-            "PREC": "tf32" if dtype == "fp32" else dtype,
-            "ACC": tl.float32,
-        }
-        signature = {"g": f"*{dtype}", "out": f"*{dtype}", **dict.fromkeys(("a", "b", "c", "eps"), "fp32")}
-        found.append(Case(newton.newton_schulz_kernel, signature, meta, warps, label=f"{dtype} {M}x{N}"))
-        signature = {
-            n: "fp32" if n in ("a", "b", "c", "eps") else f"*{dtype}" if n in ("g", "dout", "dg") else "*fp32"
-            for n in newton_schulz_backward.arg_names
-            if n not in meta and n != "R"
-        }
-        found.append(
-            Case(
-                newton_schulz_backward,
-                signature,
-                {**meta, "R": 32},
-                newton.backward_plan(M, N, (cc // 10, cc % 10))["num_warps"],
-                1,
-                label=f"{dtype} {M}x{N}",
-            )
-        )
+
+    def keep(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any], options: dict[str, int]) -> None:
+        constant = {p.name for p in kernel.params if p.is_constexpr}
+        values = {n: x for n, x in arguments.items() if n in constant}
+        types = {n: kind(x) for n, x in arguments.items() if n not in constant}
+        found.append(Case(kernel, types, values, **options, label=label))
+
+    gpu = SimpleNamespace(major=cc // 10, minor=cc % 10)
+    patches = (
+        mock.patch.object(torch.cuda, "get_device_properties", return_value=gpu),
+        mock.patch.object(interpret, "_compiled", keep),
+        mock.patch.object(Tensor, "copy_", lambda self, other: self),  # torch without CUDA cannot copy even fake ones
+    )
+    with FakeTensorMode(), contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        run()
     return found
 
 
-def selfref_memory(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Case]:
-    """Forward and backward of Hope's setting."""
-    found = []
-    meta, options = selfref.plan(d, chunk, (cc // 10, cc % 10))
-    meta |= {"L2": True, "ETA_MAX": 0.5, "UNIT": True, "PREC": "tf32" if dtype == "fp32" else dtype, "ACC": tl.float32}
-    for kernel in (
-        selfref_forward.selfref_memory_forward,
-        selfref_forward.selfref_memory_backward_prepare,
-        selfref_backward.selfref_memory_backward_chain,
-        selfref_backward.selfref_memory_backward_rest,
-    ):
-        signature = {
-            n: "i32" if n in ("L", "N", "CHUNK") else f"*{dtype}" if n in TOKENS else "*fp32"
-            for n in kernel.arg_names
-            if n not in meta
-        }
-        found.append(Case(kernel, signature, meta, **options, label=f"{dtype} d{d} C{chunk}"))
-    return found
+def kind(x: Any) -> str:
+    """Triton's name of an argument's type."""
+    return TYPES[x.dtype] if isinstance(x, Tensor) else "fp32" if isinstance(x, float) else "i32"
 
 
-def titans_memory(cc: int, dtype: str, d: int = 64, chunk: int = 64) -> list[Case]:
-    """Forward and backward as they are launched by default: chunk 64, read after."""
-    found, on = [], (cc // 10, cc % 10)
-    tiles, options = titans.plan(TORCH[dtype], on, d, d, chunk)
-    prec = "tf32" if dtype == "fp32" else dtype
-    cut = titans.slices(TORCH[dtype], d, d, on)
-    every = {**tiles, **cut, "READ": "after", "PREC": prec, "MASK_PREC": "tf32", "ACC": tl.float32}
-    tokens = ("q", "k", "v", "y", "us", "hs", "du", "dy", "dq", "dk", "dv")
-    for kernel in titans.KERNELS:
-        meta = {n: x for n, x in every.items() if n in kernel.arg_names}
-        signature = {
-            n: "i32" if n in ("L", "N", "CHUNK", "BHN") else f"*{dtype}" if n in tokens else "*fp32"
-            for n in kernel.arg_names
-            if n not in meta
-        }
-        found.append(Case(kernel, signature, meta, **options, label=f"{dtype} d{d} C{chunk}"))
-    return found
+def both_ways(operator: str, tensors: list[Tensor], *options: Any) -> Callable[[], None]:
+    """Forward and backward of an operator's kernels."""
+
+    def run() -> None:
+        fused = importlib.import_module(f"nlkernels.{operator}.triton").FUSED
+        given = [torch.empty(x.shape, dtype=x.dtype, device="cuda") for x in tensors]
+        out = fused.run(*given, *options)
+        out = out if isinstance(out, tuple) else (out,)
+        if fused.back != fused.run_backward:  # else it has no kernels of its own
+            n = len(fused.returned)
+            fused.run_backward(*out[:n], *given, *out[n:], *options)
+
+    return run
+
+
+def cases(operator: str, cc: int, dtype: str = "bf16", d: int = 64) -> list[Case]:
+    """The kernels of an operator for `dtype` ("bf16" | "fp16" | "fp32") and heads of `d` on sm_<cc>: one sequence of 64
+    tokens, chunks of 64. Empty where "auto" does not take the fused form."""
+    token, gate = torch.empty(1, 1, 64, d, dtype=TORCH[dtype], device="meta"), torch.empty(1, 1, 64, device="meta")
+    M, m, b = (torch.empty(1, 1, *s, device="meta") for s in ((d, d), (d,), ()))
+    label = f"{dtype} d{d}"
+    if operator == "linear_memory":
+        from nlkernels.linear_memory.triton import splits
+
+        found = []
+        for rule in (("dot", "before"), ("l2", "start")):  # the chunk is free, and it is the user's word
+            forced = splits(1 << 20, 64, 64, d, dtype != "fp32", rule[0] == "dot")
+            tensors = [token, token, token, gate, gate, gate, M]
+            for wy in (True,) if forced else (False, True):
+                run = both_ways(operator, tensors, 64, *rule, False, wy)
+                found += recorded(run, cc, f"{label} {' '.join(rule)}")
+        return list({(c.kernel.fn.__name__, c.label): c for c in found}.values())  # both forms share the rest
+    if operator == "newton_schulz":
+        if cc >= 90 and dtype == "fp32" and d > 64:
+            return []
+        shapes = sorted({(d, d), (d, min(2 * d, 128))})
+        matrices = {s: torch.empty(1, *s, dtype=TORCH[dtype], device="meta") for s in shapes}
+        runs = {s: both_ways(operator, [G], 5, 3.4445, -4.775, 2.0315, 1e-7) for s, G in matrices.items()}
+        return [c for s, run in runs.items() for c in recorded(run, cc, f"{dtype} {s[0]}x{s[1]}")]
+    if operator == "mlp_memory" and d > 64:
+        return []
+    tensors, options = {
+        "mlp_memory": ([token, token, token, gate, gate, M, M], (64, True, "start", True)),
+        "selfref_memory": ([token, token, M, M, M, m, m, b, b], (64, True, 0.5, True)),
+        "titans_memory": ([token, token, token, gate, gate, gate, M, M], (64, "after")),
+    }[operator]
+    return recorded(both_ways(operator, tensors, *options), cc, label)

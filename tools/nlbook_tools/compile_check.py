@@ -33,8 +33,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from nlbook_tools import compile_cases
-from nlbook_tools.compile_cases import TORCH, Case
+from nlbook_tools.compile_cases import TORCH, Case, cases
 
 OPERATORS = ("linear_memory", "newton_schulz", "selfref_memory", "titans_memory", "mlp_memory")
 SHARED_LIMIT = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB that a block may opt in to
@@ -79,12 +78,6 @@ class Compiled:
             f"sm_{self.cc:<3} {self.name:58} w{self.num_warps} regs {self.registers:3} "
             f"shared {self.shared / 1024:5.1f} KiB {self.seconds:5.1f} s  {' '.join(w for w in warn if w)}"
         )
-
-
-def cases(operator: str, cc: int, dtype: str = "bf16", d: int = 64) -> list[Case]:
-    """The kernels of an operator as they are launched by default for `dtype` ("bf16" | "fp16" | "fp32") and head size
-    `d` on sm_<cc>; an empty list where the fused form does not take the size."""
-    return getattr(compile_cases, operator)(cc, dtype, d)
 
 
 def _run(tool: str, *args: str) -> subprocess.CompletedProcess[str]:

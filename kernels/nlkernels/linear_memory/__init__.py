@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from nlkernels import dispatch
-from nlkernels.errors import need, need_device, need_tensor
 from nlkernels.linear_memory.chunked import chunked
 from nlkernels.linear_memory.reference import reference
-from nlkernels.linear_memory.split import split_pays
+from nlkernels.operator import OBJECTIVES, READS, Operator
 
 __all__ = ["chunked", "delta_rule", "gated_delta_rule", "hope_memory", "linear_attention", "linear_memory", "reference"]
 
-FORMS = ("triton_fused", "triton_wy")
+
+def fused(*tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """The fused form; triton is imported here."""
+    from nlkernels.linear_memory.triton import fused
+
+    return fused(*tensors, **options)
+
+
+FORMS = {"triton_fused": False, "triton_wy": True}  # -> whether it is split over chunks
+OPERATOR = Operator(
+    "linear_memory",
+    shapes={
+        "k": "batch head length d_k",
+        "q": "batch head length d_k",
+        "v": "batch head length d_v",
+        **dict.fromkeys(("alpha", "erase", "write"), "batch head length"),
+        "M0": "batch head d_v d_k",
+        "y": "batch head length d_v",
+    },
+    tokens=("q", "k", "v"),
+    states=("M0",),
+    reference=reference,
+    chunked=chunked,
+    fused=fused,
+    rates="erase, write",
+    limits={"d_k": 128, "d_v": 128},
+    gates=("alpha",),
+    fills={"alpha": None, "erase": None, "write": 1.0, "M0": 0.0},
+    options={"objective": OBJECTIVES, "read": READS, "self_values": (False, True)},
+)
 
 
 def linear_memory(
@@ -47,8 +76,8 @@ def linear_memory(
         objective: "dot": w_t = v_t. "l2": w_t = v_t - M_c k_t, the gradient at the chunk's start.
         read: "before": y_t = M_{t-1} q_t. "after": y_t = M_t q_t. "start": y_t = M_c q_t.
         impl: "auto" | "reference" | "chunked" | "triton"; see nlkernels.dispatch. "triton" on CPU tensors is
-            interpreted. It has two forms, between which split.py chooses; "triton_fused" (one kernel a direction) and
-            "triton_wy" (split over chunks: only the passing of the state is sequential) name one.
+            interpreted. It has two forms, between which `triton.splits` chooses; "triton_fused" (one kernel a
+            direction) and "triton_wy" (split over chunks: only the passing of the state is sequential) name one.
         explain: print which implementation was chosen, and why.
 
     Returns:
@@ -66,106 +95,14 @@ def linear_memory(
     >>> (k @ M.mT).flatten().tolist()
     [0.0, 1.0, 2.0, 3.0]
     """
-    op = "linear_memory"
-    need(
-        op,
-        isinstance(k, Tensor) and k.ndim == 4,
-        "k",
-        getattr(k, "shape", type(k).__name__),
-        "a tensor (batch, head, length, d_k)",
-    )
-    need(
-        op,
-        isinstance(v, Tensor) and v.ndim == 4,
-        "v",
-        getattr(v, "shape", type(v).__name__),
-        "a tensor (batch, head, length, d_v)",
-    )
-    B, H, L, dk = k.shape
-    dv = v.shape[-1] if M0 is None or not isinstance(M0, Tensor) or M0.ndim != 4 or not self_values else M0.shape[2]
-    need_tensor(op, "k", k, (B, H, L, dk), "(batch, head, length, d_k)")
-    need_tensor(op, "q", q, (B, H, L, dk), "(batch, head, length, d_k) as k")
-    need_tensor(
-        op,
-        "v",
-        v,
-        (B, H, L, dk if self_values else dv),
-        f"(batch, head, length, {'d_k): with self_values the memory reads v' if self_values else 'd_v)'}",
-    )
-    for name, x in (("alpha", alpha), ("erase", erase), ("write", write)):
-        if x is not None:
-            need_tensor(op, name, x, (B, H, L), "(batch, head, length) like k")
-    if M0 is not None:
-        need_tensor(op, "M0", M0, (B, H, dv, dk), "(batch, head, d_v, d_k)")
-    need_device(op, q=q, k=k, v=v, alpha=alpha, erase=erase, write=write, M0=M0)
-    need(op, q.dtype == k.dtype == v.dtype, "dtype of q, k, v", f"{q.dtype}, {k.dtype}, {v.dtype}", "one dtype")
-    need(
-        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
-    )
-    need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
-    need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
-    named, impl = (impl, "triton") if impl in FORMS else (None, impl)
-    choice = dispatch.choose(op, impl, q, size=max(dk, dv))
-    wy, form = named == "triton_wy", named or ""
-    if choice.impl == "triton":
-        if named is None:
-            wy, form = split_pays(
-                B * H,
-                L,
-                chunk,
-                dk,
-                dv,
-                erases=erase is not None,
-                half=q.dtype in dispatch.HALF,
-                free=objective == "dot" and read != "start" and not self_values,
-                gpu=q.is_cuda,
-            )
-        choice = dispatch.Choice("triton", f"{choice.why}; {form}")
-    if choice.impl != "reference":
-        dispatch.positive(op, "alpha", alpha)
-    if explain:
-        dispatch.explain_choice(op, choice)
-
-    q, k, v = dispatch.autocast_inputs(q, k, v)
-    with dispatch.no_autocast(q):
-        work, out = dispatch.compute_dtype(q.dtype), q.dtype
-        alpha, erase = (x if x is None else x.to(work) for x in (alpha, erase))
-        write = k.new_ones(B, H, L, dtype=work) if write is None else write.to(work)
-        M0 = k.new_zeros(B, H, dv, dk, dtype=work) if M0 is None else M0.to(work)
-        if L == 0:
-            return q.new_zeros(B, H, 0, dv), M0.clone()
-        if choice.impl == "triton":
-            from nlkernels.linear_memory.triton import fused
-
-            return fused(
-                q,
-                k,
-                v,
-                alpha,
-                erase,
-                write,
-                M0,
-                chunk=chunk,
-                objective=objective,
-                read=read,
-                self_values=self_values,
-                wy=wy,
-            )
-        run = chunked if choice.impl == "chunked" else reference
-        y, M = run(
-            q.to(work),
-            k.to(work),
-            v.to(work),
-            alpha,
-            erase,
-            write,
-            M0,
-            chunk=chunk,
-            objective=objective,
-            read=read,
-            self_values=self_values,
-        )
-        return y.to(out), M
+    given = {"q": q, "k": k, "v": v, "alpha": alpha, "erase": erase, "write": write, "M0": M0}
+    options = {"chunk": chunk, "objective": objective, "read": read, "self_values": self_values}
+    shapes = {"v": "batch head length d_k"} if self_values is True else {}
+    if self_values is True and M0 is None:
+        shapes |= {"M0": "batch head d_k d_k", "y": "batch head length d_k"}
+    if impl in FORMS:
+        return OPERATOR(given, options, "triton", explain, shapes, {"wy": FORMS[impl]})
+    return OPERATOR(given, options, impl, explain, shapes)
 
 
 def linear_attention(

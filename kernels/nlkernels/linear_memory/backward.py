@@ -8,10 +8,10 @@ R = write V - s (K S) the right side):
     dQ = lam (dY S^T) + (D * dY E^T) K     dV = write dR
     dK = w (E dS'^T) + (D^T * E dY^T) Q + (X + X^T) K - s (dR S^T)
 
-The gates need no second pass over the scores: every factor e^{g_t - g_i} sits in a product that is already there, so
-its gradient is a row sum <dQ, Q> or <dK, K>. Splitting the backward in two took the spills from 2.4 KB a thread to
-none and made all but the chain parallel over chunks. Score matrices are computed transposed where they are needed
-transposed: no `tl.trans` of an accumulator, which Triton 3.4-3.7.0 miscompiles on Hopper.
+A gate's gradient sums over the pairs of tokens that it lies between, and over no others (gates.py): `blocks.crossing`
+of the scores' gradients, which need the scores once more. Splitting the backward in two took the spills from 2.4 KB a
+thread to none and made all but the chain parallel over chunks. Score matrices are computed transposed where they are
+needed transposed: no `tl.trans` of an accumulator, which Triton 3.4-3.7.0 miscompiles on Hopper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from nlkernels.blocks import decay, dot, dot_add, gates, gram, product, put, solve_rows_t, suffix_sum, tile
+from nlkernels.blocks import (
+    crossing,
+    decay,
+    dot,
+    dot_add,
+    earlier,
+    gates,
+    gram,
+    later,
+    product,
+    put,
+    solve_rows_t,
+    suffix_sum,
+    tile,
+)
 
 
 @triton.jit
@@ -130,8 +144,6 @@ def linear_memory_backward_rest(
     DK: tl.constexpr,
     DV: tl.constexpr,
     DX: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
     BW: tl.constexpr,
     BC: tl.constexpr,
     C: tl.constexpr,
@@ -171,18 +183,18 @@ def linear_memory_backward_rest(
     s = ep * tl.exp(gp)
     if L2:
         s += h
-    dg = tl.zeros([C], ACC)
-    dgp = tl.zeros([C], ACC)
+    dlog = tl.zeros([C], ACC)
     ds = tl.zeros([C], ACC)
     dL = tl.zeros([C], ACC)
     dh = tl.zeros([C], ACC)
-    dgC = tl.sum(dh, 0)
+    mine = part * BC  # the first of this program's columns, and how many they are: scores are summed over them
+    many = tl.minimum(DK - mine, BC)
     if DECAY:
         for b in tl.range(part * BC, part * BC + BC, R, disable_licm=True):
             p = b + tl.arange(0, R)
             sm, at_s = (p < tl.minimum(DK, part * BC + BC))[:, None] & mv[None, :], p[:, None] * DV + ov[None, :]
             both = tl.load(st + at_s, mask=sm, other=0.0).to(ACC) * tl.load(dst + at_s, mask=sm, other=0.0).to(ACC)
-            dgC += tl.exp(gC) * tl.sum(tl.sum(both, 1), 0)
+            dlog += tl.exp(gC) * tl.sum(tl.sum(both, 1), 0)
     if not SELF and part == 0:
         row_v, at_v = mr[:, None] & mv[None, :], i[:, None] * DV + ov[None, :]
         dR = tl.load(dr + at_v, mask=row_v, other=0.0).to(ACC)
@@ -191,9 +203,8 @@ def linear_memory_backward_rest(
     # S' = e^{g_C} S + (w K)^T E
     dK = product(tl.zeros([C, BC], ACC), e, DV, 1, i, mr, dst, 1, DV, ok, mk, DV, R, PREC, ACC)
     dK = tl.exp(gC - g)[:, None] * dK
-    dw = tl.sum(dK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
-    dgC += tl.sum(dw, 0)
-    dg -= dw
+    if DECAY:
+        dlog += earlier(tl.sum(dK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1), C)
     tl.debug_barrier()  # here and below: orders nothing, but keeps the compiler from mixing the sections
     # Y
     dQ = product(tl.zeros([C, BC], ACC), dy, DV, 1, i, mr, st, 1, DV, ok, mk, DV, R, PREC, ACC)
@@ -206,17 +217,19 @@ def linear_memory_backward_rest(
             lam = g
             D = decay(g[:, None], g[None, :], i[:, None] >= i[None, :])
             Dt = decay(g[None, :], g[:, None], i[:, None] <= i[None, :])
-        A = D * gram(dy, e, i, mr, DV, C, R, PREC, ACC)
-        dQ = dot_add(A, tl.load(k + at, mask=here, other=0.0).to(ACC), tl.exp(lam)[:, None] * dQ, PREC)
+        dQ = tl.exp(lam)[:, None] * dQ
         dlam = tl.sum(dQ * tl.load(q + at, mask=here, other=0.0).to(ACC), 1)
-        if READ == "before":
-            dgp += dlam
-        else:
-            dg += dlam
+        A = D * gram(dy, e, i, mr, DV, C, R, PREC, ACC)
+        dQ = dot_add(A, tl.load(k + at, mask=here, other=0.0).to(ACC), dQ, PREC)
+        if DECAY:
+            A = product(tl.zeros([C, C], ACC), q + mine, DK, 1, i, mr, k + mine, 1, DK, i, mr, many, R, PREC, ACC) * A
+            dlog += crossing(A, i, READ == "before", C)
+            if READ == "before":
+                dlog += later(dlam, C)
+            else:
+                dlog += suffix_sum(dlam, C)
         At = Dt * gram(e, dy, i, mr, DV, C, R, PREC, ACC)
-        dK2 = dot(At, tl.load(q + at, mask=here, other=0.0).to(ACC), PREC)
-        dg -= tl.sum(dK2 * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
-        dK += dK2
+        dK = dot_add(At, tl.load(q + at, mask=here, other=0.0).to(ACC), dK, PREC)
     put(dq + at, dQ, here)
     tl.debug_barrier()
     # (I + L) E = write V - s K S
@@ -234,19 +247,18 @@ def linear_memory_backward_rest(
         XK = dot(X, tl.load(k + at, mask=here, other=0.0).to(ACC), PREC)
         dL += tl.sum(XK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
         dK += ep[:, None] * XK
+        if DECAY:
+            X = product(tl.zeros([C, C], ACC), k + mine, DK, 1, i, mr, k + mine, 1, DK, i, mr, many, R, PREC, ACC) * X
+            dlog += crossing(ep[:, None] * X, i, True, C) + later(ep * tl.exp(gp) * ds, C)
         tl.debug_barrier()
         Xt = -ep[None, :] * decay(gp[None, :], g[:, None], i[:, None] < i[None, :])
         Xt = Xt * gram(e, dr, i, mr, DV, C, R, PREC, ACC)
-        XtK = dot(Xt, tl.load(k + at, mask=here, other=0.0).to(ACC), PREC)
-        dg -= tl.sum(XtK * tl.load(k + at, mask=here, other=0.0).to(ACC), 1)
-        dK += XtK
+        dK = dot_add(Xt, tl.load(k + at, mask=here, other=0.0).to(ACC), dK, PREC)
     put(dk + at, dK, here)
     if L2:
         dh += ds
     if ERASE:
         tl.store(der + slab + r, ds * tl.exp(gp) + dL, mask=mr)
-        dgp += ep * (ds * tl.exp(gp) + dL)
     tl.store(dwr + slab + r, dh, mask=mr)
     if DECAY:
-        total = dg + dgp + tl.where(i == C - 1, dgC, 0.0)  # tokens that are not there repeat g_C
-        tl.store(dla + slab + r, suffix_sum(total, C) - dgp, mask=mr)
+        tl.store(dla + slab + r, dlog, mask=mr)

@@ -23,20 +23,7 @@ import torch
 from torch import Tensor
 
 
-def reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor | None,
-    erase: Tensor | None,
-    write: Tensor,
-    M0: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    read: str,
-    self_values: bool,
-) -> tuple[Tensor, Tensor]:
+def reference(q, k, v, alpha, erase, write, M0, *, chunk, objective, read, self_values) -> tuple[Tensor, Tensor]:
     """Shapes as in `linear_memory`; everything already in one floating-point dtype. Returns (y, last state)."""
     M = start = M0
     ys = []

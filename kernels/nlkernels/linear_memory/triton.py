@@ -1,8 +1,8 @@
-"""The linear memory's fused kernels as operators of torch: plan, registration, gradients.
+"""The linear memory's fused kernels as operators of torch.
 
 one kernel a direction   forward.py; backward.py (a chain and a chunk-parallel rest)
 split over chunks        wy.py: everything but the passing of the state in parallel; then the same rest
-which of the two         split.py
+which of the two         `splits`
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nlkernels.blocks import block, settings
-from nlkernels.dispatch import capability
+from nlkernels.dispatch import HALF, capability
 from nlkernels.errors import need
+from nlkernels.gates import log_gate
 from nlkernels.interpret import launch
 from nlkernels.linear_memory.backward import linear_memory_backward_chain, linear_memory_backward_rest
+from nlkernels.linear_memory.chunked import Rule
 from nlkernels.linear_memory.forward import linear_memory_forward
 from nlkernels.linear_memory.wy import (
     linear_memory_wy_backward_chain,
@@ -25,23 +26,34 @@ from nlkernels.linear_memory.wy import (
     linear_memory_wy_prepare,
     linear_memory_wy_read,
 )
+from nlkernels.operator import Fused, Given, empty
+
+FILLS = 512  # programs that keep a large GPU busy: some four on each of its processors
+
+
+def splits(rows: int, length: int, chunk: int, dk: int, half: bool, free: bool) -> bool:
+    """Whether a GPU runs the form that is split over chunks. `rows` = batch x heads.
+
+    Where there are fewer sequences than fill the GPU and more than one chunk, because one kernel a direction would
+    leave processors idle and wait for each row of each solve; otherwise one kernel, because it moves half the bytes.
+    And where one kernel has no setting without spilled registers: float32, heads over 64, a chunk over 32 that the
+    rule asks for. `make gpu` measures both forms.
+    """
+    spills = not half and dk > 64 and chunk > 32 and not free
+    return spills or (rows < FILLS and length > chunk)
 
 
 def plan(
-    dtype: torch.dtype,
-    cc: tuple[int, int],
-    dk: int,
-    dv: int,
-    chunk: int,
-    free: bool,
-) -> tuple[int, dict[str, Any], dict[str, int]]:
+    dtype: torch.dtype, cc: tuple[int, int], dk: int, dv: int, chunk: int, free: bool
+) -> tuple[int, dict[str, int], dict[str, int]]:
     """Tokens a chunk, tile sizes and launch options for compute capability `cc` ((0, 0): the interpreter).
 
     `free`: the result does not depend on the chunk, so the kernel picks the one that spills nothing: 64 tokens and 8
     warps for half precision on sm_90, 32 and 4 elsewhere and for heads over 64. A chunk of 64 that the rule asks for,
-    and large heads, get narrower value blocks. A spill check over a grid of settings chose the numbers.
+    and large heads, get narrower value blocks. A spill check over a grid of settings chose the numbers. R: dimensions
+    that `blocks.product` sums at a time; BC: columns of dQ and dK that the rest has in registers; BW holds all values.
     """
-    half, hopper = dtype in (torch.float16, torch.bfloat16), cc >= (9, 0)
+    half, hopper = dtype in HALF, cc >= (9, 0)
     BK = block(dk)
     large = BK > 64
     if free and cc > (0, 0):
@@ -49,289 +61,93 @@ def plan(
     C = block(chunk)
     wide = (64 if half else 32) // (2 if large or (C > 32 and not hopper) else 1)
     BV = min(block(dv), 64 if cc == (0, 0) else wide)
-    tiles = {"DK": dk, "DV": dv, "BK": BK, "BV": BV, "C": C}
+    tiles = {"DK": dk, "DV": dv, "BK": BK, "BV": BV, "BW": block(dv), "BC": min(BK, 64), "C": C}
+    tiles["R"] = max(BK, block(dv)) if cc == (0, 0) else 32
     return chunk, tiles, {"num_warps": 8 if C > 32 or large else 4}
 
 
-def slice_of(meta: dict[str, Any], cc: tuple[int, int]) -> int:
-    """Dimensions that `blocks.product` sums at a time."""
-    return max(meta["BK"], block(meta["DV"])) if cc == (0, 0) else 32
+def sized(given: Given, chunk: int, rule: Rule) -> tuple[Given, tuple[int, int, int], dict[str, int]]:
+    """What the launches share beside tensors; chunks, value blocks and sequences; launch options."""
+    q, (B, H, L, DK), DV = given["q"], given["k"].shape, given["M0"].shape[-2]
+    chunk, tiles, options = plan(q.dtype, capability(q.device), DK, DV, chunk, rule.free)
+    N = -(-L // chunk)
+    absent = {n: given["wr"] for n in ("la", "er") if given[n] is None}  # never read then
+    flags: Given = {"DECAY": given["la"] is not None, "ERASE": given["er"] is not None, "L2": rule.objective == "l2"}
+    flags |= {"SELF": rule.self_values, "READ": rule.read, "DX": given["v"].shape[-1]}
+    shared = {**tiles, **flags, **settings(q), **absent, "L": L, "N": N, "CHUNK": chunk, "BHL": B * H * L}
+    return shared, (N, -(-DV // tiles["BV"]), B * H), options
 
 
-def _launch_arguments(
-    q: Tensor,
-    v: Tensor,
-    la: Tensor | None,
-    er: Tensor | None,
-    M0: Tensor,
-    chunk: int,
-    objective: str,
-    read: str,
-    self_values: bool,
-) -> tuple[int, int, int, dict[str, Any], dict[str, int]]:
-    free = objective == "dot" and read != "start" and not self_values
-    chunk, meta, options = plan(q.dtype, capability(q.device), q.shape[-1], M0.shape[-2], chunk, free)
-    meta |= {
-        "DX": v.shape[-1],
-        "DECAY": la is not None,
-        "ERASE": er is not None,
-        "L2": objective == "l2",
-        "SELF": self_values,
-        "READ": read,
-        **settings(q),
-    }
-    return chunk, -(-q.shape[2] // chunk), -(-meta["DV"] // meta["BV"]), meta, options
+def outputs(given: Given, chunk, objective, read, self_values, wy) -> Given:
+    """y and the last memory; for the backward chunk-start states and the rows that are written."""
+    q, M0, (B, H, L, DK), DV = given["q"], given["M0"], given["k"].shape, given["M0"].shape[-2]
+    _, (N, _, _), _ = sized(given, chunk, Rule(objective, read, self_values))
+    y, e = (empty(q, B, H, L, DV) for _ in range(2))
+    return {"y": y, "mT": empty(M0, *M0.shape), "states": empty(M0, B, H, N, DK, DV), "e": e}
 
 
-GATES = "Tensor? la, Tensor? er, Tensor wr"
-OPTIONS = "int chunk, str objective, str read, bool self_values, bool wy"
-
-
-def columns(meta: dict[str, Any]) -> int:
-    """Columns of dQ and dK that `linear_memory_backward_rest` has in registers."""
-    return min(meta["BK"], 64)
-
-
-@torch.library.custom_op(
-    "nlkernels::linear_memory",
-    mutates_args=(),
-    schema=f"(Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, {OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def linear_memory_op(q, k, v, la, er, wr, M0, chunk, objective, read, self_values, wy):
-    """(y, last memory, chunk-start states, written rows): the last two are for the backward."""
-    B, H, L, DK = k.shape
-    DV = M0.shape[-2]
-    chunk, N, NV, meta, options = _launch_arguments(q, v, la, er, M0, chunk, objective, read, self_values)
-    q, k, v, wr, M0 = (x.contiguous() for x in (q, k, v, wr, M0))
-    la, er = (wr if x is None else x.contiguous() for x in (la, er))  # never read when absent
-    y, e = (torch.empty(B, H, L, DV, dtype=q.dtype, device=q.device) for _ in range(2))
-    states, mT = torch.empty(B, H, N, DK, DV, dtype=M0.dtype, device=q.device), torch.empty_like(M0)
+def forward(given: Given, chunk, objective, read, self_values, wy) -> None:
+    shared, (N, NV, BH), options = sized(given, chunk, Rule(objective, read, self_values))
+    given = {**given, "m0": given["M0"], **shared}
     if not wy:
-        launch(
-            linear_memory_forward,
-            (NV, B * H),
-            q,
-            k,
-            v,
-            la,
-            er,
-            wr,
-            M0,
-            y,
-            states,
-            e,
-            mT,
-            L,
-            N,
-            chunk,
-            **meta,
-            **options,
-        )
-        return y, mT, states, e
-    meta["R"], NK = slice_of(meta, capability(q.device)), -(-DK // meta["BV"])
-    us = e if self_values else torch.empty_like(e)  # with self-made values there is no U
-    recalls = meta["ERASE"] or meta["L2"] or self_values  # and without these no W
-    ws = torch.empty_like(k) if recalls else k
-    blocks = (0 if self_values else NV) + (NK if recalls else 0)
-    launch(linear_memory_wy_prepare, (N, blocks, B * H), k, v, la, er, wr, us, ws, L, chunk, **meta, **options)
-    launch(linear_memory_wy_chain, (NV, B * H), k, la, us, ws, M0, states, e, mT, L, N, chunk, **meta, **options)
-    launch(linear_memory_wy_read, (N, NV, B * H), q, k, la, states, e, y, L, N, chunk, **meta, **options)
-    return y, mT, states, e
+        launch(linear_memory_forward, (NV, BH), given, **options)
+        return
+    recalls = shared["ERASE"] or shared["L2"] or self_values  # without these there is no W, and with self_values no U
+    given["us"] = given["e"] if self_values else torch.empty_like(given["e"])
+    given["ws"] = torch.empty_like(given["k"]) if recalls else given["k"]
+    blocks = NV * (not self_values) + -(-shared["DK"] // shared["BV"]) * recalls
+    launch(linear_memory_wy_prepare, (N, blocks, BH), given, **options)
+    launch(linear_memory_wy_chain, (NV, BH), given, **options)
+    launch(linear_memory_wy_read, (N, NV, BH), given, **options)
 
 
-@linear_memory_op.register_fake
-def _(q, k, v, la, er, wr, M0, chunk, objective, read, self_values, wy):
-    B, H, L, DK = k.shape
-    _, N, _, _, _ = _launch_arguments(q, v, la, er, M0, chunk, objective, read, self_values)
-    DV = M0.shape[-2]
-    return (
-        q.new_empty(B, H, L, DV),
-        M0.new_empty(B, H, DV, DK),
-        M0.new_empty(B, H, N, DK, DV),
-        q.new_empty(B, H, L, DV),
-    )
-
-
-@torch.library.custom_op(
-    "nlkernels::linear_memory_backward",
-    mutates_args=(),
-    schema=f"(Tensor dy, Tensor dM, Tensor q, Tensor k, Tensor v, {GATES}, Tensor M0, "
-    f"Tensor states, Tensor e, {OPTIONS}) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def linear_memory_backward_op(dy, dM, q, k, v, la, er, wr, M0, states, e, chunk, objective, read, self_values, wy):
-    """Gradients of q, k, v, la, er, wr, M0; la's and er's are 0 when they were absent."""
-    B, H, L, DK = k.shape
-    DV = M0.shape[-2]
-    chunk, N, NV, meta, options = _launch_arguments(q, v, la, er, M0, chunk, objective, read, self_values)
-    q, k, v, wr, dy, dM = (x.contiguous() for x in (q, k, v, wr, dy, dM))
-    decays, erases = la is not None, er is not None
-    la, er = (wr if x is None else x.contiguous() for x in (la, er))
-    like = {"dtype": M0.dtype, "device": q.device}
-    dstates, dr, dm0 = torch.empty_like(states), torch.empty_like(e), torch.empty(B, H, DV, DK, **like)
-    split = {**meta, "R": slice_of(meta, capability(q.device))}
+def backward(given: Given, chunk, objective, read, self_values, wy) -> Given:
+    """Gradients of the inputs."""
+    shared, (N, NV, BH), options = sized(given, chunk, Rule(objective, read, self_values))
+    q, M0, DK = given["q"], given["M0"], shared["DK"]
+    given = {**given, **shared}
+    given |= {"dstates": torch.empty_like(given["states"]), "dr": torch.empty_like(given["e"])}
+    given |= {f"d{n}": torch.empty_like(given[n]) for n in "qkv"} | {"dm0": torch.empty_like(M0)}
     if wy:
-        hs, gs = (dr if read == "start" else torch.empty_like(e)), torch.empty_like(k)  # H is 0 for "start"
-        blocks = (0 if read == "start" else NV) - (-DK // meta["BV"])
-        launch(
-            linear_memory_wy_backward_prepare,
-            (N, blocks, B * H),
-            q,
-            k,
-            la,
-            er,
-            dy,
-            hs,
-            gs,
-            L,
-            chunk,
-            **split,
-            **options,
-        )
-        launch(
-            linear_memory_wy_backward_chain,
-            (NV, B * H),
-            q,
-            k,
-            v,
-            la,
-            er,
-            wr,
-            hs,
-            gs,
-            dy,
-            dM,
-            dstates,
-            dr,
-            dm0,
-            L,
-            N,
-            chunk,
-            **split,
-            **options,
-        )
+        given["hs"] = given["dr"] if read == "start" else torch.empty_like(given["e"])  # H is 0 for "start"
+        given["gs"] = torch.empty_like(given["k"])
+        blocks = NV * (read != "start") + -(-DK // shared["BV"])
+        launch(linear_memory_wy_backward_prepare, (N, blocks, BH), given, **options)
+        launch(linear_memory_wy_backward_chain, (NV, BH), given, **options)
     else:
-        launch(
-            linear_memory_backward_chain,
-            (NV, B * H),
-            q,
-            k,
-            v,
-            la,
-            er,
-            wr,
-            dy,
-            dM,
-            dstates,
-            dr,
-            dm0,
-            L,
-            N,
-            chunk,
-            **meta,
-            **options,
-        )
-    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-    parts = -(-DK // columns(meta))
-    dla, der, dwr = (torch.empty(parts if there else 0, B, H, L, **like) for there in (decays, erases, True))
-    launch(
-        linear_memory_backward_rest,
-        (N, parts, B * H),
-        q,
-        k,
-        v,
-        la,
-        er,
-        wr,
-        states,
-        dstates,
-        e,
-        dr,
-        dy,
-        dq,
-        dk,
-        dv,
-        dla,
-        der,
-        dwr,
-        L,
-        N,
-        chunk,
-        B * H * L,
-        BW=block(DV),
-        BC=columns(meta),
-        **split,
-        **options,
-    )
-    return dq, dk, dv, *(x.sum(0) for x in (dla, der, dwr)), dm0
+        launch(linear_memory_backward_chain, (NV, BH), given, **options)
+    parts = -(-DK // shared["BC"])
+    there = {"dla": shared["DECAY"], "der": shared["ERASE"], "dwr": True}
+    given |= {n: empty(M0, parts * has, *q.shape[:3]) for n, has in there.items()}
+    launch(linear_memory_backward_rest, (N, parts, BH), given, **options)
+    sums = {n: given[n].sum(0) for n in there}
+    return {**{n: given[f"d{n}"] for n in "qkv"}, **{n[1:]: x for n, x in sums.items()}, "M0": given["dm0"]}
 
 
-@linear_memory_backward_op.register_fake
-def _(dy, dM, q, k, v, la, er, wr, M0, states, e, chunk, objective, read, self_values, wy):
-    gate = [wr.new_empty(wr.shape) for _ in range(3)]
-    dq, dk, dv, dM0 = (x.new_empty(x.shape) for x in (q, k, v, M0))
-    return dq, dk, dv, *gate, dM0
+FUSED = Fused(
+    "linear_memory",
+    "q k v la? er? wr M0",
+    "int chunk, str objective, str read, bool self_values, bool wy",
+    returned="y mT",
+    kept="states e",
+    outputs=outputs,
+    forward=forward,
+    backward=backward,
+)
 
 
-def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
-    q, k, v, la, er, wr, M0, *ctx.options = inputs
-    ctx.save_for_backward(q, k, v, la, er, wr, M0, *output[2:])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, dy: Tensor | None, dM: Tensor | None, *_: Any) -> tuple:
-    q, k, v, la, er, wr, M0, states, e = ctx.saved_tensors
-    dy = torch.zeros_like(e) if dy is None else dy
-    dM = torch.zeros_like(M0) if dM is None else dM
-    dq, dk, dv, dla, der, dwr, dm0 = torch.ops.nlkernels.linear_memory_backward(
-        dy, dM, q, k, v, la, er, wr, M0, states, e, *ctx.options
-    )
-    return (
-        dq,
-        dk,
-        dv,
-        None if la is None else dla,
-        None if er is None else der,
-        dwr,
-        dm0,
-        None,
-        None,
-        None,
-        None,
-        None,
-    )
-
-
-linear_memory_op.register_autograd(_backward, setup_context=_save)
-
-
-def fused(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor | None,
-    erase: Tensor | None,
-    write: Tensor,
-    M0: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    read: str,
-    self_values: bool,
-    wy: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Shapes as in `linear_memory`; gates and M0 in float32 (float64 for float64). `wy`: split over chunks.
+def fused(q, k, v, alpha, erase, write, M0, *, chunk, objective, read, self_values, wy=None) -> tuple[Any, ...]:
+    """Shapes as in `linear_memory`; gates and M0 in float32 (float64 for float64). `wy`: split over chunks; None: as
+    `splits` says on a GPU, and not in the interpreter, which runs programs one after another.
 
     Returns (y, last memory).  eq. 90, eq. 92-93
     """
+    free = Rule(objective, read, self_values).free
     need(
-        "linear_memory",
-        chunk <= 128 or (objective == "dot" and read != "start" and not self_values),
-        "chunk",
-        chunk,
-        "at most 128 for impl='triton', where the chunk is part of the rule",
-        "impl='chunked' takes any",
+        chunk <= 128 or free, "chunk of linear_memory", chunk, "at most 128 where it is part of the rule; or 'chunked'"
     )
-    log_alpha = None if alpha is None else alpha.log()
-    y, M, _, _ = linear_memory_op(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values, wy)
-    return y, M
+    if wy is None:
+        rows, length, dk = k.shape[0] * k.shape[1], k.shape[2], k.shape[3]
+        wy = q.is_cuda and splits(rows, length, chunk, dk, q.dtype in HALF, free)
+    log_alpha = None if alpha is None else log_gate(alpha)
+    return FUSED(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values, wy)

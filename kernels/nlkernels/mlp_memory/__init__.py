@@ -6,12 +6,39 @@ from typing import Any
 
 from torch import Tensor
 
-from nlkernels import dispatch
-from nlkernels.errors import need, need_device, need_tensor
 from nlkernels.mlp_memory.chunked import chunked
 from nlkernels.mlp_memory.reference import reference
+from nlkernels.operator import OBJECTIVES, READS, Operator
 
 __all__ = ["chunked", "mlp_memory", "reference"]
+
+
+def fused(*tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """The fused form; triton is imported here."""
+    from nlkernels.mlp_memory.triton import fused
+
+    return fused(*tensors, **options)
+
+
+OPERATOR = Operator(
+    "mlp_memory",
+    shapes={
+        **dict.fromkeys(("k", "q", "v"), "batch head length d"),
+        **dict.fromkeys(("alpha", "eta"), "batch head length"),
+        "W2": "batch head h d",
+        "W1": "batch head d h",
+        "y": "batch head length d",
+    },
+    tokens=("q", "k", "v"),
+    states=("W1", "W2"),
+    reference=reference,
+    chunked=chunked,
+    fused=fused,
+    rates="eta",
+    limits={"d": 64, "chunk": 64, "h": 128},
+    gates=("alpha",),
+    options={"objective": OBJECTIVES, "read": READS, "erase": (False, True)},
+)
 
 
 def mlp_memory(
@@ -51,52 +78,6 @@ def mlp_memory(
     Raises:
         KernelError: a shape, dtype, device or option does not fit.
     """
-    op = "mlp_memory"
-    need(
-        op,
-        isinstance(k, Tensor) and k.ndim == 4,
-        "k",
-        getattr(k, "shape", type(k).__name__),
-        "a tensor (batch, head, length, d)",
-    )
-    need(
-        op,
-        isinstance(W2, Tensor) and W2.ndim == 4,
-        "W2",
-        getattr(W2, "shape", type(W2).__name__),
-        "a tensor (batch, head, h, d)",
-    )
-    B, H, L, d = k.shape
-    hidden = W2.shape[2]
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        need_tensor(op, name, x, (B, H, L, d), "(batch, head, length, d) as k")
-    for name, x in (("alpha", alpha), ("eta", eta)):
-        need_tensor(op, name, x, (B, H, L), "(batch, head, length) like k")
-    need_tensor(op, "W2", W2, (B, H, hidden, d), "(batch, head, h, d)")
-    need_tensor(op, "W1", W1, (B, H, d, hidden), "(batch, head, d, h)")
-    need_device(op, q=q, k=k, v=v, alpha=alpha, eta=eta, W1=W1, W2=W2)
-    need(op, q.dtype == k.dtype == v.dtype, "dtype of q, k, v", f"{q.dtype}, {k.dtype}, {v.dtype}", "one dtype")
-    need(
-        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
-    )
-    need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
-    need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
-    choice = dispatch.choose(op, impl, q, size=max(d, chunk, -(-hidden // 2)), largest=64, sized="d, chunk and h / 2")
-    if choice.impl != "reference":
-        dispatch.positive(op, "alpha", alpha)
-    if explain:
-        dispatch.explain_choice(op, choice)
-    q, k, v = dispatch.autocast_inputs(q, k, v)
-    with dispatch.no_autocast(q):
-        work, out = dispatch.compute_dtype(q.dtype), q.dtype
-        alpha, eta, W1, W2 = (x.to(work) for x in (alpha, eta, W1, W2))
-        if L == 0:
-            return q.new_zeros(q.shape), W1.clone(), W2.clone()
-        options: dict[str, Any] = {"chunk": chunk, "objective": objective, "read": read, "erase": erase}
-        if choice.impl == "triton":
-            from nlkernels.mlp_memory.triton import fused
-
-            return fused(q, k, v, alpha, eta, W1, W2, **options)
-        form = chunked if choice.impl == "chunked" else reference
-        y, W1, W2 = form(q.to(work), k.to(work), v.to(work), alpha, eta, W1, W2, **options)
-        return y.to(out), W1, W2
+    given = {"q": q, "k": k, "v": v, "alpha": alpha, "eta": eta, "W1": W1, "W2": W2}
+    options = {"chunk": chunk, "objective": objective, "read": read, "erase": erase}
+    return OPERATOR(given, options, impl, explain)

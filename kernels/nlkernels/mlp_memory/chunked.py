@@ -14,32 +14,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, silu
+from torch.nn.functional import silu
 
-from nlkernels.linear_memory.chunked import decay
+from nlkernels.gates import decay, log_gate, since_start, until_end
 from nlkernels.mlp_memory.reference import silu_slope
 
 
-def chunked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    eta: Tensor,
-    W1: Tensor,
-    W2: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    read: str,
-    erase: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def chunked(q, k, v, alpha, eta, W1, W2, **options) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `mlp_memory`; one floating-point dtype. Returns (y, last W1, last W2).  eq. 89-91"""
+    return of_log_gate(q, k, v, log_gate(alpha), eta, W1, W2, **options)
+
+
+def of_log_gate(q, k, v, la, eta, W1, W2, *, chunk, objective, read, erase) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with log alpha."""
     S1, S2 = W1.mT, W2.mT  # (h, d), (d, h)
     ys = []
-    for Q, K, V, la, h in zip(*(x.split(chunk, 2) for x in (q, k, v, alpha.log(), eta)), strict=True):
-        g = la.cumsum(-1)
-        before, end = pad(g, (1, -1)), g[..., -1:]
+    for Q, K, V, a, h in zip(*(x.split(chunk, 2) for x in (q, k, v, la, eta)), strict=True):
         z = K @ S2
         A = silu(z)
         AS = A @ S1
@@ -47,17 +37,17 @@ def chunked(
         e2 = (e1 @ S1.mT) * silu_slope(z)
         E1, E2 = -h[..., None] * e1, -h[..., None] * e2
         if erase:
-            s = (h * before.exp())[..., None]
-            D = h[..., None] * decay(before, g, -1)  # the solves look below the diagonal only
+            s = h[..., None] * since_start(a, before=True)
+            D = h[..., None] * decay(a, before=True)  # the solves look below the diagonal only
             E1 = torch.linalg.solve_triangular(D * (A @ A.mT), E1 - s * AS, upper=False, unitriangular=True)
             E2 = torch.linalg.solve_triangular(D * (K @ K.mT), E2 - s * z, upper=False, unitriangular=True)
         if read == "start":
             ys.append(Q + silu(Q @ S2) @ S1)
         else:
-            to, i = (before, -1) if read == "before" else (g, 0)
-            D, lam = decay(to, g, i), to.exp()[..., None]
+            before = read == "before"
+            D, lam, i = decay(a, before), since_start(a, before), -int(before)
             hidden = silu(lam * (Q @ S2) + (D * (Q @ K.mT)).tril_(i) @ E2)
             ys.append(Q + lam * (hidden @ S1) + (D * (hidden @ A.mT)).tril_(i) @ E1)
-        w, shrink = (end - g).exp()[..., None], end.exp()[..., None]
-        S1, S2 = shrink * S1 + (w * A).mT @ E1, shrink * S2 + (w * K).mT @ E2
+        w, keep = until_end(a)
+        S1, S2 = keep * S1 + (w * A).mT @ E1, keep * S2 + (w * K).mT @ E2
     return torch.cat(ys, 2), S1.mT, S2.mT

@@ -27,20 +27,7 @@ def silu_slope(z: Tensor) -> Tensor:
     return s * (1 + z * (1 - s))
 
 
-def reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    eta: Tensor,
-    W1: Tensor,
-    W2: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    read: str,
-    erase: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def reference(q, k, v, alpha, eta, W1, W2, *, chunk, objective, read, erase) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `mlp_memory`; one floating-point dtype. Returns (y, last W1, last W2)."""
     c1, c2, ys = W1, W2, []
     for t in range(k.shape[2]):

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from nlkernels.blocks import block, decay, dot, dot_add, settings, solve_rows, tile
+from nlkernels.blocks import block, decay, dot, dot_add, put, settings, solve_rows, tile
 from nlkernels.dispatch import compute_dtype
+from nlkernels.gates import log_gate
 from nlkernels.interpret import launch
-from nlkernels.mlp_memory.chunked import chunked
+from nlkernels.mlp_memory.chunked import of_log_gate
+from nlkernels.operator import Fused, Given, empty
 
 
 @triton.jit
@@ -51,11 +52,6 @@ def indices(
     i, od, oh = tl.arange(0, C) + zero, tl.arange(0, BD) + zero, tl.arange(0, BH) + zero
     r = n * CHUNK + i
     return i, r, od, oh, i < CHUNK, (i < CHUNK) & (r < L), od < D, oh < HID
-
-
-@triton.jit
-def put(p, x, ok):
-    tl.store(p, x.to(p.dtype.element_ty), mask=ok)
 
 
 @triton.jit
@@ -203,96 +199,55 @@ def mlp_memory_forward(
         tl.debug_barrier()
 
 
-def plan(d: int, hidden: int, chunk: int) -> dict[str, Any]:
+def plan(d: int, hidden: int, chunk: int) -> tuple[dict[str, int], dict[str, int]]:
     """Tile sizes and launch options; one stage, so that no load is moved before the barrier it waits for."""
-    return {
-        "D": d,
-        "HID": hidden,
-        "BD": block(d),
-        "BH": block(hidden),
-        "C": block(chunk),
-        "num_warps": 4,
-        "num_stages": 1,
-    }
+    tiles = {"D": d, "HID": hidden, "BD": block(d), "BH": block(hidden), "C": block(chunk)}
+    return tiles, {"num_warps": 4, "num_stages": 1}
 
 
-@torch.library.custom_op(
-    "nlkernels::mlp_memory",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor eta, Tensor W1, Tensor W2, "
-    "int chunk, bool l2, str read, bool erase) -> (Tensor, Tensor, Tensor)",
-)
-def mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, l2, read, erase):
-    B, H, L, d = k.shape
-    hidden = W2.shape[-2]
-    q, k, v, eta = (x.contiguous() for x in (q, k, v, eta))
-    y = torch.empty_like(q)
-    ends = [torch.empty(B, H, 2, *x.shape[2:], dtype=x.dtype, device=x.device) for x in (W1, W2)]
-    for end, W in zip(ends, (W1, W2), strict=True):
-        end[:, :, 0] = W
-    scratch = torch.empty(B, H, 3 * chunk * (d + hidden), dtype=q.dtype, device=q.device)
-    copies = torch.empty(B, H, 4 * d * hidden, dtype=q.dtype, device=q.device)
+def outputs(given: Given, chunk, l2, read, erase) -> Given:
+    """y and the last weights."""
+    return {"y": empty(given["q"], *given["q"].shape)} | {f"last{n}": empty(given[n], *given[n].shape) for n in WEIGHTS}
+
+
+def forward(given: Given, chunk, l2, read, erase) -> None:
+    q, (B, H, L, d), hidden = given["q"], given["k"].shape, given["W2"].shape[-2]
+    tiles, options = plan(d, hidden, chunk)
     N = -(-L // chunk)
-    launch(
-        mlp_memory_forward,
-        (B * H,),
-        q,
-        k,
-        v,
-        alpha.log().contiguous(),
-        eta,
-        scratch,
-        copies,
-        y,
-        *ends,
-        L,
-        N,
-        chunk,
-        ERASE=erase,
-        L2=l2,
-        READ=read,
-        **plan(d, hidden, chunk),
-        **settings(q),
-    )
-    return y, *(end[:, :, N % 2].clone() for end in ends)
+    shared = {**tiles, **settings(q), "ERASE": erase, "L2": l2, "READ": read, "L": L, "N": N, "CHUNK": chunk}
+    halves = {n.lower(): empty(given[n], B, H, 2, *given[n].shape[2:]) for n in WEIGHTS}
+    for n in WEIGHTS:
+        halves[n.lower()].select(2, 0).copy_(given[n])
+    scratch, copies = empty(q, B, H, 3 * chunk * (d + hidden)), empty(q, B, H, 4 * d * hidden)
+    launch(mlp_memory_forward, (B * H,), {**given, **shared, **halves, "scratch": scratch, "copies": copies}, **options)
+    for n in WEIGHTS:
+        given[f"last{n}"].copy_(halves[n.lower()].select(2, N % 2))
 
 
-@mlp_memory_op.register_fake
-def _(q, k, v, alpha, eta, W1, W2, chunk, l2, read, erase):
-    return q.new_empty(q.shape), W1.new_empty(W1.shape), W2.new_empty(W2.shape)
-
-
-def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
-    *tensors, ctx.chunk, ctx.l2, ctx.read, ctx.erase = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, *grads: Tensor) -> tuple:
-    tensors = ctx.saved_tensors
-    work = compute_dtype(tensors[0].dtype)
+def backward(given: Given, chunk, l2, read, erase) -> Given:
+    """The chunk form once more, with autograd."""
+    tensors = {n: given[n] for n in ("q", "k", "v", "la", "wr", *WEIGHTS)}
+    work = compute_dtype(given["q"].dtype)
     with torch.enable_grad():
-        leaves = [x.detach().to(work).requires_grad_() for x in tensors]
-        out = chunked(*leaves, chunk=ctx.chunk, objective="l2" if ctx.l2 else "dot", read=ctx.read, erase=ctx.erase)
-        found = torch.autograd.grad(out, leaves, [g.to(work) for g in grads])
-    return *(g.to(x.dtype) for g, x in zip(found, tensors, strict=True)), None, None, None, None
+        leaves = [x.detach().to(work).requires_grad_() for x in tensors.values()]
+        out = of_log_gate(*leaves, chunk=chunk, objective="l2" if l2 else "dot", read=read, erase=erase)
+        found = torch.autograd.grad(out, leaves, [given[n].to(work) for n in ("dy", "dlastW1", "dlastW2")])
+    return {n: g.to(x.dtype) for g, (n, x) in zip(found, tensors.items(), strict=True)}
 
 
-mlp_memory_op.register_autograd(_backward, setup_context=_save)
+WEIGHTS = ("W1", "W2")
+FUSED = Fused(
+    "mlp_memory",
+    "q k v la wr W1 W2",
+    "int chunk, bool l2, str read, bool erase",
+    returned="y lastW1 lastW2",
+    outputs=outputs,
+    forward=forward,
+    backward=backward,
+    traced=True,
+)
 
 
-def fused(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    eta: Tensor,
-    W1: Tensor,
-    W2: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    read: str,
-    erase: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def fused(q, k, v, alpha, eta, W1, W2, *, chunk, objective, read, erase) -> tuple[Any, ...]:
     """Shapes as in `mlp_memory`; gates and weights in float32 (float64 for float64).  eq. 89-91"""
-    return mlp_memory_op(q, k, v, alpha, eta, W1, W2, chunk, objective == "l2", read, erase)
+    return FUSED(q, k, v, log_gate(alpha), eta, W1, W2, chunk, objective == "l2", read, erase)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlkernels import dispatch
-from nlkernels.errors import KernelError, need
+from nlkernels.errors import need, need_choice, need_finite, need_float, need_int, need_number
 from nlkernels.newton_schulz.chunked import chunked
 from nlkernels.newton_schulz.reference import reference
 
@@ -72,20 +72,15 @@ def newton_schulz(
     op = "newton_schulz"
     if not isinstance(G, Tensor):
         return _grouped(G, steps, coefficients, eps, impl, explain)
-    need(
-        op,
-        G.ndim >= 2,
-        "G",
-        f"a tensor of shape {tuple(G.shape)}",
-        "(..., m, n): at least two dimensions",
-        "Vectors (biases, norms) have no orthogonal factor: give them to another optimizer",
-    )
-    need(op, G.is_floating_point(), "dtype of G", G.dtype, "a floating-point dtype")
-    need(op, isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0, "steps", repr(steps), "an int >= 0")
-    need(op, coefficients in COEFFICIENTS, "coefficients", repr(coefficients), f"one of {sorted(COEFFICIENTS)}")
-    need(op, eps >= 0, "eps", eps, "a number >= 0")
+    need_float("G of newton_schulz", G, "(..., m, n)")
+    vector = "a tensor (..., m, n); vectors have no orthogonal factor: give biases and norms to another optimizer"
+    need(G.ndim >= 2, "G of newton_schulz", f"shape {tuple(G.shape)}", vector)
+    need_finite("G of newton_schulz", G)
+    need_int("steps of newton_schulz", steps, 0)
+    need_choice("coefficients of newton_schulz", coefficients, COEFFICIENTS)
+    need_number("eps of newton_schulz", eps, 0)
     abc = COEFFICIENTS[coefficients]
-    choice = dispatch.choose(op, impl, G, size=max(G.shape[-2:]), sized="side")
+    choice = dispatch.choose(op, impl, G, {"a side": max(G.shape[-2:])}, {"a side": 128})
     if impl == "auto" and choice.impl == "triton" and not fits_registers(G):
         choice = dispatch.Choice("chunked", "float32 with both sides over 64 would spill registers on this GPU")
     if explain:
@@ -110,8 +105,7 @@ def _grouped(
 ) -> list[Tensor]:
     groups: dict[tuple, list[int]] = {}
     for i, X in enumerate(matrices):
-        if not isinstance(X, Tensor):
-            raise KernelError(f"newton_schulz: G[{i}] is {type(X).__name__}, needed: a tensor, or a list of tensors")
+        need_float(f"G[{i}] of newton_schulz", X, "(..., m, n)")
         groups.setdefault((X.shape, X.dtype, X.device), []).append(i)
     out: list[Tensor] = [*matrices]
     for where in groups.values():

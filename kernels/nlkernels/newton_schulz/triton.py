@@ -10,17 +10,15 @@ The backward (backward.py) runs the steps again; an optimizer does not need it, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from nlkernels.blocks import block, dot_add, dot_t, settings
 from nlkernels.dispatch import capability, compute_dtype
 from nlkernels.interpret import launch
 from nlkernels.newton_schulz.backward import newton_schulz_backward
+from nlkernels.operator import Fused, Given, empty
 
 
 @triton.jit
@@ -57,107 +55,45 @@ def newton_schulz_kernel(
     tl.store(out + where, X.to(out.dtype.element_ty), mask=ok)
 
 
-def plan(M: int, N: int) -> dict[str, int]:
-    """Tile sides and warps."""
-    BM, BN = block(M), block(N)
-    return {"BM": BM, "BN": BN, "num_warps": 8 if BM * BN > 64 * 64 else 4}
+def plan(G: torch.Tensor) -> tuple[Given, dict[str, int], dict[str, int]]:
+    """What both launches share; their launch options: 4 warps backward on sm_90, where 8 would spill."""
+    rows, cols, on = *G.shape[-2:], capability(G.device)
+    M, N = sorted((rows, cols))
+    shared = {"M": M, "N": N, "TALL": rows > cols, "BM": block(M), "BN": block(N), **settings(G)}
+    shared["R"] = block(N) if on == (0, 0) else 32
+    warps = {"num_warps": 8 if block(M) * block(N) > 64 * 64 else 4}
+    return shared, warps, {**warps, **({"num_warps": 4} if on >= (9, 0) else {}), "num_stages": 1}
 
 
-def backward_plan(M: int, N: int, cc: tuple[int, int]) -> dict[str, int]:
-    """As `plan`, but 4 warps on sm_90, where 8 would spill."""
-    return {**plan(M, N), **({"num_warps": 4} if cc >= (9, 0) else {})}
+def forward(given: Given, steps, **numbers) -> None:
+    shared, options, _ = plan(given["g"])
+    matrices = given["g"].shape[:-2].numel()
+    launch(newton_schulz_kernel, (matrices,), {**given, **shared, **numbers, "STEPS": steps}, **options)
 
 
-@torch.library.custom_op(
-    "nlkernels::newton_schulz",
-    mutates_args=(),
-    schema="(Tensor G, int steps, float a, float b, float c, float eps) -> Tensor",
+def backward(given: Given, steps, **numbers) -> Given:
+    """The gradient of G."""
+    g = given["g"]
+    shared, _, options = plan(g)
+    M, N, matrices, work = shared["M"], shared["N"], g.shape[:-2].numel(), compute_dtype(g.dtype)
+    shapes = {"xs": (steps + 1, M, N), "ds": (2, M, N), "sq": (4, M, M)}
+    scratch = {n: torch.empty(matrices, *shape, dtype=work, device=g.device) for n, shape in shapes.items()}
+    given = {**given, **shared, **numbers, **scratch, "STEPS": steps, "dg": torch.empty_like(g)}
+    launch(newton_schulz_backward, (matrices,), given, **options)
+    return {"g": given["dg"]}
+
+
+FUSED = Fused(
+    "newton_schulz",
+    "g",
+    "int steps, float a, float b, float c, float eps",
+    returned="out",
+    outputs=lambda given, **options: {"out": empty(given["g"], *given["g"].shape)},
+    forward=forward,
+    backward=backward,
 )
-def newton_schulz_op(G, steps, a, b, c, eps):
-    G = G.contiguous()
-    rows, cols = G.shape[-2:]
-    out = torch.empty_like(G)
-    M, N = min(rows, cols), max(rows, cols)
-    launch(
-        newton_schulz_kernel,
-        (G.numel() // (rows * cols),),
-        G,
-        out,
-        a,
-        b,
-        c,
-        eps,
-        M=M,
-        N=N,
-        TALL=rows > cols,
-        STEPS=steps,
-        **plan(M, N),
-        **settings(G),
-    )
-    return out
 
 
-@newton_schulz_op.register_fake
-def _(G, steps, a, b, c, eps):
-    return G.new_empty(G.shape)
-
-
-def _save(ctx: Any, inputs: tuple, output: Any) -> None:
-    G, *ctx.options = inputs
-    ctx.save_for_backward(G)
-
-
-@torch.library.custom_op(
-    "nlkernels::newton_schulz_backward",
-    mutates_args=(),
-    schema="(Tensor dout, Tensor G, int steps, float a, float b, float c, float eps) -> Tensor",
-)
-def newton_schulz_backward_op(dout, G, steps, a, b, c, eps):
-    G, dout = G.contiguous(), dout.contiguous()
-    rows, cols = G.shape[-2:]
-    M, N, many = min(rows, cols), max(rows, cols), G.numel() // (rows * cols)
-    like = {"dtype": compute_dtype(G.dtype), "device": G.device}
-    xs, ds, sq = (torch.empty(many, *shape, **like) for shape in ((steps + 1, M, N), (2, M, N), (4, M, M)))
-    dG = torch.empty_like(G)
-    on = capability(G.device)
-    launch(
-        newton_schulz_backward,
-        (many,),
-        G,
-        dout,
-        dG,
-        xs,
-        ds,
-        sq,
-        a,
-        b,
-        c,
-        eps,
-        M=M,
-        N=N,
-        TALL=rows > cols,
-        STEPS=steps,
-        R=block(N) if on == (0, 0) else 32,
-        num_stages=1,
-        **backward_plan(M, N, on),
-        **settings(G),
-    )
-    return dG
-
-
-@newton_schulz_backward_op.register_fake
-def _(dout, G, steps, a, b, c, eps):
-    return G.new_empty(G.shape)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple:
-    (G,) = ctx.saved_tensors
-    return torch.ops.nlkernels.newton_schulz_backward(grad, G, *ctx.options), None, None, None, None, None
-
-
-newton_schulz_op.register_autograd(_backward, setup_context=_save)
-
-
-def fused(G: Tensor, steps: int, abc: tuple[float, float, float], eps: float) -> Tensor:
+def fused(G: torch.Tensor, steps: int, abc: tuple[float, float, float], eps: float) -> torch.Tensor:
     """G: (..., m, n), both sides at most 128. Returns the same shape and dtype.  eq. 44"""
-    return newton_schulz_op(G, steps, *abc, eps)
+    return FUSED(G, steps, *abc, eps)[0]

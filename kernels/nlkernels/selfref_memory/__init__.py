@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from nlkernels import dispatch
-from nlkernels.errors import KernelError, need, need_device, need_tensor
+from nlkernels.errors import need, need_number
+from nlkernels.operator import OBJECTIVES, Operator
 from nlkernels.selfref_memory.chunked import chunked
 from nlkernels.selfref_memory.reference import reference
 
@@ -23,6 +22,35 @@ class SelfRefState(NamedTuple):
     memory: Tensor
     eta: Tensor
     alpha: Tensor
+
+
+def fused(*tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """The fused form; triton is imported here."""
+    from nlkernels.selfref_memory.triton import fused
+
+    return fused(*tensors, **options)
+
+
+MEMORIES = tuple(f"state.{name}" for name in SelfRefState._fields)
+OPERATOR = Operator(
+    "selfref_memory",
+    shapes={
+        **dict.fromkeys(("x", "q"), "batch head length d"),
+        **dict.fromkeys(MEMORIES[:3], "batch head d d"),
+        **dict.fromkeys(MEMORIES[3:], "batch head d"),
+        **dict.fromkeys(("b_eta", "b_alpha"), "batch head"),
+        "y": "batch head length d",
+    },
+    tokens=("x", "q"),
+    states=MEMORIES,
+    reference=reference,
+    chunked=chunked,
+    fused=fused,
+    rates="eta_max",
+    limits={"d": 128, "chunk": 128},
+    fills={"b_eta": 0.0, "b_alpha": 4.0},
+    options={"objective": OBJECTIVES, "unit_values": (False, True)},
+)
 
 
 def selfref_memory(
@@ -68,62 +96,10 @@ def selfref_memory(
     >>> y.shape, bool((last.key == first.key).all())
     (torch.Size([1, 1, 6, 4]), False)
     """
-    op = "selfref_memory"
-    need(
-        op,
-        isinstance(x, Tensor) and x.ndim == 4,
-        "x",
-        getattr(x, "shape", type(x).__name__),
-        "a tensor (batch, head, length, d)",
-    )
-    B, H, L, d = x.shape
-    need_tensor(op, "x", x, (B, H, L, d), "(batch, head, length, d)")
-    need_tensor(op, "q", q, (B, H, L, d), "(batch, head, length, d) like x")
-    if not isinstance(state, tuple) or len(state) != 5:
-        raise KernelError(f"{op}: state is {type(state).__name__}, needed: a SelfRefState of five tensors")
-    for name, M in zip(SelfRefState._fields, state, strict=True):
-        need_tensor(
-            op,
-            f"state.{name}",
-            M,
-            (B, H, d) if name in ("eta", "alpha") else (B, H, d, d),
-            "(batch, head, d" + (")" if name in ("eta", "alpha") else ", d)"),
-        )
-    need(op, x.dtype == q.dtype, "dtype of x, q", f"{x.dtype}, {q.dtype}", "one dtype")
-    need(
-        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
-    )
-    need(op, objective in ("dot", "l2"), "objective", repr(objective), "'dot' or 'l2'")
-    need(op, eta_max > 0, "eta_max", eta_max, "a positive number")
-    choice = dispatch.choose(op, impl, x, size=max(d, chunk), sized="head dimension and chunk")
-    if explain:
-        dispatch.explain_choice(op, choice)
-
-    x, q = dispatch.autocast_inputs(x, q)
-    with dispatch.no_autocast(x):
-        work, out = dispatch.compute_dtype(x.dtype), x.dtype
-        memories = tuple(M.to(work) for M in state)
-        biases = []
-        for name, b in (("b_eta", b_eta), ("b_alpha", b_alpha)):
-            if isinstance(b, Tensor):
-                need_tensor(op, name, b, (B, H), "(batch, head)")
-            biases.append(b.to(work) if isinstance(b, Tensor) else x.new_full((B, H), b, dtype=work))
-        need_device(
-            op, x=x, q=q, b_eta=biases[0], b_alpha=biases[1], **dict(zip(SelfRefState._fields, state, strict=True))
-        )
-        if L == 0:
-            return torch.zeros_like(q), SelfRefState(*(M.clone() for M in memories))
-        options: dict[str, Any] = {
-            "chunk": chunk,
-            "objective": objective,
-            "eta_max": float(eta_max),
-            "unit_values": unit_values,
-        }
-        if choice.impl == "triton":
-            from nlkernels.selfref_memory.triton import fused
-
-            y, last = fused(x, q, memories, *biases, **options)
-        else:
-            form = chunked if choice.impl == "chunked" else reference
-            y, last = form(x.to(work), q.to(work), memories, *biases, **options)
-        return y.to(out), SelfRefState(*last)
+    right = isinstance(state, tuple) and len(state) == 5
+    need(right, "state of selfref_memory", type(state).__name__, "a SelfRefState of five tensors")
+    need_number("eta_max of selfref_memory", eta_max, 0)
+    given = {"x": x, "q": q, **dict(zip(MEMORIES, state, strict=True)), "b_eta": b_eta, "b_alpha": b_alpha}
+    options = {"chunk": chunk, "objective": objective, "eta_max": float(eta_max), "unit_values": unit_values}
+    y, *last = OPERATOR(given, options, impl, explain)
+    return y, SelfRefState(*last)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from nlkernels.blocks import decay, dot_add, product, put, suffix_sum, tile
+from nlkernels.blocks import crossing, decay, dot_add, earlier, later, product, put, tile
 
 
 @triton.jit
@@ -115,6 +115,8 @@ def selfref_memory_backward_chain(
         change_of_keys(
             keys + first, zs + first, gate, drs, dk1, dks + first, sums, tokens, D, BD, C, T, R, L2, PREC, ACC
         )
+        tl.debug_barrier()
+        change_of_decays(keys + first, zs + first, gate, drs, sums, tokens, D, C, T, R, PREC, ACC)
         tl.debug_barrier()
         keep = change_of_gates(gate, sums, dzs + n * CHUNK, trace, tokens, L, C, ACC)
         tl.debug_barrier()
@@ -284,9 +286,57 @@ def change_of_keys(
             XtK = dot_add(scores, tile(keys, j[:, None], o[None, :], D, there[:, None], ok[None, :], ACC), XtK, PREC)
         dK += XtK
         K = tl.load(keys + at, mask=here, other=0.0).to(ACC)
-        tl.store(sums + 3 * C + i, tl.sum(XtK * K, 1), mask=live)
         rk = tl.load(gate + 4 * C + i, mask=live, other=0.0).to(ACC)
         tl.store(dks + at, rk[:, None] * (dK - K * tl.sum(dK * K, 1)[:, None]), mask=here)
+
+
+@triton.jit
+def change_of_decays(
+    keys,
+    zs,
+    gate,
+    drs,
+    sums,
+    tokens,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    R: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """The gradient of log alpha through L, T rows and T columns at a time."""
+    dlog = tl.zeros([C], ACC)
+    for t in tl.range(0, tokens, T, disable_licm=True):
+        i = t + tl.arange(0, T)
+        live = i < tokens
+        eta = tl.load(gate + i, mask=live, other=0.0).to(ACC)
+        gp = tl.load(gate + 7 * C + i, mask=live, other=0.0).to(ACC)
+        for u in tl.range(0, t + T, T, disable_licm=True):
+            j = u + tl.arange(0, T)
+            there = j < tokens
+            g = tl.load(gate + C + j, mask=there, other=0.0).to(ACC)
+            g += tl.load(gate + 7 * C + j, mask=there, other=0.0).to(ACC)
+            X = product(tl.zeros([T, T], ACC), drs, D, 1, i, live, zs, 1, D, j, there, D, R, PREC, ACC)
+            X *= product(tl.zeros([T, T], ACC), keys, D, 1, i, live, keys, 1, D, j, there, D, R, PREC, ACC)
+            X *= -eta[:, None] * decay(gp[:, None], g[None, :], (i[:, None] > j[None, :]) & live[:, None])
+            dlog += crossing_blocks(X, t, u, C, T)
+    tl.store(sums + 3 * C + tl.arange(0, C), dlog)
+
+
+@triton.jit
+def crossing_blocks(X, t, u, C: tl.constexpr, T: tl.constexpr):
+    """`blocks.crossing` of a whole chunk, for X (T, T) of the rows from t on and the columns from u <= t on."""
+    s, i = tl.arange(0, C), tl.arange(0, T)
+    if t == u:
+        y = crossing(X, i, True, T)
+        y = tl.sum(tl.where(t + i[:, None] == s[None, :], y[:, None], 0.0), 0)
+    else:  # every column lies before every row
+        rows, columns = tl.sum(X, 1), tl.sum(X, 0)
+        later_rows = tl.sum(tl.where(t + i[:, None] > s[None, :], rows[:, None], 0.0), 0)
+        earlier_columns = tl.sum(tl.where(u + i[:, None] < s[None, :], columns[:, None], 0.0), 0)
+        y = tl.where(s >= t, later_rows, earlier_columns)
+    return y
 
 
 @triton.jit
@@ -297,14 +347,11 @@ def change_of_gates(gate, sums, dzs, trace, tokens, L, C: tl.constexpr, ACC: tl.
     dw = tl.load(sums + i, mask=live, other=0.0).to(ACC)
     dL = tl.load(sums + 4 * C + i, mask=live, other=0.0).to(ACC)
     deta = tl.load(sums + C + i, mask=live, other=0.0).to(ACC) + dL
-    dgp = tl.load(sums + 2 * C + i, mask=live, other=0.0).to(ACC)
-    dgp += tl.load(gate + i, mask=live, other=0.0).to(ACC) * dL
+    ds = tl.load(sums + 2 * C + i, mask=live, other=0.0).to(ACC)
     keep = tl.exp(tl.sum(tl.load(gate + C + i, mask=live, other=0.0).to(ACC), 0))
-    dgC = keep * tl.sum(trace, 0) + tl.sum(dw, 0)
-    dg = tl.where(i == C - 1, dgC, 0.0) - dw - tl.load(sums + 3 * C + i, mask=live, other=0.0).to(ACC)
+    dlog = keep * tl.sum(trace, 0) + earlier(dw, C) + later(ds, C) + tl.load(sums + 3 * C + i).to(ACC)
     tl.store(dzs + i, deta * tl.load(gate + 2 * C + i, mask=live, other=0.0).to(ACC), mask=live)
-    dza = (suffix_sum(dg + dgp, C) - dgp) * tl.load(gate + 3 * C + i, mask=live, other=0.0).to(ACC)
-    tl.store(dzs + L + i, dza, mask=live)
+    tl.store(dzs + L + i, dlog * tl.load(gate + 3 * C + i, mask=live, other=0.0).to(ACC), mask=live)
     return keep
 
 

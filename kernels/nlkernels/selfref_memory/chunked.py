@@ -14,43 +14,30 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import logsigmoid
 
-from nlkernels.linear_memory.chunked import decay
+from nlkernels.gates import decay, since_start, until_end
 from nlkernels.selfref_memory.reference import unit
 
 
 def chunked(
-    x: Tensor,
-    q: Tensor,
-    memories: tuple[Tensor, ...],
-    b_eta: Tensor,
-    b_alpha: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    eta_max: float,
-    unit_values: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Shapes as in `reference`.  eq. 86-88, eq. 90, eq. 92-93"""
+    x, q, key, value, memory, m_eta, m_alpha, b_eta, b_alpha, *, chunk, objective, eta_max, unit_values
+) -> tuple[Tensor, ...]:
+    """Shapes as in `selfref_memory`. Returns y and the five last memories.  eq. 86-88, eq. 90, eq. 92-93"""
     d = x.shape[-1]
-    Sk, Sv, Sm = (M.mT for M in memories[:3])
-    S = torch.cat([Sk, Sv, Sm, *(m[..., None] for m in memories[3:])], -1)  # (batch, head, d, 3 d + 2)
+    S = torch.cat([key.mT, value.mT, memory.mT, m_eta[..., None], m_alpha[..., None]], -1)  # (batch, head, d, 3 d + 2)
     sizes = [d, d, d, 1, 1]
-    eye = torch.eye(d, dtype=x.dtype, device=x.device)
     ys = []
     for X, Q in zip(x.split(chunk, 2), q.split(chunk, 2), strict=True):
-        _, _, Sm, _, _ = S.split(sizes, -1)
-        ys.append(Q @ Sm)
+        ys.append(Q @ S[..., 2 * d : 3 * d])
         K, V, _, z_eta, z_alpha = (X @ S).split(sizes, -1)  # one product makes them all
         K, V = unit(K), unit(V) if unit_values else V
-        eta = eta_max * torch.sigmoid(z_eta[..., 0] + b_eta[..., None])
-        g = logsigmoid(z_alpha[..., 0] + b_alpha[..., None]).cumsum(-1)
-        g_before, g_end = pad(g, (1, -1)), g[..., -1:]
-        s = eta * g_before.exp() + (eta if objective == "l2" else 0)
-        L = eta[..., None] * decay(g_before, g, -1) * (K @ K.mT)
-        right = eta[..., None] * V - s[..., None] * K
-        Z = torch.linalg.solve_triangular(L, right, upper=False, unitriangular=True)  # of I + L's lower triangle
-        S = (g_end.exp()[..., None] * eye + ((g_end - g).exp()[..., None] * K).mT @ Z) @ S
+        eta = eta_max * torch.sigmoid(z_eta + b_eta[..., None, None])
+        a = logsigmoid(z_alpha[..., 0] + b_alpha[..., None])
+        s = eta * since_start(a, before=True) + (eta if objective == "l2" else 0)
+        L = eta * decay(a, before=True) * (K @ K.mT)
+        Z = torch.linalg.solve_triangular(L, eta * V - s * K, upper=False, unitriangular=True)  # I + L's lower triangle
+        w, keep = until_end(a)
+        S = keep * S + ((w * K).mT @ Z) @ S
     Sk, Sv, Sm, e, a = S.split(sizes, -1)
-    return torch.cat(ys, 2), (Sk.mT, Sv.mT, Sm.mT, e[..., 0], a[..., 0])
+    return torch.cat(ys, 2), Sk.mT, Sv.mT, Sm.mT, e[..., 0], a[..., 0]

@@ -29,20 +29,10 @@ def unit(z: Tensor, dim: int = -1) -> Tensor:
 
 
 def reference(
-    x: Tensor,
-    q: Tensor,
-    memories: tuple[Tensor, ...],
-    b_eta: Tensor,
-    b_alpha: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    eta_max: float,
-    unit_values: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Shapes as in `selfref_memory`; memories in the order of SelfRefState, biases (batch, head)."""
-    *matrices, m_eta, m_alpha = memories
-    now = [*matrices, m_eta[..., None, :], m_alpha[..., None, :]]  # the gates' memories have one row
+    x, q, key, value, memory, m_eta, m_alpha, b_eta, b_alpha, *, chunk, objective, eta_max, unit_values
+) -> tuple[Tensor, ...]:
+    """Shapes as in `selfref_memory`, the memories in SelfRefState's order. Returns y and the five last memories."""
+    now = [key, value, memory, m_eta[..., None, :], m_alpha[..., None, :]]  # the gates' memories have one row
     start, ys = now, []
     for t in range(x.shape[2]):
         if t % chunk == 0:
@@ -55,4 +45,4 @@ def reference(
         ys.append(start[2] @ qt)
         error = [(c @ k if objective == "l2" else 0) - c @ v for c in start]
         now = [alpha * M - eta * (M @ k) @ k.mT - eta * e @ k.mT for M, e in zip(now, error, strict=True)]
-    return torch.cat(ys, -1).mT, (*now[:3], now[3][..., 0, :], now[4][..., 0, :])
+    return torch.cat(ys, -1).mT, *now[:3], now[3][..., 0, :], now[4][..., 0, :]

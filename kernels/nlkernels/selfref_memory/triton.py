@@ -21,13 +21,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nlkernels.blocks import block, settings
 from nlkernels.dispatch import capability
 from nlkernels.interpret import launch
+from nlkernels.operator import Fused, Given, empty
 from nlkernels.selfref_memory.backward import selfref_memory_backward_chain, selfref_memory_backward_rest
 from nlkernels.selfref_memory.forward import selfref_memory_backward_prepare, selfref_memory_forward
+
+MATRICES, VECTORS = ("mk", "mv", "mm"), ("me", "ma")
+LAST = [f"last_{n}" for n in MATRICES + VECTORS]
 
 
 def plan(d: int, chunk: int, cc: tuple[int, int]) -> tuple[dict[str, Any], dict[str, int]]:
@@ -38,180 +41,75 @@ def plan(d: int, chunk: int, cc: tuple[int, int]) -> tuple[dict[str, Any], dict[
     return {"D": d, "BD": BD, "C": C, "T": T, "R": R}, {"num_warps": 8 if max(C, BD) > 64 else 4, "num_stages": 1}
 
 
-def _meta(x: Tensor, chunk: int, l2: bool, eta_max: float, unit_values: bool) -> tuple[int, dict[str, Any]]:
-    meta, options = plan(x.shape[-1], chunk, capability(x.device))
-    return -(-x.shape[2] // chunk), {
-        **meta,
-        "L2": l2,
-        "ETA_MAX": eta_max,
-        "UNIT": unit_values,
-        **settings(x),
-        **options,
+def sized(given: Given, chunk: int, l2: bool, eta_max: float, unit_values: bool) -> tuple[Given, int, dict[str, int]]:
+    """What the launches share beside tensors, the number of chunks, launch options."""
+    x, (_, _, L, d) = given["x"], given["x"].shape
+    tiles, options = plan(d, chunk, capability(x.device))
+    N = -(-L // chunk)
+    flags = {"L2": l2, "ETA_MAX": eta_max, "UNIT": unit_values}
+    return {**tiles, **flags, **settings(x), "L": L, "N": N, "CHUNK": chunk}, N, options
+
+
+def outputs(given: Given, chunk, l2, eta_max, unit_values) -> Given:
+    """y and the five last memories; for the backward chunk-start matrices and vectors."""
+    x, me, (B, H, L, d) = given["x"], given["me"], given["x"].shape
+    N = -(-L // chunk)
+    last = {f"last_{n}": empty(given[n], *given[n].shape) for n in MATRICES + VECTORS}
+    return {
+        "y": empty(x, B, H, L, d),
+        **last,
+        "states": empty(x, B, H, N, 3, d, d),
+        "vectors": empty(me, B, H, N + 1, 2, d),
     }
 
 
-STATE = "Tensor mk, Tensor mv, Tensor mm, Tensor me, Tensor ma"
-OPTIONS = "int chunk, bool l2, float eta_max, bool unit_values"
+def forward(given: Given, **options) -> None:
+    shared, N, launched = sized(given, **options)
+    x, mk, (B, H, _, d), chunk = given["x"], given["mk"], given["x"].shape, options["chunk"]
+    ms = empty(mk, B, H, 2, 3, d, d)
+    ms.select(2, 0).copy_(torch.stack([given[n] for n in MATRICES], 2))
+    given["states"].select(2, 0).copy_(ms.select(2, 0))
+    given["vectors"].select(2, 0).copy_(torch.stack([given[n] for n in VECTORS], 2))
+    scratch = {n: empty(x, B, H, chunk, d) for n in ("keys", "values", "zs")}
+    scratch |= {"phis": empty(x, B, H, d, d), "gates": empty(mk, B, H, 8, shared["C"]), "ms": ms}
+    launch(selfref_memory_forward, (B * H,), {**given, **shared, **scratch}, **launched)
+    for n, M in zip(LAST, (*ms.select(2, N % 2).unbind(2), *given["vectors"].select(2, N).unbind(2)), strict=True):
+        given[n].copy_(M)
 
 
-def _tuple(n: int) -> str:
-    return f"({', '.join(['Tensor'] * n)})"
-
-
-@torch.library.custom_op(
-    "nlkernels::selfref_memory",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor q, {STATE}, Tensor be, Tensor ba, {OPTIONS}) -> {_tuple(8)}",
-)
-def selfref_memory_op(x, q, mk, mv, mm, me, ma, be, ba, chunk, l2, eta_max, unit_values):
-    """(y, the five last memories, chunk-start matrices, chunk-start vectors): the last two are for the backward."""
-    B, H, L, d = x.shape
-    N, meta = _meta(x, chunk, l2, eta_max, unit_values)
-    x, q, be, ba = (z.contiguous() for z in (x, q, be, ba))
-    y = torch.empty_like(x)
-    states, vectors = x.new_empty(B, H, N, 3, d, d), me.new_empty(B, H, N + 1, 2, d)
-    ms = mk.new_empty(B, H, 2, 3, d, d)
-    for m, M in enumerate((mk, mv, mm)):
-        ms[:, :, 0, m] = M
-        states[:, :, 0, m] = M
-    vectors[:, :, 0, 0], vectors[:, :, 0, 1] = me, ma
-    keys, values, zs = (x.new_empty(B, H, chunk, d) for _ in range(3))
-    phis, gates = x.new_empty(B, H, d, d), mk.new_empty(B, H, 8, meta["C"])
-    launch(
-        selfref_memory_forward,
-        (B * H,),
-        x,
-        q,
-        be,
-        ba,
-        ms,
-        y,
-        states,
-        vectors,
-        keys,
-        values,
-        zs,
-        phis,
-        gates,
-        L,
-        N,
-        chunk,
-        **meta,
-    )
-    return (
-        y,
-        *(M.clone() for M in ms[:, :, N % 2].unbind(2)),
-        *(v.clone() for v in vectors[:, :, N].unbind(2)),
-        states,
-        vectors,
-    )
-
-
-@selfref_memory_op.register_fake
-def _(x, q, mk, mv, mm, me, ma, be, ba, chunk, l2, eta_max, unit_values):
-    B, H, L, d = x.shape
-    N = -(-L // chunk)
-    return (
-        x.new_empty(x.shape),
-        *(M.new_empty(M.shape) for M in (mk, mv, mm, me, ma)),
-        x.new_empty(B, H, N, 3, d, d),
-        mk.new_empty(B, H, N + 1, 2, d),
-    )
-
-
-GRADS = "Tensor dy, Tensor dmk, Tensor dmv, Tensor dmm, Tensor dme, Tensor dma"
-
-
-@torch.library.custom_op(
-    "nlkernels::selfref_memory_backward",
-    mutates_args=(),
-    schema=f"({GRADS}, Tensor x, Tensor q, Tensor be, Tensor ba, Tensor states, Tensor vectors, "
-    f"{OPTIONS}) -> {_tuple(9)}",
-)
-def selfref_memory_backward_op(
-    dy, dmk, dmv, dmm, dme, dma, x, q, be, ba, states, vectors, chunk, l2, eta_max, unit_values
-):
+def backward(given: Given, **options) -> Given:
     """Gradients of x, q, the five memories and the two biases."""
-    B, H, L, d = x.shape
-    N, meta = _meta(x, chunk, l2, eta_max, unit_values)
-    x, q, be, ba, dy = (z.contiguous() for z in (x, q, be, ba, dy))
-    C, like = meta["C"], {"dtype": dme.dtype, "device": x.device}
-    keys, values, zs, gs = (torch.empty_like(x) for _ in range(4))
-    phis, gates = x.new_empty(B, H, N, d, d), torch.empty(B, H, N, 8, C, **like)
-    again = keys, values, zs, phis, gs, gates
-    launch(selfref_memory_backward_prepare, (N, B * H), x, be, ba, states, vectors, *again, L, N, chunk, **meta)
-    dks, dvs = (torch.empty(x.shape, **like) for _ in range(2))
-    dms, dvectors = torch.empty(B, H, 2, 3, d, d, **like), torch.empty(B, H, 2, 2, d, **like)
-    dms[:, :, 0] = torch.stack([dmk, dmv, dmm], 2)
-    dvectors[:, :, 0] = torch.stack([dme, dma], 2)
-    dzs, dphis, sums = torch.empty(B, H, 2, L, **like), x.new_empty(B, H, d, d), torch.empty(B, H, 6, C, **like)
-    drs, dk1 = (torch.empty(B, H, chunk, d, **like) for _ in range(2))
-    launch(
-        selfref_memory_backward_chain,
-        (B * H,),
-        x,
-        q,
-        states,
-        vectors,
-        *again,
-        dy,
-        dms,
-        dvectors,
-        dks,
-        dvs,
-        dzs,
-        dphis,
-        drs,
-        dk1,
-        sums,
-        L,
-        N,
-        chunk,
-        **meta,
-    )
-    dx, dq = torch.empty_like(x), torch.empty_like(q)
-    launch(selfref_memory_backward_rest, (N, B * H), states, vectors, dy, dks, dvs, dzs, dx, dq, L, N, chunk, **meta)
-    last = N % 2
-    return (
-        dx,
-        dq,
-        *(M.clone() for M in dms[:, :, last].unbind(2)),
-        *(v.clone() for v in dvectors[:, :, last].unbind(2)),
-        *(z.clone() for z in dzs.sum(-1).unbind(2)),
-    )
+    shared, N, launched = sized(given, **options)
+    x, mk, (B, H, L, d), chunk, C = given["x"], given["mk"], given["x"].shape, options["chunk"], shared["C"]
+    given = {**given, **shared}
+    given |= {n: empty(x, *x.shape) for n in ("keys", "values", "zs", "gs", "dx", "dq")}
+    given |= {"phis": empty(x, B, H, N, d, d), "dphis": empty(x, B, H, d, d), "gates": empty(mk, B, H, N, 8, C)}
+    launch(selfref_memory_backward_prepare, (N, B * H), given, **launched)
+    given |= {n: empty(mk, *x.shape) for n in ("dks", "dvs")} | {n: empty(mk, B, H, chunk, d) for n in ("drs", "dk1")}
+    given |= {"dms": empty(mk, B, H, 2, 3, d, d), "dvectors": empty(mk, B, H, 2, 2, d)}
+    given |= {"dzs": empty(mk, B, H, 2, L), "sums": empty(mk, B, H, 6, C)}
+    given["dms"].select(2, 0).copy_(torch.stack([given[f"dlast_{n}"] for n in MATRICES], 2))
+    given["dvectors"].select(2, 0).copy_(torch.stack([given[f"dlast_{n}"] for n in VECTORS], 2))
+    launch(selfref_memory_backward_chain, (B * H,), given, **launched)
+    launch(selfref_memory_backward_rest, (N, B * H), given, **launched)
+    first = N % 2
+    memories = (*given["dms"].select(2, first).unbind(2), *given["dvectors"].select(2, first).unbind(2))
+    found = dict(zip((*MATRICES, *VECTORS, "be", "ba"), (*memories, *given["dzs"].sum(-1).unbind(2)), strict=True))
+    return {"x": given["dx"], "q": given["dq"], **{n: g.clone() for n, g in found.items()}}
 
 
-@selfref_memory_backward_op.register_fake
-def _(dy, dmk, dmv, dmm, dme, dma, x, q, be, ba, states, vectors, chunk, l2, eta_max, unit_values):
-    return tuple(z.new_empty(z.shape) for z in (x, q, dmk, dmv, dmm, dme, dma, be, ba))
+FUSED = Fused(
+    "selfref_memory",
+    "x q mk mv mm me ma be ba",
+    "int chunk, bool l2, float eta_max, bool unit_values",
+    returned=" ".join(["y", *LAST]),
+    kept="states vectors",
+    outputs=outputs,
+    forward=forward,
+    backward=backward,
+)
 
 
-def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
-    x, q, _, _, _, _, _, be, ba, *ctx.options = inputs
-    ctx.save_for_backward(x, q, be, ba, *output[6:])
-
-
-def _backward(ctx: Any, *grads: Tensor) -> tuple:
-    x, q, be, ba, states, vectors = ctx.saved_tensors
-    found = torch.ops.nlkernels.selfref_memory_backward(*grads[:6], x, q, be, ba, states, vectors, *ctx.options)
-    return *found, None, None, None, None
-
-
-selfref_memory_op.register_autograd(_backward, setup_context=_save)
-
-
-def fused(
-    x: Tensor,
-    q: Tensor,
-    memories: tuple[Tensor, ...],
-    b_eta: Tensor,
-    b_alpha: Tensor,
-    *,
-    chunk: int,
-    objective: str,
-    eta_max: float,
-    unit_values: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def fused(*tensors, chunk, objective, eta_max, unit_values) -> tuple[Any, ...]:
     """Shapes as in `reference`; d and chunk at most 128.  eq. 86-88, eq. 90, eq. 92-93"""
-    y, *rest = selfref_memory_op(x, q, *memories, b_eta, b_alpha, chunk, objective == "l2", eta_max, unit_values)
-    return y, tuple(rest[:5])
+    return FUSED(*tensors, chunk, objective == "l2", eta_max, unit_values)

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from nlkernels import dispatch
-from nlkernels.errors import need, need_device, need_tensor
+from nlkernels.operator import READS, Operator
 from nlkernels.titans_memory.chunked import chunked
 from nlkernels.titans_memory.reference import reference
 
 __all__ = ["chunked", "reference", "titans_memory"]
+
+
+def fused(*tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """The fused form; triton is imported here."""
+    from nlkernels.titans_memory.triton import fused
+
+    return fused(*tensors, **options)
+
+
+OPERATOR = Operator(
+    "titans_memory",
+    shapes={
+        "k": "batch head length d_k",
+        "q": "batch head length d_k",
+        "v": "batch head length d_v",
+        **dict.fromkeys(("alpha", "mu", "eta"), "batch head length"),
+        **dict.fromkeys(("M0", "S0"), "batch head d_v d_k"),
+        "y": "batch head length d_v",
+    },
+    tokens=("q", "k", "v"),
+    states=("M0", "S0"),
+    reference=reference,
+    chunked=chunked,
+    fused=fused,
+    rates="eta",
+    limits={"d_k": 128, "d_v": 128, "chunk": 128},
+    gates=("alpha", "mu"),
+    fills={"M0": 0.0, "S0": 0.0},
+    options={"read": READS},
+)
 
 
 def titans_memory(
@@ -49,54 +80,5 @@ def titans_memory(
     >>> torch.allclose(M[0, 0], torch.eye(3), atol=1e-5)
     True
     """
-    op = "titans_memory"
-    need(
-        op,
-        isinstance(k, Tensor) and k.ndim == 4,
-        "k",
-        getattr(k, "shape", type(k).__name__),
-        "a tensor (batch, head, length, d_k)",
-    )
-    need(
-        op,
-        isinstance(v, Tensor) and v.ndim == 4,
-        "v",
-        getattr(v, "shape", type(v).__name__),
-        "a tensor (batch, head, length, d_v)",
-    )
-    B, H, L, dk = k.shape
-    dv = v.shape[-1]
-    need_tensor(op, "k", k, (B, H, L, dk), "(batch, head, length, d_k)")
-    need_tensor(op, "q", q, (B, H, L, dk), "(batch, head, length, d_k) as k")
-    need_tensor(op, "v", v, (B, H, L, dv), "(batch, head, length, d_v)")
-    for name, x in (("alpha", alpha), ("mu", mu), ("eta", eta)):
-        need_tensor(op, name, x, (B, H, L), "(batch, head, length) like k")
-    for name, state in (("M0", M0), ("S0", S0)):
-        if state is not None:
-            need_tensor(op, name, state, (B, H, dv, dk), "(batch, head, d_v, d_k)")
-    need_device(op, q=q, k=k, v=v, alpha=alpha, mu=mu, eta=eta, M0=M0, S0=S0)
-    need(op, q.dtype == k.dtype == v.dtype, "dtype of q, k, v", f"{q.dtype}, {k.dtype}, {v.dtype}", "one dtype")
-    need(
-        op, isinstance(chunk, int) and not isinstance(chunk, bool) and chunk > 0, "chunk", repr(chunk), "a positive int"
-    )
-    need(op, read in ("start", "before", "after"), "read", repr(read), "'start', 'before' or 'after'")
-    choice = dispatch.choose(op, impl, q, size=max(dk, dv, chunk), sized="head dimension and chunk")
-    if choice.impl != "reference":
-        dispatch.positive(op, "alpha", alpha)
-        dispatch.positive(op, "mu", mu)
-    if explain:
-        dispatch.explain_choice(op, choice)
-    q, k, v = dispatch.autocast_inputs(q, k, v)
-    with dispatch.no_autocast(q):
-        work, out = dispatch.compute_dtype(q.dtype), q.dtype
-        alpha, mu, eta = alpha.to(work), mu.to(work), eta.to(work)
-        M0, S0 = (k.new_zeros(B, H, dv, dk, dtype=work) if x is None else x.to(work) for x in (M0, S0))
-        if L == 0:
-            return q.new_zeros(B, H, 0, dv), M0.clone(), S0.clone()
-        if choice.impl == "triton":
-            from nlkernels.titans_memory.triton import fused
-
-            return fused(q, k, v, alpha, mu, eta, M0, S0, chunk=chunk, read=read)
-        form = chunked if choice.impl == "chunked" else reference
-        y, M, S = form(q.to(work), k.to(work), v.to(work), alpha, mu, eta, M0, S0, chunk=chunk, read=read)
-        return y.to(out), M, S
+    given = {"q": q, "k": k, "v": v, "alpha": alpha, "mu": mu, "eta": eta, "M0": M0, "S0": S0}
+    return OPERATOR(given, {"chunk": chunk, "read": read}, impl, explain)

@@ -10,9 +10,9 @@ f = B m; b_C, m_C, f_C and the rows G_C, W_C are those of the chunk's last token
                dK = (G * dY U^T)^T Q + G_C * (U dM'^T) + W_C * (U dS'^T) - eta (dU M^T)
     gates      dV = eta dU, and alpha, mu, eta
 
-The gates: dG = (dY U^T) * (Q K^T) and df go through G = B W and f = B m, and an element of a mask is the exponential
-of a difference, so that its gradient goes to one sum and from another. For "before" the masks of what is read are
-those of the token before: b_{t-1} / b_j, j < t.
+The gates: dG = (dY U^T) * (Q K^T) and df go through G = B W and f = B m, and the gradient of a mask's element belongs
+to all gates between its two tokens (`blocks.crossing`). For "before" the masks of what is read are those of the token
+before: b_{t-1} / b_j, j < t.
 """
 
 from __future__ import annotations
@@ -20,7 +20,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from nlkernels.blocks import decay, dot, dot_add, gram, product, put, suffix_sum, tile
+from nlkernels.blocks import (
+    crossing,
+    decay,
+    dot,
+    dot_add,
+    earlier,
+    gram,
+    later,
+    mask_dot,
+    product,
+    put,
+    suffix_sum,
+    tile,
+)
 
 
 @triton.jit
@@ -64,7 +77,6 @@ def titans_memory_backward_prepare(
     R: tl.constexpr,
     READ: tl.constexpr,
     PREC: tl.constexpr,
-    MASK_PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """One program per (chunk, value block, batch x head)."""
@@ -76,7 +88,7 @@ def titans_memory_backward_prepare(
     lb, lm, to = sums(la + bh * L, lu + bh * L, r, mr, C, READ, ACC)
     j, t = i[:, None], i[None, :]
     Bt = decay(to[None, :], lb[:, None], until(t, j, READ) & mr[:, None] & mr[None, :])  # (j, t)
-    Gt = dot(decay(lm[None, :], lm[:, None], j <= t), Bt, MASK_PREC)
+    Gt = mask_dot(decay(lm[None, :], lm[:, None], j <= t), Bt, PREC)
     At = Gt * gram(k + first * DK, q + first * DK, i, mr, DK, C, R, PREC, ACC)
     dY = tile(dy + first * DV, i[:, None], ov[None, :], DV, mr[:, None], mv[None, :], ACC)
     put(hs + first * DV + i[:, None] * DV + ov[None, :], dot(At, dY, PREC), mr[:, None] & mv[None, :])
@@ -108,7 +120,6 @@ def titans_memory_backward_chain(
     R: tl.constexpr,
     READ: tl.constexpr,
     PREC: tl.constexpr,
-    MASK_PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """One program per (value block, batch x head), last chunk first."""
@@ -189,7 +200,6 @@ def titans_memory_backward_rest(
     R: tl.constexpr,
     READ: tl.constexpr,
     PREC: tl.constexpr,
-    MASK_PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """dQ and dK: one program per (chunk, BC columns, batch x head); BW holds all DV values.
@@ -250,13 +260,13 @@ def titans_memory_backward_rest(
         B = decay(to[:, None], lb[None, :], until(i[:, None], i[None, :], READ) & mr[None, :] & mr[:, None])
         dQ += tl.sum(B * tl.exp(lm)[None, :], 1)[:, None] * dYS
         tl.debug_barrier()
-        G = dot(B, decay(lm[:, None], lm[None, :], i[:, None] >= i[None, :]), MASK_PREC)
+        G = mask_dot(B, decay(lm[:, None], lm[None, :], i[:, None] >= i[None, :]), PREC)
         G = G * gram(dy, us, i, mr, DV, C, R, PREC, ACC)
         dQ = dot_add(G, tl.load(k + at, mask=here, other=0.0).to(ACC), dQ, PREC)
         put(dq + at, dQ, here)
         tl.debug_barrier()
         Bt = decay(to[None, :], lb[:, None], until(i[None, :], i[:, None], READ) & mr[:, None] & mr[None, :])
-        Gt = dot(decay(lm[None, :], lm[:, None], i[:, None] <= i[None, :]), Bt, MASK_PREC)
+        Gt = mask_dot(decay(lm[None, :], lm[:, None], i[:, None] <= i[None, :]), Bt, PREC)
         Gt = Gt * gram(us, dy, i, mr, DV, C, R, PREC, ACC)
         dK = dot_add(Gt, tl.load(q + at, mask=here, other=0.0).to(ACC), dK, PREC)
     else:
@@ -300,7 +310,6 @@ def titans_memory_backward_gates(
     R: tl.constexpr,
     READ: tl.constexpr,
     PREC: tl.constexpr,
-    MASK_PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
     """dV and the gates: one program per (chunk, batch x head). rows: from `rest`, summed over its columns."""
@@ -311,23 +320,8 @@ def titans_memory_backward_gates(
     first = bh * L + n * CHUNK
     h = tl.load(wr + bh * L + r, mask=mr, other=0.0).to(ACC)
     at, here = first * DV + i[:, None] * DV + ov[None, :], mr[:, None] & mv[None, :]
-    error = product(
-        tl.zeros([C, BW], ACC),
-        k + first * DK,
-        DK,
-        1,
-        i,
-        mr,
-        states + (bh * N + n) * 2 * DK * DV,
-        DV,
-        1,
-        ov,
-        mv,
-        DK,
-        R,
-        PREC,
-        ACC,
-    )
+    M, K = states + (bh * N + n) * 2 * DK * DV, k + first * DK
+    error = product(tl.zeros([C, BW], ACC), K, DK, 1, i, mr, M, DV, 1, ov, mv, DK, R, PREC, ACC)
     error = tl.load(v + at, mask=here, other=0.0).to(ACC) - error
     dU = tl.load(du + at, mask=here, other=0.0).to(ACC)
     tl.store(dwr + bh * L + r, tl.sum(dU * error, 1), mask=mr)
@@ -351,29 +345,31 @@ def titans_memory_backward_gates(
     m = tl.exp(lm)
     last, WC, _GC = at_the_end(lb, lm, mr, i, C)
     W = decay(lm[:, None], lm[None, :], j >= t)
-    dWC = dWC * WC
     dlast = (tl.sum(W * dGC[None, :], 1) + dfC * m) * last
-    through = last[:, None] * dGC[None, :] * W
-    dlb = tl.where(end, tl.sum(dlast, 0) + dbC * tl.exp(tl.sum(tl.where(end, lb, 0.0), 0)), 0.0) - dlast
-    dlm = tl.where(end, tl.sum(dWC, 0) + dmC * tl.exp(tl.sum(tl.where(end, lm, 0.0), 0)), 0.0) - dWC
-    dlm += tl.sum(through, 1) - tl.sum(through, 0) + dfC * last * m
+    da = earlier(dlast, C) + dbC * tl.exp(tl.sum(tl.where(end, lb, 0.0), 0))
+    du = earlier(dWC * WC, C) + dmC * tl.exp(tl.sum(tl.where(end, lm, 0.0), 0))
+    dm = dfC * last * m
+    tl.debug_barrier()
+    du += crossing(last[:, None] * dGC[None, :] * W, i, False, C)
     if READ != "start":  # G = B W,  f = B m
         tl.debug_barrier()
         dG = gram(dy + first * DV, us + first * DV, i, mr, DV, C, R, PREC, ACC)
         dG = dG * gram(q + first * DK, k + first * DK, i, mr, DK, C, R, PREC, ACC)
         dG = tl.where(until(j, t, READ), dG, 0.0)
-        dB = dot(dG, decay(lm[None, :], lm[:, None], j <= t), MASK_PREC) + df[:, None] * m[None, :]
+        dB = mask_dot(dG, decay(lm[None, :], lm[:, None], j <= t), PREC) + df[:, None] * m[None, :]
         B = decay(to[:, None], lb[None, :], until(j, t, READ) & mr[None, :] & mr[:, None])
-        dlm += tl.sum(B * df[:, None], 0) * m
+        dm += tl.sum(B * df[:, None], 0) * m
         dB = dB * B
-        dto += tl.sum(dB, 1)
-        dlb -= tl.sum(dB, 0)
+        tl.debug_barrier()
+        da += crossing(dB, i, READ == "before", C)
         tl.debug_barrier()
         Bt = decay(to[None, :], lb[:, None], until(t, j, READ) & mr[:, None] & mr[None, :])
-        through = dot(Bt, dG, MASK_PREC) * decay(lm[:, None], lm[None, :], j >= t)
-        dlm += tl.sum(through, 1) - tl.sum(through, 0)
-    dlog = suffix_sum(dlb + dto, C)
+        through = mask_dot(Bt, dG, PREC) * decay(lm[:, None], lm[None, :], j >= t)
+        tl.debug_barrier()
+        du += crossing(through, i, False, C)
     if READ == "before":
-        dlog -= dto
-    tl.store(dla + bh * L + r, dlog, mask=mr)
-    tl.store(dlu + bh * L + r, suffix_sum(dlm, C), mask=mr)
+        da += later(dto, C)
+    else:
+        da += suffix_sum(dto, C)
+    tl.store(dla + bh * L + r, da, mask=mr)
+    tl.store(dlu + bh * L + r, du + suffix_sum(dm, C), mask=mr)

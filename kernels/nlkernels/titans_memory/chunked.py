@@ -16,22 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nlkernels.linear_memory.chunked import decay
+from nlkernels.gates import decay, log_gate, since_start, until_end
 
 
-def chunked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    mu: Tensor,
-    eta: Tensor,
-    M0: Tensor,
-    S0: Tensor,
-    *,
-    chunk: int,
-    read: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def chunked(q, k, v, alpha, mu, eta, M0, S0, *, chunk, read) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `titans_memory`; one floating-point dtype. Returns (y, last memory, last momentum).  eq. 90"""
     length = k.shape[2]
     C = min(chunk, length)
@@ -42,14 +30,12 @@ def chunked(
         return (pad(x, (0, fill)) if x.ndim == 3 else pad(x, (0, 0, 0, fill))).unflatten(2, (N, C))
 
     Q, K, V, h = cut(q), cut(k), cut(v), cut(eta)
-    lb, lm = cut(alpha.log()).cumsum(-1), cut(mu.log()).cumsum(-1)  # tokens that pad: alpha = mu = 1, eta = 0
-    real = (torch.arange(N * C, device=q.device) < length).view(N, 1, C)
-    upto = torch.ones(C, C, dtype=q.dtype, device=q.device).tril()
-    B, N_ = decay(lb, lb) * (upto * real), decay(lm, lm) * upto  # and their momentum adds nothing to M
-    G, f = B @ N_, (B @ lm.exp()[..., None])
-    b = lb.exp()[..., None]
-    ends = [x.unbind(2) for x in (b[..., -1:, :], f[..., -1:, :], lm.exp()[..., -1:, None])]
-    into_M, into_S = ((w[..., -1, :, None] * K).mT.unbind(2) for w in (G, N_))  # (d_k, C) of every chunk
+    a, u = cut(log_gate(alpha)), cut(log_gate(mu))  # tokens that pad: alpha = mu = 1, eta = 0
+    real = (torch.arange(N * C, device=q.device) < length).to(q.dtype).view(N, 1, C)
+    B, W, m = decay(a).tril() * real, decay(u).tril(), since_start(u)  # and their momentum adds nothing to M
+    G, f = B @ W, B @ m
+    ends = [x.unbind(2) for x in (until_end(a)[1], f[..., -1:, :], until_end(u)[1])]
+    into_M, into_S = ((w[..., -1, :, None] * K).mT.unbind(2) for w in (G, W))  # (d_k, C) of every chunk
     M, S = M0.mT, S0.mT  # transposed: (d_k, d_v)
     starts, written = [], []
     for n, (Kn, Vn, hn) in enumerate(zip(K.unbind(2), V.unbind(2), h.unbind(2), strict=True)):
@@ -61,8 +47,7 @@ def chunked(
     if read == "start":
         return QM.flatten(2, 3)[:, :, :length], M.mT, S.mT
     if read == "before":  # the row of the token before; the first reads M
-        b = torch.cat([torch.ones_like(b[..., :1, :]), b[..., :-1, :]], -2)
         f, G = pad(f, (0, 0, 1, -1)), pad(G, (0, 0, 1, -1))
     QS = Q @ torch.stack([S_ for _, S_ in starts], 2)
-    Y = b * QM + f * QS + (G * (Q @ K.mT)) @ torch.stack(written, 2)
+    Y = since_start(a, read == "before") * QM + f * QS + (G * (Q @ K.mT)) @ torch.stack(written, 2)
     return Y.flatten(2, 3)[:, :, :length], M.mT, S.mT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from nlkernels.blocks import decay, dot, gram, tile
+from nlkernels.blocks import decay, dot, gram, mask_dot, tile
 
 
 @triton.jit
@@ -42,10 +42,9 @@ def titans_memory_forward(
     R: tl.constexpr,
     READ: tl.constexpr,
     PREC: tl.constexpr,
-    MASK_PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """la, lu: log alpha, log mu. MASK_PREC: how the two decay masks are multiplied (never in half precision).
+    """la, lu: log alpha, log mu.
 
     states (N, 2, DK, DV): memory and momentum at every chunk's start, transposed; us: the rows that are written."""
     pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -74,7 +73,7 @@ def titans_memory_forward(
         upto = i[:, None] >= i[None, :]
         B = decay(lb[:, None], lb[None, :], upto & mr[None, :])  # a token that is not there adds no momentum
         W = decay(lm[:, None], lm[None, :], upto)
-        G = dot(B, W, MASK_PREC)
+        G = mask_dot(B, W, PREC)
         f = tl.sum(B * tl.exp(lm)[None, :], 1)
         tl.debug_barrier()  # here and below: orders nothing, but keeps the compiler from mixing sections
         K = tile(k, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
@@ -96,7 +95,7 @@ def titans_memory_forward(
             Bp = decay(before[:, None], lb[None, :], past & mr[None, :])
             fp = tl.sum(Bp * tl.exp(lm)[None, :], 1)
             Y = tl.exp(before)[:, None] * Y + fp[:, None] * dot(Q, S, PREC)
-            Y += dot(dot(Bp, W, MASK_PREC) * scores, U, PREC)
+            Y += dot(mask_dot(Bp, W, PREC) * scores, U, PREC)
         tl.store(y + r[:, None] * DV + ov[None, :], Y.to(y.dtype.element_ty), mask=mr[:, None] & mv[None, :])
         tl.debug_barrier()
         end = i == C - 1

@@ -12,19 +12,7 @@ import torch
 from torch import Tensor
 
 
-def reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    mu: Tensor,
-    eta: Tensor,
-    M0: Tensor,
-    S0: Tensor,
-    *,
-    chunk: int,
-    read: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def reference(q, k, v, alpha, mu, eta, M0, S0, *, chunk, read) -> tuple[Tensor, Tensor, Tensor]:
     """Shapes as in `titans_memory`; one floating-point dtype. Returns (y, last memory, last momentum)."""
     M, S = M0, S0
     start, ys = M0, []
