@@ -100,13 +100,13 @@ def test_a_string_says_what_differs_from_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("toy:n=65", "n: got '65', expected a whole number from 1 to 64"),
+        ("toy:n=65", "n: got 65, expected a whole number from 1 to 64"),
         ("toy:n=x", "n: got 'x', expected a whole number"),
         ("toy:m=1", "m: view 'toy' has no such value, expected one of n, rho, rule, lr, again, C"),
         ("toy:rho=0.53", "rho: got 0.53, expected a number from 0 to 0.95 in steps of 0.05"),
         ("toy:rho=nan", "rho: got nan"),
         ("toy:rule=c", "rule: got 'c', expected one of a, b"),
-        ("toy:lr=2", "lr: got '2', expected one of 0.1, 1, 10"),
+        ("toy:lr=2", "lr: got 2.0, expected one of 0.1, 1, 10"),
         ("toy:again=2", "again: got '2', expected 1 or 0"),
         ("toy:C=0,4", "C: got (0, 4)|C: got '0,4'|C: got [0, 4]"),
         ("toy:n=1,n=2", "n: got it twice"),

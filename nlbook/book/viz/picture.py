@@ -258,13 +258,11 @@ class Still:
         frames = [(spec.figure(s), s) for s in self.states]
         wide = css_size(frames[0][0])[0] > 520
         columns = columns or (1 if wide else 2)
-        pieces = [_under(_caption(str(s), css_size(f)[0], bold=True), png(f)) for f, s in frames]
-        rows = [_beside(pieces[i : i + columns]) for i in range(0, len(pieces), columns)]
+        pieces = [_joined([_caption(str(s), css_size(f)[0], bold=True), _image(f)], across=False) for f, s in frames]
+        rows = [_joined(pieces[i : i + columns], across=True) for i in range(0, len(pieces), columns)]
         if task:
-            rows.append(_open(_caption("Task. " + spec.task, round(rows[0].width * CSS_PER_INCH / DPI))))
-        image = rows[0]
-        for r in rows[1:]:
-            image = _under(image, r)
+            rows.append(_caption("Task. " + spec.task, round(rows[0].width * CSS_PER_INCH / DPI)))
+        image = _joined(rows, across=False)
         self.width = round(image.width * CSS_PER_INCH / DPI)
         buffer = io.BytesIO()
         image.save(buffer, format="png", compress_level=9)
@@ -297,47 +295,28 @@ class Still:
         return f"Still {' '.join(map(str, self.states))}: {self.alt}"
 
 
-def _open(picture: bytes | Image.Image) -> Image.Image:
-    return Image.open(io.BytesIO(picture)).convert("RGB") if isinstance(picture, bytes) else picture
-
-
-def _paste(width: int, height: int, placed: list[tuple[Image.Image, int, int]]) -> Image.Image:
-    page = Image.new("RGB", (width, height), "white")
-    for image, x, y in placed:
-        page.paste(image, (x, y))
+def _joined(pictures: list[Image.Image], across: bool) -> Image.Image:
+    """Pictures side by side, or one under the other, on white."""
+    wide, high = [i.width for i in pictures], [i.height for i in pictures]
+    page = Image.new("RGB", (sum(wide), max(high)) if across else (max(wide), sum(high)), "white")
+    for n, picture in enumerate(pictures):
+        page.paste(picture, (sum(wide[:n]), 0) if across else (0, sum(high[:n])))
     return page
 
 
-def _under(above: bytes | Image.Image, below: bytes | Image.Image) -> Image.Image:
-    a, b = _open(above), _open(below)
-    return _paste(max(a.width, b.width), a.height + b.height, [(a, 0, 0), (b, 0, a.height)])
+def _image(fig: Figure) -> Image.Image:
+    return Image.open(io.BytesIO(png(fig))).convert("RGB")
 
 
-def _beside(images: list[Image.Image]) -> Image.Image:
-    x, placed = 0, []
-    for image in images:
-        placed.append((image, x, 0))
-        x += image.width
-    return _paste(x, max(i.height for i in images), placed)
-
-
-def _caption(text: str, width: int, bold: bool = False) -> bytes:
+def _caption(text: str, width: int, bold: bool = False) -> Image.Image:
     """A band of wrapped text, `width` CSS pixels wide."""
     lines = textwrap.wrap(text, max(20, int(width / 7.2)))
     height = 0.12 + 0.19 * len(lines)
     fig = figure(width / CSS_PER_INCH, height)
+    look: dict[str, Any] = {"va": "top", "ha": "left", "fontsize": 9, "color": "#333333"}
     with book_style():
-        fig.text(
-            0.012,
-            1 - 0.05 / height,
-            "\n".join(lines),
-            va="top",
-            ha="left",
-            fontsize=9,
-            color="#333333",
-            weight="bold" if bold else "normal",
-        )
-    return png(fig)
+        fig.text(0.012, 1 - 0.05 / height, "\n".join(lines), weight="bold" if bold else "normal", **look)
+    return _image(fig)
 
 
 def img_tag(data: bytes, alt: str, width: int) -> str:
@@ -410,20 +389,13 @@ class Gallery:
         return "\n".join(f'viz.load("{v.key}")  {v.title}' for v in self.views)
 
     def _repr_html_(self) -> str:
-        head = "<tr><th>call</th><th>picture and task</th><th>states to try</th></tr>"
-        rows = ""
+        rows = [("call", "picture and task", "states to try")]
         for v in self.views:
             states = "<br>".join(f"<code>{html.escape(str(s))}</code>" for s in v.landmarks.values())
             said = f"<b>{html.escape(v.title)}</b><br>{html.escape(v.task)}"
-            rows += (
-                "<tr>"
-                + "".join(
-                    f"<td style='text-align:left'>{cell}</td>"
-                    for cell in (f'<code>viz.load("{v.key}")</code>', said, states)
-                )
-                + "</tr>"
-            )
-        return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+            rows.append((f'<code>viz.load("{v.key}")</code>', said, states))
+        cells = ("".join(f"<td style='text-align:left'>{cell}</td>" for cell in row) for row in rows)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def gallery() -> Gallery:

@@ -53,7 +53,15 @@ def checked_alt(text: str) -> str:
 
 
 class View:
-    """One picture of the book. Call it with a state (a string, a State or a mapping) to draw it."""
+    """One picture of the book. Call it with a state (a string, a State or a mapping) to draw it.
+
+    params:    Int, Float, Choice, Bool, Ints; the first three are in sight, the others in a fold (`more=` overrides).
+    landmarks: name -> state string; each becomes a button that sets defaults plus these values.
+    alt:       (state, facts) -> at least 8 words. facts: state -> {name: number}.
+    twin:      up to two landmarks that stand under the current state in the static picture.
+    describe:  (state, facts) -> what a long description begins with, in place of the alt text.
+    live:      state -> an anywidget with a `show_state(state)` method, shown instead of the still picture.
+    """
 
     def __init__(
         self,
@@ -130,46 +138,12 @@ class View:
         return f"View({self.key!r}: {self.title})"
 
 
-def view(
-    key: str,
-    *,
-    title: str,
-    task: str,
-    answer: str,
-    params: Sequence[Param],
-    alt: Callable[[Any, Facts], str],
-    facts: Callable[[Any], Facts],
-    landmarks: Mapping[str, str] | None = None,
-    twin: Sequence[str] = (),
-    describe: Callable[[Any, Facts], str] | None = None,
-    live: Callable[[State], Any] | None = None,
-) -> Callable[[Callable[[Any], Figure]], View]:
-    """Register `draw(state) -> Figure` as the view `key`.
-
-    params:    Int, Float, Choice, Bool, Ints; the first three are in sight, the others in a fold (`more=` overrides).
-    landmarks: name -> state string; each becomes a button that sets defaults plus these values.
-    alt:       (state, facts) -> at least 8 words. facts: state -> {name: number}.
-    twin:      up to two landmarks that stand under the current state in the static picture.
-    live:      state -> an anywidget with a `show_state(state)` method, shown instead of the still picture.
-    """
+def view(key: str, **said: Any) -> Callable[[Callable[[Any], Figure]], View]:
+    """Register `draw(state) -> Figure` as the view `key`; `said` are the arguments of View."""
 
     def register(draw: Callable[[Any], Figure]) -> View:
-        made = View(
-            key,
-            draw,
-            title=title,
-            task=task,
-            answer=answer,
-            params=params,
-            alt=alt,
-            facts=facts,
-            landmarks=landmarks,
-            twin=twin,
-            describe=describe,
-            live=live,
-        )
-        _VIEWS[key] = made
-        return made
+        _VIEWS[key] = View(key, draw, **said)
+        return _VIEWS[key]
 
     return register
 

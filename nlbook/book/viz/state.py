@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,13 +41,21 @@ class Param:
         """`value` in its normal form; an error that names the parameter and its choices if it is not allowed."""
         raise NotImplementedError
 
+    def read(self, text: str) -> Any:
+        """What `text` spells, not yet checked; a ValueError if it spells nothing."""
+        raise NotImplementedError
+
     def parse(self, text: str) -> Any:
         """The value that `text` spells."""
-        raise NotImplementedError
+        try:
+            value = self.read(text)
+        except ValueError:
+            raise self.refuse(text) from None
+        return self.check(value)
 
     def spell(self, value: Any) -> str:
         """The text that `parse` reads back."""
-        return str(value)
+        return f"{value:.10g}" if isinstance(value, float) else str(value)
 
     def extremes(self) -> list[Any]:
         """The values at the ends of the range: every picture is tested there."""
@@ -78,11 +85,8 @@ class Int(Param):
             raise self.refuse(value)
         return int(value)
 
-    def parse(self, text: str) -> int:
-        try:
-            return self.check(int(text))
-        except ValueError:
-            raise self.refuse(text) from None
+    def read(self, text: str) -> int:
+        return int(text)
 
     def extremes(self) -> list[int]:
         return [self.low, self.high - (self.high - self.low) % self.step]
@@ -109,15 +113,8 @@ class Float(Param):
             raise self.refuse(value)
         return snapped
 
-    def parse(self, text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            raise self.refuse(text) from None
-        return self.check(number)
-
-    def spell(self, value: float) -> str:
-        return f"{value:.10g}"
+    def read(self, text: str) -> float:
+        return float(text)
 
     def extremes(self) -> list[float]:
         return [self.check(self.low), self.check(self.low + int((self.high - self.low) / self.step + 1e-9) * self.step)]
@@ -140,15 +137,8 @@ class Choice(Param):
                 return option
         raise self.refuse(value)
 
-    def parse(self, text: str) -> str | int | float:
-        for option in self.options:
-            with suppress(ValueError):
-                if text == option or (not isinstance(option, str) and float(text) == option):
-                    return option
-        raise self.refuse(text)
-
-    def spell(self, value: str | int | float) -> str:
-        return f"{value:.10g}" if isinstance(value, float) else str(value)
+    def read(self, text: str) -> str | float:
+        return text if text in self.options else float(text)
 
     def extremes(self) -> list[str | int | float]:
         return [self.options[0], self.options[-1]] if self.slider else list(self.options)
@@ -167,11 +157,8 @@ class Bool(Param):
             raise self.refuse(value)
         return bool(value)
 
-    def parse(self, text: str) -> bool:
-        words = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
-        if text.lower() not in words:
-            raise self.refuse(text)
-        return words[text.lower()]
+    def read(self, text: str) -> bool | str:
+        return {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}.get(text.lower(), text)
 
     def spell(self, value: bool) -> str:
         return str(int(value))
@@ -205,11 +192,8 @@ class Ints(Param):
             raise self.refuse(value)
         return tuple(value)
 
-    def parse(self, text: str) -> tuple[int, ...]:
-        try:
-            return self.check([int(t) for t in text.split(",")] if text.strip() != "none" else [])
-        except ValueError:
-            raise self.refuse(text) from None
+    def read(self, text: str) -> list[int]:
+        return [int(t) for t in text.split(",")] if text.strip() != "none" else []
 
     def spell(self, value: tuple[int, ...]) -> str:
         return ",".join(map(str, value)) or "none"
