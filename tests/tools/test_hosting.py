@@ -3,6 +3,7 @@ against what the repository has."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -90,3 +91,11 @@ def test_the_changelog_has_a_section_for_this_version():
     assert re.search(
         rf"^## \[{re.escape(nlbook.__version__)}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
     )
+
+
+def test_the_places_that_the_changelog_moves_to_exist():
+    table = (ROOT / "CHANGELOG.md").read_text().partition("### Moving from 0.1")[2]
+    places = re.findall(
+        r"`(nlbook[\w.]*)`", " ".join(row.split("|")[2] for row in table.splitlines() if row.count("|") > 2)
+    )
+    assert len(places) > 15 and not [p for p in places if importlib.util.find_spec(p) is None]
