@@ -11,7 +11,7 @@ BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend 
 # --compile-bytecode: PyPI's torch comes without; `import torch` then takes 1.7 s instead of 3.6 in every process.
 INSTALL := $(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python $(BACKEND) -c constraints.txt
 
-.PHONY: help setup dev course lab test test-full lint run book site bench lock clean
+.PHONY: help setup dev course lab test test-full lint run book site bench gpu lock clean
 help:        ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -64,6 +64,9 @@ site: setup  ## the book as static pages in build/site
 
 bench: setup  ## ratios, measured here
 	$(BIN)/nlbook bench
+
+gpu: dev  ## test and measure the kernels on a GPU (8 minutes), appended to kernels/RESULTS-gpu.md
+	$(BIN)/python -m nlbook_tools.gpu
 
 # The lock is a *constraints* file: it fixes versions but asks for nothing, so that a machine without a GPU
 # does not get the CUDA wheels that the lock names.

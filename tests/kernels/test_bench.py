@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
+from nlbook_tools import gpu
 from nlbook_tools.bench.core import Report, Row
-from nlbook_tools.bench.kernels import Machine, linear_memory_work, measured
+from nlbook_tools.bench.kernels import Machine, linear_memory_work, measured, memory_reports
 
 
 def test_the_work_and_every_ratio_are_in_the_json():
@@ -38,3 +39,22 @@ def test_the_work_of_a_chunk_is_counted():
     flops, size = linear_memory_work(1, 1, 2, 4, 2, 4)
     assert flops == 2 * (2 * 2 * 2 * 4) + 2 * 2 * 2 * 4 + 2 * 2 * 2 * 4 + 3 * (2 * 2 * 4 * 4)
     assert size == 2 * (4 * 4 * 4 + 3 * 4)
+
+
+def test_make_gpu_says_that_it_needs_one_and_its_parts_fit_eight_minutes(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "needs one" in capsys.readouterr().err
+    assert sum(gpu.SECONDS.values()) <= 480 and set(gpu.SECONDS) <= set(gpu.PARTS)
+
+
+@pytest.mark.filterwarnings("ignore::nlkernels.interpret.InterpreterWarning")
+def test_every_form_of_the_gpu_s_bench_runs_small_in_the_interpreter():
+    """The same function with the sizes of `make gpu --dry`; its tables name every operator and every form."""
+    pytest.importorskip("triton", reason="Triton exists for Linux only")
+    on = Machine("cpu", torch.float32, flops=1e9, bandwidth=1e8)
+    reports = memory_reports(on, 1, (1, 1, 4, 2), compiled=False, fused=True)
+    assert len(reports) == 8 and all({"token loop", "chunked", "triton"} <= {r.name for r in t.rows} for t in reports)
+    assert {r.name for r in reports[0].rows} >= {"triton_fused", "triton_wy"}

@@ -7,6 +7,8 @@ clock counts this process's CPU seconds; on a GPU it is wall time between synchr
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import os
 import tempfile
@@ -159,120 +161,108 @@ def fla_forms() -> dict[str, Callable[..., tuple[Tensor, Tensor]]]:
     return {"fla delta_rule": delta, "fla gated_delta_rule": gated}
 
 
-def linear_memory_reports(quick: bool, on: Machine) -> list[Report]:
-    from nlkernels import linear_memory
-    from nlkernels.linear_memory import chunked
+Forms = dict[str, Callable[..., Any]]  # a form's name -> what it makes of the inputs
 
-    B, H, L, d, C = (8, 16, 4096, 64, 64) if on.device == "cuda" else (4, 4, 1024, 64, 64)
-    leaves = [x.requires_grad_() for x in inputs(B, H, L, d, on)]
-    forms: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-        "token loop": lambda *a: linear_memory(*a, impl="reference"),
-        "token loop, lean": lean_loop,
-        "chunked": lambda *a: linear_memory(*a, impl="chunked", chunk=C),
-    }
-    if not quick and _compiler_works():
-        compiled = torch.compile(
-            lambda *a: chunked(*(x.float() for x in a), chunk=C, objective="dot", read="before", self_values=False)
-        )
-        forms["torch.compile(chunked)"] = compiled
-    if on.device == "cuda":
-        for impl in ("triton", "triton_fused", "triton_wy"):  # the rule's choice, and both forms by name
-            forms[impl] = lambda *a, impl=impl: linear_memory(*a, impl=impl)
-        if importlib.util.find_spec("fla"):
-            forms = {**fla_forms(), **forms}
 
-    def forward(fn: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[], object]:
+def both_ways(
+    title: str, forms: Forms, inputs: list[Tensor], work: tuple[float, float], on: Machine, rounds: int
+) -> list[Report]:
+    """Forward, and forward with backward, of several forms. On a GPU the token loop goes without a backward, for which
+    it would keep every state of every token. `work`: FLOPs and bytes of one forward; a backward takes twice as much."""
+    leaves = [x.requires_grad_() for x in inputs]
+
+    def forward(fn: Callable[..., Any]) -> Callable[[], object]:
         def run() -> object:
             with torch.no_grad():
                 return fn(*leaves)
 
         return run
 
-    def both(fn: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[], object]:
+    def both(fn: Callable[..., Any]) -> Callable[[], object]:
         def run() -> object:
-            y, M = fn(*leaves)
-            return torch.autograd.grad(y.float().sum() + M.sum(), leaves, allow_unused=True)
+            out = fn(*leaves)
+            return torch.autograd.grad(sum(o.float().sum() for o in out), leaves, allow_unused=True)
 
         return run
 
-    flops, size = linear_memory_work(B, H, L, d, C, on.dtype.itemsize)
     found = []
-    for what, wrap, factor, aims in (
-        ("forward", forward, 1.0, {"chunked": 1 / 8, "triton": 1 / 100}),
-        ("forward and backward", both, 3.0, {"chunked": 1 / 20}),
-    ):
-        report = compare(
-            {name: wrap(fn) for name, fn in forms.items()},
-            "token loop",
-            rounds=3 if quick else 7,
-            warmup=1,
-            title=f"linear_memory, {what}: B {B}, H {H}, L {L}, d {d}, {str(on.dtype)[6:]}, {on.device}",
-            aims={name: aim for name, aim in aims.items() if name in forms},
-            **on.timing,
-        )
-        found.append(measured(report, factor * flops, factor * size, on))
+    few = {n: fn for n, fn in forms.items() if on.device == "cpu" or "loop" not in n}
+    for what, wrap, factor, which in (("forward", forward, 1.0, forms), ("forward and backward", both, 3.0, few)):
+        contestants = {name: wrap(fn) for name, fn in which.items()}
+        baseline = "token loop" if "token loop" in contestants else "chunked"
+        aims = {n: aim for n, aim in AIMS.get((title.split()[0], what), {}).items() if n in contestants}
+        title_ = f"{title.split(':')[0]}, {what}:{title.split(':')[1]}, {str(on.dtype)[6:]}, {on.device}"
+        report = compare(contestants, baseline, rounds=rounds, warmup=1, title=title_, aims=aims, **on.timing)
+        found.append(measured(report, factor * work[0], factor * work[1], on))
     return found
 
 
-def selfref_report(quick: bool, on: Machine) -> Report:
-    from nlkernels import SelfRefState, selfref_memory
-
-    B, H, L, d = (8, 16, 4096, 64) if on.device == "cuda" else (4, 4, 256 if quick else 1024, 64)
-    g = generator(0)
-    x, q = (torch.randn(B, H, L, d, generator=g).to(on.device, on.dtype) for _ in range(2))
-    matrices = [(torch.eye(d) + torch.randn(B, H, d, d, generator=g) / d**0.5).to(on.device) for _ in range(3)]
-    state = SelfRefState(*matrices, *(torch.zeros(B, H, d, device=on.device) for _ in range(2)))
-    forms = {"token loop": "reference", "chunked": "chunked", **({"triton": "triton"} if on.device == "cuda" else {})}
-
-    def form(impl: str) -> Callable[[], object]:
-        def run() -> object:
-            with torch.no_grad():
-                return selfref_memory(x, q, state, chunk=64, impl=impl)
-
-        return run
-
-    title = f"selfref_memory, forward: B {B}, H {H}, L {L}, d {d}, {str(on.dtype)[6:]}, {on.device}"
-    report = compare(
-        {name: form(impl) for name, impl in forms.items()},
-        "token loop",
-        rounds=3 if quick else 7,
-        warmup=1,
-        title=title,
-        **on.timing,
-    )
-    C = 64
-    flops = B * H * -(-L // C) * (8 * 2 * C * d * d + 2 * 2 * C * C * d + 3 * 2 * d**3)
-    return measured(report, float(flops), float(B * H * L * 3 * d * on.dtype.itemsize), on)
+AIMS = {  # ratios to the token loop that RESULTS.md asks for
+    ("linear_memory", "forward"): {"chunked": 1 / 8, "triton": 1 / 100},
+    ("linear_memory", "forward and backward"): {"chunked": 1 / 20},
+}
 
 
-def mlp_report(quick: bool, on: Machine) -> Report:
-    from nlkernels import mlp_memory
+def memory_reports(
+    on: Machine, rounds: int, size: tuple[int, int, int, int], compiled: bool, fused: bool
+) -> list[Report]:
+    """linear_memory, selfref_memory, titans_memory and mlp_memory at (batch, head, length, d)."""
+    from nlkernels import SelfRefState, linear_memory, mlp_memory, selfref_memory, titans_memory
+    from nlkernels.linear_memory import chunked
 
-    B, H, L, d = (8, 16, 4096, 64) if on.device == "cuda" else (4, 4, 256 if quick else 1024, 64)
-    C = 32
-    q, k, v, alpha, eta, *_ = inputs(B, H, L, d, on)
+    B, H, L, d = size
+    C = min(64, L)
+    names = {"token loop": "reference", "chunked": "chunked", **({"triton": "triton"} if fused else {})}
+    at = f"B {B}, H {H}, L {L}, d {d}, chunk {C}"
     g = generator(1)
-    W1, W2 = (torch.randn(B, H, d, d, generator=g).to(on.device) / d**0.5 for _ in range(2))
-    forms = {"token loop": "reference", "chunked": "chunked", **({"triton": "triton"} if on.device == "cuda" else {})}
-
-    def form(impl: str) -> Callable[[], object]:
-        def run() -> object:
-            with torch.no_grad():
-                return mlp_memory(q, k, v, alpha, 0.5 * eta, W1, W2, chunk=C, impl=impl)
-
-        return run
-
-    title = f"mlp_memory, forward: B {B}, H {H}, L {L}, d {d}, h {d}, chunk {C}, {str(on.dtype)[6:]}, {on.device}"
-    report = compare(
-        {name: form(impl) for name, impl in forms.items()},
-        "token loop",
-        rounds=3 if quick else 7,
-        warmup=1,
-        title=title,
-        **on.timing,
+    tokens = inputs(B, H, L, d, on)
+    q, k, v, alpha, eta, *_ = tokens
+    M, W1, W2, *more = (
+        (torch.eye(d) / 2 + torch.randn(B, H, d, d, generator=g) / (2 * d**0.5)).to(on.device) for _ in range(6)
     )
-    flops = B * H * -(-L // C) * (7 * 2 * C * d * d + 4 * 2 * C * C * d)
-    return measured(report, float(flops), float(B * H * L * 4 * d * on.dtype.itemsize), on)
+    gates = [torch.zeros(B, H, d, device=on.device) for _ in range(2)]
+
+    def selfref(x: Tensor, q: Tensor, *memories: Tensor, impl: str) -> tuple[Tensor, ...]:
+        y, last = selfref_memory(x, q, SelfRefState(*memories), chunk=C, impl=impl)
+        return y, *last
+
+    linear: Forms = {n: functools.partial(linear_memory, impl=i, chunk=C) for n, i in names.items()}
+    linear = {"token loop": linear.pop("token loop"), "token loop, lean": lean_loop, **linear}
+    if compiled and _compiler_works():
+        options = {"chunk": C, "objective": "dot", "read": "before", "self_values": False}
+        linear["torch.compile(chunked)"] = torch.compile(lambda *a: chunked(*(x.float() for x in a), **options))
+    if fused:
+        linear |= {i: functools.partial(linear_memory, impl=i, chunk=C) for i in ("triton_fused", "triton_wy")}
+    if on.device == "cuda" and importlib.util.find_spec("fla"):
+        linear |= fla_forms()
+    item, chunks, states = on.dtype.itemsize, B * H * -(-L // C), B * H * L * d
+    work = chunks * (8 * 2 * C * d * d + 2 * 2 * C * C * d + 3 * 2 * d**3)
+    found = both_ways(f"linear_memory: {at}", linear, tokens, linear_memory_work(B, H, L, d, C, item), on, rounds)
+    found += both_ways(
+        f"selfref_memory: {at}",
+        {n: functools.partial(selfref, impl=i) for n, i in names.items()},
+        [q, k, M, W1, W2, *gates],
+        (float(work), 3.0 * states * item),
+        on,
+        rounds,
+    )
+    found += both_ways(
+        f"titans_memory: {at}",
+        {n: functools.partial(titans_memory, impl=i, chunk=C) for n, i in names.items()},
+        [q, k, v, alpha, alpha.detach() / 2, eta.detach() / 4, M, *more[:1]],
+        (float(chunks * (3 * 2 * C * C * d + 5 * 2 * C * d * d + 2 * C**3)), 4.0 * states * item),
+        on,
+        rounds,
+    )
+    found += both_ways(
+        f"mlp_memory: {at}",
+        {n: functools.partial(mlp_memory, impl=i, chunk=C) for n, i in names.items()},
+        [q, k, v, alpha, eta.detach() / 4, W1, W2],
+        (float(chunks * (7 * 2 * C * d * d + 4 * 2 * C * C * d)), 4.0 * states * item),
+        on,
+        rounds,
+    )
+    return found
 
 
 def newton_schulz_report(quick: bool, on: Machine) -> Report:
@@ -306,18 +296,16 @@ def versions() -> str:
 
 
 def suite(quick: bool = True) -> list[Report]:
-    """Forward, and with backward, of linear_memory; the forwards of selfref_memory, mlp_memory and newton_schulz. On
-    CUDA also the fused kernels."""
+    """Forward, and with backward, of the memories; Newton-Schulz. On CUDA also the fused kernels."""
     on = machine()
-    if not quick and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # two processes sharing one cache break each other
-        with tempfile.TemporaryDirectory() as folder:
+    gpu = on.device == "cuda"
+    size = (8, 16, 4096, 64) if gpu else (4, 4, 256 if quick else 1024, 64)
+    with contextlib.ExitStack() as stack:
+        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # two processes sharing one cache break each other
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-            try:
-                found = linear_memory_reports(quick, on)
-            finally:
-                del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    else:
-        found = linear_memory_reports(quick, on)
-    found += [selfref_report(quick, on), mlp_report(quick, on), newton_schulz_report(quick, on)]
+            stack.callback(os.environ.pop, "TORCHINDUCTOR_CACHE_DIR")
+        found = memory_reports(on, 3 if quick else 7, size, compiled=not quick, fused=gpu)
+    found.append(newton_schulz_report(quick, on))
     first = found[0]
     return [replace(first, note=f"{first.note}\n  {versions()}"), *found[1:]]
