@@ -88,8 +88,6 @@ def test_proximal_step_descends_and_the_printed_sign_ascends() -> None:
         ((phi @ x) @ (sign * u) + (phi - theta).square().sum() / (2 * lr)).backward()
         assert phi.grad is not None and phi.grad.abs().max() < 1e-13
     assert loss(new) < loss(theta) < loss(theta + lr * torch.outer(u, x))
-    ball = boxes.explicit_step(theta, loss, lr=lr, feasible=lambda w: w / w.norm())
-    torch.testing.assert_close(ball.norm(), torch.tensor(1.0, dtype=F64))
 
 
 @pytest.mark.eq(20, 98, 99)
@@ -137,9 +135,7 @@ def test_momentum_as_two_boxes() -> None:
     m = boxes.Box("m", m0, lambda m, o, g: -(m * g).sum(), lambda t, o: (gradient(o["W"]),), lr=lr)
     w = boxes.Box("W", w0, lambda w, o: (w * o["m"]).sum(), lambda t, o: (), lr=1.0, needs=frozenset({"m"}))
     assert boxes.system_of([w, m]).levels == [["W"], ["m"]]
-    seen: list = []
-    boxes.run([w, m], 5, on_write=lambda box, t, change: seen.append((t, box.name)))
-    assert seen[:2] == [(1, "m"), (1, "W")]  # faster first
+    boxes.run([w, m], 5)
     ww, mm = w0, m0
     for _ in range(5):
         mm = mm + lr * gradient(ww)
@@ -160,8 +156,6 @@ def test_boxes_of_two_periods_and_an_implicit_one() -> None:
     assert (slow.updates, fast.updates) == (1, 6)
     torch.testing.assert_close(slow.theta, target * 0.5)
     torch.testing.assert_close(fast.theta, target * (1 - 1.5**-6))
-    boxes.run([slow, fast], 2, start=6)
-    assert slow.updates == 2
 
 
 @pytest.mark.eq(24, 25, 26)
@@ -170,8 +164,6 @@ def test_direct_connection_has_no_gradient_across() -> None:
     torch.testing.assert_close(transfer.direct(w, m, x), m @ (w @ x))
     gw, gm = torch.autograd.grad(transfer.direct(w, m, x).sum(), (w, m), allow_unused=True)
     assert gw.abs().max() > 0 and gm is None
-    gw, gm = torch.autograd.grad(transfer.direct_fast(w, m, x).sum(), (w, m), allow_unused=True)
-    assert gw is None and gm.abs().max() > 0
     assert (transfer.direct(w, m + 1, x) - transfer.direct(w, m, x)).abs().max() > 0.1  # yet the knowledge passes
 
 
@@ -195,45 +187,6 @@ def test_backpropagation_is_one_flow_with_two_rates() -> None:
     # printed: Theta1 after its own update. That is not the gradient.
     wrong = torch.outer((1 - torch.tanh(a @ x) ** 2) * (b1.mT @ (b @ torch.tanh(a @ x) - y)), x)
     assert (wrong - ga).abs().max() > 1e-3
-
-
-@pytest.mark.eq(28)
-def test_initialisation_learns_the_state_after_adaptation() -> None:
-    """Quadratic tasks a/2 (phi - b)^2: the printed form has its minimum at sum(ab)/sum(a); after one inner step of rate
-    e the weights are a (1 - e a)^2."""
-    tasks = [(0.5, 1.0), (2.0, -1.0), (1.0, 3.0)]
-
-    def loss(phi: torch.Tensor, task: object) -> torch.Tensor:
-        a, b = task  # type: ignore[misc]
-        return 0.5 * a * (phi - b) ** 2
-
-    def minimum(**kw) -> float:
-        phi = torch.zeros((), dtype=F64)
-        for _ in range(400):
-            phi, _ = transfer.learn_start(phi, loss, tasks, outer_lr=0.5, **kw)
-        return float(phi)
-
-    e = 0.3
-    plain = sum(a * b for a, b in tasks) / sum(a for a, _ in tasks)
-    w = [a * (1 - e * a) ** 2 for a, _ in tasks]
-    w1 = [a * (1 - e * a) for a, _ in tasks]  # first order: one factor (1 - e a) is lost
-    maml, fomaml = (sum(wi * b for wi, (_, b) in zip(ws, tasks)) / sum(ws) for ws in (w, w1))
-    assert minimum(inner_lr=e, inner_steps=0) == pytest.approx(plain, abs=1e-9)
-    assert minimum(inner_lr=e, inner_steps=1) == pytest.approx(maml, abs=1e-9)
-    assert minimum(inner_lr=e, inner_steps=1, first_order=True) == pytest.approx(fomaml, abs=1e-9)
-    assert min(abs(plain - maml), abs(maml - fomaml)) > 0.05
-    phi = rand(3)
-
-    def outer(p: torch.Tensor) -> torch.Tensor:
-        return sum(lq(transfer.adapt(p, lq, c, 0.1, 3), c) for c in (1.0, 2.0)) / 2
-
-    def lq(p: torch.Tensor, c: object) -> torch.Tensor:
-        return (p.sin() * c).square().sum()  # type: ignore[operator]
-
-    _, g = transfer.learn_start(phi, lq, [1.0, 2.0], inner_lr=0.1, inner_steps=3, outer_lr=0.0)
-    d = rand(3, seed=5)
-    fd = (outer(phi + 1e-6 * d) - outer(phi - 1e-6 * d)) / 2e-6
-    assert float(fd) == pytest.approx(float(g @ d), rel=1e-6)
 
 
 def test_generation_of_weights_and_of_context() -> None:

@@ -34,10 +34,8 @@ def proximal_step(theta: Tensor, x: Tensor, signal: Tensor, lr: float) -> Tensor
     return theta - lr * torch.outer(signal, x)
 
 
-def explicit_step(
-    theta: Tensor, loss: Loss, *data: Any, lr: float, feasible: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
-    """One explicit proximal (gradient) step, then the projection onto the feasible set Theta. Eq. 19-20, corrected.
+def explicit_step(theta: Tensor, loss: Loss, *data: Any, lr: float) -> Tensor:
+    """One explicit proximal (gradient) step. Eq. 19-20, corrected.
 
     argmin_Phi <Phi, grad loss(theta; data)> + |Phi - theta|^2 / (2 lr), for theta of any shape. With data = (k, v) and
     a key-to-value loss this is the associative memory of eq. 20.
@@ -46,11 +44,10 @@ def explicit_step(
     with torch.enable_grad():
         leaf = theta.detach().requires_grad_()
         (g,) = torch.autograd.grad(loss(leaf, *data), leaf)
-    new = theta.detach() - lr * g
-    return feasible(new) if feasible else new
+    return theta.detach() - lr * g
 
 
-def implicit_step(theta: Tensor, loss: Loss, *data: Any, lr: float, tolerance: float = 1e-10, most: int = 50) -> Tensor:
+def implicit_step(theta: Tensor, loss: Loss, *data: Any, lr: float, most: int = 50) -> Tensor:
     """argmin_Phi loss(Phi; data) + |Phi - theta|^2 / (2 lr), by Newton steps with the full Hessian. Eq. 98-99.
 
     The result satisfies theta' = theta - lr grad loss(theta'). Small parameters only (the Hessian is size x size); the
@@ -65,7 +62,7 @@ def implicit_step(theta: Tensor, loss: Loss, *data: Any, lr: float, tolerance: f
 
     for _ in range(most):
         g = torch.autograd.functional.jacobian(full, z)
-        if float(g.norm()) * lr <= tolerance * (1 + float(z.norm())):
+        if float(g.norm()) * lr <= 1e-10 * (1 + float(z.norm())):
             return z.reshape(theta.shape)
         z = z - torch.linalg.solve(torch.autograd.functional.hessian(full, z), g)
     raise NLBookError(
@@ -84,7 +81,7 @@ def implicit_delta(memory: Tensor, k: Tensor, v: Tensor, lr: float) -> Tensor:
 
 @dataclass
 class Box:
-    """One problem of a nested system: objective, context, feasible set (Def. 3; Def. 4 if the context is (k, v)).
+    """One problem of a nested system: objective and context (Def. 3, without a feasible set; Def. 4 if the context is (k, v)).
 
     Args:
         name: its name; `theta`: its present parameter.
@@ -95,7 +92,7 @@ class Box:
         lr, period: step size, and time steps between two updates.
         needs: names of the boxes whose state of the *same* time the loss or the context reads. All others are seen as
             they were before this time step.
-        implicit: eq. 98-99 instead of eq. 19-20. `feasible`: projection onto the feasible set.
+        implicit: eq. 98-99 instead of eq. 19-20.
     """
 
     name: str
@@ -106,44 +103,32 @@ class Box:
     period: int = 1
     needs: frozenset[str] = frozenset()
     implicit: bool = False
-    feasible: Callable[[Tensor], Tensor] | None = None
     updates: int = field(default=0, init=False)
 
 
-def system_of(boxes: Sequence[Box], unit: str = "time step") -> NestedSystem:
+def system_of(boxes: Sequence[Box]) -> NestedSystem:
     """The levels of a set of boxes."""
-    return NestedSystem([Component(b.name, period=b.period, needs=b.needs, size=b.theta.numel()) for b in boxes], unit)
+    return NestedSystem(
+        [Component(b.name, period=b.period, needs=b.needs, size=b.theta.numel()) for b in boxes], "time step"
+    )
 
 
-def run(
-    boxes: Sequence[Box], steps: int, *, start: int = 0, on_write: Callable[[Box, int, Tensor], None] | None = None
-) -> None:
+def run(boxes: Sequence[Box], steps: int) -> None:
     """Run the nested system for `steps` time steps, in place. Eq. 19-20 (98-99 for implicit boxes).
 
     At each time, faster boxes go first, so that whoever needs their state of this time finds it; every other read sees
-    the state before this time step. `on_write(box, time, change)` follows each update.
+    the state before this time step.
     """
-    order = [n for level in reversed(system_of(boxes).levels) for n in level]
     by_name = {b.name: b for b in boxes}
-    for time in range(start + 1, start + steps + 1):
+    order = [by_name[n] for level in reversed(system_of(boxes).levels) for n in level]
+    for time in range(1, steps + 1):
         before = {b.name: b.theta for b in boxes}
-        for name in order:
-            b = by_name[name]
+        for b in order:
             if time % b.period:
                 continue
-            others = {n: (by_name[n].theta if n in b.needs else before[n]).detach() for n in by_name if n != name}
+            others = {n: (o.theta if n in b.needs else before[n]).detach() for n, o in by_name.items() if o is not b}
             data = b.context(time, others)
-            need(isinstance(data, tuple), f"{name}.context", type(data).__name__, "a tuple of data for the loss")
-
-            def loss(theta: Tensor, *d: Any, b: Box = b, others: Mapping[str, Tensor] = others) -> Tensor:
-                return b.loss(theta, others, *d)
-
-            if b.implicit:
-                new = implicit_step(b.theta, loss, *data, lr=b.lr)
-                new = b.feasible(new) if b.feasible else new
-            else:
-                new = explicit_step(b.theta, loss, *data, lr=b.lr, feasible=b.feasible)
-            change = new - b.theta
-            b.theta, b.updates = new, b.updates + 1
-            if on_write:
-                on_write(b, time, change)
+            need(isinstance(data, tuple), f"{b.name}.context", type(data).__name__, "a tuple of data for the loss")
+            step = implicit_step if b.implicit else explicit_step
+            b.theta = step(b.theta, lambda theta, *d, b=b, o=others: b.loss(theta, o, *d), *data, lr=b.lr)
+            b.updates += 1

@@ -171,13 +171,6 @@ def compare_starts(
     return {m: torch.stack(rows) for m, rows in found.items()}
 
 
-def worth_in_writes(spread: float, d: int) -> float:
-    """How many writes the best start is worth: s^2 = (1 - 1/d)^n solved for n (full steps, random unit keys)."""
-    need(0 < spread < 1, "spread", spread, "a number in (0, 1)")
-    need(d > 1, "d", d, "an int > 1")
-    return math.log(spread**2) / math.log(1 - 1 / d)
-
-
 def measured_worth(curve: Tensor, baseline: Tensor) -> float:
     """After how many writes the baseline (length + 1,) has come down to curve[0], interpolated between two writes."""
     below = (baseline <= curve[0]).nonzero()

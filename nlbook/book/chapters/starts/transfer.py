@@ -13,31 +13,23 @@ Columns in the formulas; here x, k, q, y are vectors and a weight acts as `W @ x
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from nlbook.errors import need, need_shape
+from nlbook.errors import need_shape
 
 
 def direct(slow: Tensor, fast: Tensor, x: Tensor) -> Tensor:
     """y = M1 (W0 x): the slow projection asks, the fast memory answers. Eq. 24-26 (26 read with columns).
 
-    The gradient of y reaches `slow` only: for the slow level the fast state is a constant, and the reverse holds in
-    `direct_fast`. Shapes: slow (d_k, d), fast (d_v, d_k), x (d,) -> (d_v,).
+    The gradient of y reaches `slow` only: for the slow level the fast state is a constant. Shapes: slow (d_k, d), fast (d_v, d_k), x (d,) -> (d_v,).
     """
     need_shape("slow", slow, "d_k", "d")
     need_shape("fast", fast, "d_v", slow.shape[-2])
     need_shape("x", x, slow.shape[-1])
     return fast.detach() @ (slow @ x)
-
-
-def direct_fast(slow: Tensor, fast: Tensor, x: Tensor) -> Tensor:
-    """The same read seen by the fast level: the slow projection is the constant. Eq. 24-26."""
-    need_shape("slow", slow, "d_k", "d")
-    need_shape("fast", fast, "d_v", slow.shape[-2])
-    return fast @ (slow.detach() @ x)
 
 
 def direct_nonparametric(slow: Tensor, keys: Tensor, values: Tensor, x: Tensor) -> Tensor:
@@ -52,74 +44,21 @@ def direct_nonparametric(slow: Tensor, keys: Tensor, values: Tensor, x: Tensor) 
 
 
 def backpropagate(
-    theta0: Tensor,
-    theta1: Tensor,
-    x: Tensor,
-    target: Tensor,
-    lr0: float,
-    lr1: float,
-    *,
-    move0: bool = True,
-    phi: Callable[[Tensor], Tensor] = torch.tanh,
-    dphi: Callable[[Tensor], Tensor] | None = None,
+    theta0: Tensor, theta1: Tensor, x: Tensor, target: Tensor, lr0: float, lr1: float, *, move0: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """One gradient flow through both blocks, each with its own rate: y = Theta1 phi(Theta0 x), loss 1/2 |y - target|^2.
+    """One gradient flow through both blocks, each with its own rate: y = Theta1 tanh(Theta0 x), loss 1/2 |y - target|^2.
 
-        delta1 = y - target,  delta0 = phi'(Theta0 x) * Theta1_t^T delta1      (Theta1 before its own update)
+        delta1 = y - target,  delta0 = (1 - tanh^2(Theta0 x)) * Theta1_t^T delta1      (Theta1 before its own update)
 
     The printed formulas of section 3.3 take the Jacobian at x and Theta1 at t+1 without transpose; those are not the
     gradient. `move0=False`: the slow block's period has not come yet; only the fast block moves.
     """
     need_shape("theta0", theta0, "h", "d")
     need_shape("theta1", theta1, "o", theta0.shape[-2])
-    z = theta0 @ x
-    delta1 = theta1 @ phi(z) - target
-    slope = dphi(z) if dphi else 1 - torch.tanh(z) ** 2
-    need(dphi is not None or phi is torch.tanh, "dphi", None, "the derivative of phi, when phi is not tanh")
-    delta0 = slope * (theta1.mT @ delta1)
-    return theta0 - lr0 * torch.outer(delta0, x) if move0 else theta0, theta1 - lr1 * torch.outer(delta1, phi(z))
-
-
-def adapt(
-    start: Tensor,
-    loss: Callable[[Tensor, object], Tensor],
-    context: object,
-    lr: float,
-    steps: int,
-    first_order: bool = False,
-) -> Tensor:
-    """U_n: `steps` inner gradient steps from `start` on one context, differentiable with respect to the start."""
-    theta = start
-    for _ in range(steps):
-        with torch.enable_grad():
-            at = theta.detach().requires_grad_() if first_order or not theta.requires_grad else theta
-            (g,) = torch.autograd.grad(loss(at, context), at, create_graph=at is theta)
-        theta = theta - lr * g
-    return theta
-
-
-def learn_start(
-    start: Tensor,
-    loss: Callable[[Tensor, object], Tensor],
-    contexts: Sequence[object],
-    *,
-    inner_lr: float,
-    inner_steps: int,
-    outer_lr: float,
-    first_order: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """One outer step of phi = argmin E_C loss(U_n(phi, C), C). Eq. 28, with the inner adaptation that the print leaves
-    out.
-
-    Returns the new start and the outer gradient. `inner_steps=0` is the printed form: ordinary joint training.
-    `first_order=True` takes the gradient at the adapted state as if dU/dphi were the identity (FOMAML).
-    """
-    need(len(contexts) > 0, "contexts", "none", "at least one context")
-    with torch.enable_grad():
-        phi = start.detach().requires_grad_()
-        total = torch.stack([loss(adapt(phi, loss, c, inner_lr, inner_steps, first_order), c) for c in contexts]).mean()
-        (g,) = torch.autograd.grad(total, phi)
-    return start.detach() - outer_lr * g, g
+    hidden = torch.tanh(theta0 @ x)
+    delta1 = theta1 @ hidden - target
+    delta0 = (1 - hidden**2) * (theta1.mT @ delta1)
+    return theta0 - lr0 * torch.outer(delta0, x) if move0 else theta0, theta1 - lr1 * torch.outer(delta1, hidden)
 
 
 def generate_weights(generator: Tensor, code: Tensor, shape: tuple[int, int]) -> Tensor:
