@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 
 from nlbook import paper
-from nlbook.book import check, viz
+from nlbook.book import viz
+from nlbook.book.chapters.referee import card, referee, ten_equations
 from nlbook.book.chapters.referee import exercises as exercises
 from nlbook.book.chapters.referee import figures as ch12
 from nlbook.book.chapters.referee import ledger as explorer
-from nlbook.book.chapters.referee import referee, ten_equations
 from nlbook.book.ledger.tables import gap
 from nlbook.book.ledger.verdicts import WORDS, Verdicts, verdicts
 from nlbook.errors import NLBookError
@@ -192,10 +192,10 @@ def good() -> dict:
 
 
 def test_a_good_card_passes_and_a_blank_one_lists_its_fields():
-    assert check.card(good()) and check.card(good(), lambda r: "partly").ok
-    blank = check.card(check.blank_card())
+    assert card.review(good()) and card.review(good(), lambda r: "partly").ok
+    blank = card.review(card.blank())
     assert not blank and len(blank.missing) == 13 and not blank.problems and "13 fields to fill" in blank.text()
-    assert "A blank card" in blank.html() and "complete and consistent" in check.card(good()).text()
+    assert "A blank card" in blank.html() and "complete and consistent" in card.review(good()).text()
 
 
 @pytest.mark.parametrize(
@@ -229,22 +229,22 @@ def test_a_good_card_passes_and_a_blank_one_lists_its_fields():
     ],
 )
 def test_a_spoiled_card_names_the_field(change, said):
-    review = check.card({**good(), **change})
+    review = card.review({**good(), **change})
     assert not review and any(said in p for p in review.problems), review.text()
 
 
 def test_a_verdict_must_follow_from_the_numbers():
-    assert "your rule says 'not reproduced'" in check.card(good(), lambda r: "not reproduced").text()
-    assert "failed on your result with KeyError" in check.card(good(), lambda r: r["x"]).text()
-    by_order = check.card(good(), lambda r: "partly" if next(iter(r)) == "CMS" else "proved")
+    assert "your rule says 'not reproduced'" in card.review(good(), lambda r: "not reproduced").text()
+    assert "failed on your result with KeyError" in card.review(good(), lambda r: r["x"]).text()
+    by_order = card.review(good(), lambda r: "partly" if next(iter(r)) == "CMS" else "proved")
     assert "when the methods stand in another order" in by_order.text()
-    card = good()
-    check.card(card, lambda r: r.clear() or "partly")
-    assert card == good()  # the rule cannot change the card
+    mine = good()
+    card.review(mine, lambda r: r.clear() or "partly")
+    assert mine == good()  # the rule cannot change the card
     with pytest.raises(NLBookError, match="card: got list"):
-        check.card([1])
+        card.review([1])
     with pytest.raises(NLBookError, match="decide: got str"):
-        check.card(good(), "partly")
+        card.review(good(), "partly")
 
 
 # ---- the ledger, read ------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@
     check.solution("01-delta")                    a solution that runs
     check.choice("01-q1", "b")                    a question; every choice has its explanation
     check.recall("01-r1", "a")                    the same, about an earlier chapter
-    check.card(my_card)                           the capstone: is the card of my claim complete and consistent?
     check.progress(), check.predictions()         how far, and how well calibrated
     check.in_class()                              a set for a class: solutions are not shown
 
@@ -19,7 +18,6 @@ from __future__ import annotations
 from typing import Any
 
 from nlbook.book.check import registry, store
-from nlbook.book.check.capstone import CardReview, blank_card, card
 from nlbook.book.check.define import Exercise
 from nlbook.book.check.judge import judge
 from nlbook.book.check.prediction import Predict, Revealed, predict, predictions, reveal
@@ -30,12 +28,9 @@ from nlbook.errors import need
 
 __all__ = [
     "Answered",
-    "CardReview",
     "Predict",
     "Result",
     "Revealed",
-    "blank_card",
-    "card",
     "choice",
     "exercise",
     "forget",

@@ -1,9 +1,9 @@
-"""The capstone of chapter 12: one claim, tested, on a card. A card is plain data; `card` says what is missing or wrong.
+"""The capstone of chapter 12: one claim, tested, on a card. A card is plain data; `review` says what is missing or wrong.
 
-    mine = check.blank_card()
+    mine = card.blank()
     mine["claim"] = "..."
-    check.card(mine)                        # every problem: which field, what came, what was expected
-    check.card(mine, decide=my_rule)        # besides: does the verdict follow from the numbers by the rule?
+    card.review(mine)                       # every problem: which field, what came, what was expected
+    card.review(mine, decide=my_rule)       # besides: does the verdict follow from the numbers by the rule?
 
 What can be checked is form and consistency: that the rule has thresholds, that budgets are equal, that seeds are not
 used twice, that a verdict follows. Whether the claim was worth testing is for the reader.
@@ -41,12 +41,12 @@ FIELDS: dict[str, str] = {
 }
 
 
-def blank_card() -> dict[str, Any]:
+def blank() -> dict[str, Any]:
     """A card with nothing on it: a key for each field."""
     return {name: None for name in FIELDS}
 
 
-class CardReview(Shown):
+class Review(Shown):
     """What is missing on a card (`.missing`), what is wrong (`.problems`), whether it may go to the ledger (`.ok`)."""
 
     def __init__(self, missing: list[str], problems: list[str], card: Mapping[str, Any]) -> None:
@@ -84,42 +84,25 @@ class CardReview(Shown):
         )
 
 
-def card(filled: Mapping[str, Any], decide: Callable[[Mapping[str, list[float]]], str] | None = None) -> CardReview:
+def review(filled: Mapping[str, Any], decide: Callable[[Mapping[str, list[float]]], str] | None = None) -> Review:
     """Review a card.
 
     decide: your rule as a function, result -> verdict; the card's verdict must be what it returns.
     """
-    need(isinstance(filled, Mapping), "card", type(filled).__name__, "a dict with the fields of check.blank_card()")
+    need(isinstance(filled, Mapping), "card", type(filled).__name__, "a dict with the fields of card.blank()")
     need(decide is None or callable(decide), "decide", type(decide).__name__, "a function: result -> verdict")
     missing = [name for name in FIELDS if _empty(filled.get(name))]
     problems = [
         f"{name!r} is no field of a card; the fields are {', '.join(FIELDS)}" for name in filled if name not in FIELDS
     ]
-    checks: dict[str, Callable[[Any], list[str]]] = {
-        "claim": lambda x: _sentence(x, 5),
-        "prediction": lambda x: _sentence(x, 4),
-        "source": _source,
-        "metric": _metric,
-        "ours": _word,
-        "baseline": _named,
-        "control": _named,
-        "budget": _budget,
-        "seeds": _seeds,
-        "rule": _rule,
-        "result": _result,
-        "verdict": _verdict,
-        "limits": _limits,
-    }
-    wrong: set[str] = set()
-    for name, check in checks.items():
-        if name not in missing and (found := check(filled[name])):
-            wrong.add(name)
-            problems += [f"{name}: {p}" for p in found]
+    found = {name: check(filled[name]) for name, check in CHECKS.items() if name not in missing}
+    problems += [f"{name}: {p}" for name, told in found.items() for p in told]
+    wrong = {name for name, told in found.items() if told}
     sound = set(FIELDS) - set(missing) - wrong
     problems += _together(filled, sound)
     if decide is not None and {"result", "verdict"} <= sound:
         problems += _follows(filled, decide)
-    return CardReview(missing, problems, filled)
+    return Review(missing, problems, filled)
 
 
 def _empty(x: Any) -> bool:
@@ -129,10 +112,6 @@ def _empty(x: Any) -> bool:
 def _came(x: Any) -> str:
     text = repr(x)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _word(x: Any) -> list[str]:
-    return [] if isinstance(x, str) else [f"got {_came(x)}, expected a name"]
 
 
 def _sentence(x: Any, least: int) -> list[str]:
@@ -213,10 +192,6 @@ def _result(x: Any) -> list[str]:
     ]
 
 
-def _verdict(x: Any) -> list[str]:
-    return [] if x in WORDS else [f"got {_came(x)}, expected one of {', '.join(WORDS)}"]
-
-
 def _limits(x: Any) -> list[str]:
     if not isinstance(x, (list, tuple)) or not all(isinstance(v, str) for v in x):
         return [f"got {_came(x)}, expected a list of sentences"]
@@ -255,3 +230,20 @@ def _follows(c: Mapping[str, Any], decide: Callable[[Mapping[str, list[float]]],
     if word != again:
         return [f"decide: says {word!r}, and {again!r} when the methods stand in another order"]
     return [] if word == c["verdict"] else [f"verdict: the card says {c['verdict']!r}, your rule says {_came(word)}"]
+
+
+CHECKS: dict[str, Callable[[Any], list[str]]] = {
+    "claim": lambda x: _sentence(x, 5),
+    "prediction": lambda x: _sentence(x, 4),
+    "source": _source,
+    "metric": _metric,
+    "ours": lambda x: [] if isinstance(x, str) else [f"got {_came(x)}, expected a name"],
+    "baseline": _named,
+    "control": _named,
+    "budget": _budget,
+    "seeds": _seeds,
+    "rule": _rule,
+    "result": _result,
+    "verdict": lambda x: [] if x in WORDS else [f"got {_came(x)}, expected one of {', '.join(WORDS)}"],
+    "limits": _limits,
+}
