@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 from nlbook_tools.cli import main
-from nlbook_tools.course import graded, marked, minutes, otter, plans, release, variants
+from nlbook_tools.course import exam, handed, marked, minutes, plans, release, variants
 from nlbook_tools.course.sets import make, run
 
 from nlbook.book import check
@@ -62,7 +62,7 @@ def test_no_solution_is_in_a_students_notebook(source):
             assert answer.source == "answer = None"
         else:
             assert answer.source == item.stub_source()
-    assert str(SEED) not in text and "graded(" not in text and "HIDDEN" not in text and "SOLUTION" not in text
+    assert str(SEED) not in text and "SOLUTION" not in text
     assert all(not c.outputs and c.execution_count is None for c in code(nb))
 
 
@@ -114,7 +114,8 @@ def test_a_solution_notebook_earns_all_points(source, seed):
     made = release.sheet(source, seed)
     nb = release.solution(made)
     for task, value in answered(nb, made):
-        assert graded(task.item.id, value, seed=seed) == task.item.points, task.item.id
+        said = judge(exam.find(task.item.id, seed), value)
+        assert said.status == "passed", (task.item.id, said.message)
 
 
 @each
@@ -122,24 +123,14 @@ def test_a_students_notebook_earns_none(source):
     made = release.sheet(source)
     nb = release.student(made)
     for task, value in answered(nb, made):
-        with pytest.raises(AssertionError, match=task.item.id):
-            graded(task.item.id, value, seed=SEED)
+        assert judge(exam.find(task.item.id, SEED), value).status != "passed", task.item.id
 
 
 @each
-def test_the_source_is_the_students_notebook_and_what_is_between_the_marks(source):
-    """Stubs and solutions do not drift: the one is cut from the other."""
-    student, made = marked.student(release.sheet(source, SEED)), release.sheet(source, SEED)
-    teacher = marked.source(made)
-    assert len(student.cells) == len(teacher.cells)
-    answers = {id(a): t for t, a in zip(made.tasks, made.answers)}
-    for mine, theirs in zip(student.cells, teacher.cells):
-        assert mine.metadata.get("nbgrader") == theirs.metadata.get("nbgrader")
-        if task := answers.get(id(theirs)):
-            assert theirs.source.count("# BEGIN SOLUTION") == theirs.source.count("# END SOLUTION") == 1
-            assert mine.source == release.stub(task, theirs.source)
-        else:
-            assert mine.source == (marked.cut_hidden(theirs.source) if theirs.cell_type == "code" else theirs.source)
+def test_what_is_judged_in_a_set_is_what_its_exercises_ask_for(source):
+    made = release.sheet(source, SEED)
+    asked = [(t.item.id, t.name) for t in made.tasks]
+    assert [(p.id, p.name) for p in handed.parts(marked.student(made), SEED)] == asked
 
 
 # ---- seeds -----------------------------------------------------------------------------------------------------------
@@ -150,7 +141,7 @@ def test_the_same_seed_the_same_bytes_and_another_seed_others(tmp_path):
 
     one, two, other = all_of("a", 5), all_of("b", 5), all_of("c", 6)
     assert one == two and one.keys() == other.keys()
-    path = "source/01/01_a_memory_you_can_hold.ipynb"
+    path = "solution/01/01_a_memory_you_can_hold.ipynb"
     assert one[path] != other[path] and "release/session-50/01_a_memory_you_can_hold.ipynb" in one
 
 
@@ -203,11 +194,6 @@ def test_private_cases_are_other_cases(item):
         drawn = [c.args for c in own.all_cases()[len(item.cases) :]]
         public = [c.args for c in item.all_cases()[len(item.cases) :]]
         assert len(drawn) == len(public) and str(drawn) != str(public)
-
-
-def test_graded_refuses_with_the_feedback():
-    with pytest.raises(AssertionError, match="01-hebb: This is the delta rule"):
-        graded("01-hebb", lambda M, k, v, eta: M + eta * (v - M @ k)[:, None] * k, seed=SEED)
 
 
 # ---- minutes and sessions --------------------------------------------------------------------------------------------
@@ -275,7 +261,6 @@ def test_the_command_writes_a_course_folder(tmp_path):
         "instructor",
         "release",
         "solution",
-        "source",
     ]
     assert json.loads((tmp_path / "course.json").read_text())["seeds"] == {"01": 4}
     compile((tmp_path / "nbgrader_config.py").read_text(), "nbgrader_config.py", "exec")
@@ -284,7 +269,7 @@ def test_the_command_writes_a_course_folder(tmp_path):
 
 
 def test_the_instructor_notebook_tells_wrong_answers_and_minutes(tmp_path):
-    (path,) = make(FOLDER, ["01"], tmp_path, kinds=("instructor",), form="plain")
+    path, *_ = make(FOLDER, ["01"], tmp_path, kinds=("instructor",))
     nb = nbformat.read(path, 4)
     text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
     for miss in registry.find("01-delta", Implement).misconceptions:
@@ -294,25 +279,12 @@ def test_the_instructor_notebook_tells_wrong_answers_and_minutes(tmp_path):
     assert "return M + eta * torch.outer(error, k)" in "\n".join(c.source for c in code(nb))
 
 
-@each
-def test_otter_cells_are_in_order(source):
-    made = release.sheet(source, SEED)
-    nb = otter.assign(made)
-    raw = [c.source.splitlines()[0] for c in nb.cells if c.cell_type == "raw"]
-    asks = ["# BEGIN QUESTION", "# BEGIN SOLUTION", "# END SOLUTION", "# BEGIN TESTS", "# END TESTS", "# END QUESTION"]
-    assert raw == ["# ASSIGNMENT CONFIG", *asks * len(made.tasks)]
-    for task, answer in zip(made.tasks, made.answers):
-        prompt = re.search(r'""" # BEGIN PROMPT\n(.*?)\n *""" # END PROMPT', answer.source, re.S)
-        assert prompt and prompt[1].strip() in task.item.stub_source()
-
-
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason="nbgrader is not installed: make course")
 @each
 def test_nbgrader_takes_the_marks(source):
     from nbgrader.nbgraderformat import MetadataValidator
 
-    for nb in (marked.student(release.sheet(source, SEED)), marked.source(release.sheet(source, SEED))):
-        MetadataValidator().validate_nb(nb)
+    MetadataValidator().validate_nb(marked.student(release.sheet(source, SEED)))
 
 
 @pytest.mark.notebook

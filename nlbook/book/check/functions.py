@@ -121,21 +121,19 @@ def _gradient(item: Implement, answer: Any, cases: Sequence[Case], end: float) -
     if not item.differentiable:
         return None
 
-    def grads(*args: Any) -> tuple[Tensor | None, ...]:
-        leaves = [a.requires_grad_() for a in args if _has_gradient(a)]
-        total = _total(answer(*args))
-        if not isinstance(total, Tensor) or not total.requires_grad:
-            return (None,) * len(leaves)
-        return torch.autograd.grad(total, leaves, allow_unused=True)
-
     for case in sorted(cases, key=lambda c: sum(a.numel() for a in c.args if isinstance(a, Tensor)))[:3]:
+        at = [i for i, a in enumerate(case.args) if isinstance(a, Tensor) and a.is_floating_point()]
+
+        def grads(*args: Any, at: Sequence[int] = at) -> Sequence[Tensor | None]:
+            return gradient_of(answer, args, at)
+
         came = call(grads, copy_args(case.args), max(0.05, end - time.monotonic()))
         if "modified by an inplace operation" in came.message:  # in place on what the answer made itself: that is right
             with torch.autograd.graph.allow_mutation_on_saved_tensors():  # takes seconds to load, so not for everybody
                 came = call(grads, copy_args(case.args), item.seconds)
         if came.fault:
             return failed("gradient", f"With inputs that require a gradient your code {came.words}.")
-        for i, grad in zip((i for i, a in enumerate(case.args) if _has_gradient(a)), came.value):
+        for i, grad in zip(at, came.value):
             numeric = central_differences(item.truth, case.args, i)
             got = torch.zeros_like(numeric) if grad is None else grad
             if not numeric.numel() or (gap := float((numeric - got).abs().max())) <= 1e-5 * max(
@@ -150,15 +148,34 @@ def _gradient(item: Implement, answer: Any, cases: Sequence[Case], end: float) -
     return None
 
 
-def _has_gradient(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point()
+def gradient_of(answer: Any, args: Sequence[Any], at: Sequence[int]) -> Sequence[Tensor | None]:
+    """The gradient of the weighted output in the arguments at the places `at`; None where it does not arrive.
+
+    An answer that runs in another process brings a `gradient(args, at)` of its own.
+    """
+    if hasattr(answer, "gradient"):
+        return answer.gradient(args, at)
+    leaves = [args[i].requires_grad_() for i in at]
+    with torch.enable_grad():
+        total = _total(answer(*args))
+    if not isinstance(total, Tensor) or not total.requires_grad:
+        return [None] * len(leaves)
+    return torch.autograd.grad(total, leaves, allow_unused=True)
+
+
+def floats(out: Any) -> list[Tensor]:
+    """The parts of an output that have a gradient."""
+    parts = out if isinstance(out, (tuple, list)) else [out]
+    return [p for p in parts if isinstance(p, Tensor) and p.is_floating_point()]
+
+
+def weights(part: Tensor) -> Tensor:
+    """The weights with which the numbers of an output are added up: uneven, so that no gradient cancels."""
+    return torch.linspace(1.0, 2.0, part.numel(), dtype=part.dtype).reshape(part.shape)
 
 
 def _total(out: Any) -> Any:
-    """One number from any output: its parts weighted unevenly, so that no gradient cancels."""
-    parts = out if isinstance(out, (tuple, list)) else [out]
-    floats = [p for p in parts if isinstance(p, Tensor) and p.is_floating_point()]
-    return sum((p * torch.linspace(1.0, 2.0, p.numel(), dtype=p.dtype).reshape(p.shape)).sum() for p in floats)
+    return sum((p * weights(p)).sum() for p in floats(out))
 
 
 def central_differences(function: Callable[..., Any], args: tuple[Any, ...], at: int, step: float = 1e-6) -> Tensor:

@@ -20,7 +20,7 @@ def command(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         from nlbook_tools.course import plans
 
-        for syllabus in plans.SYLLABI:
+        for syllabus in plans.syllabi():
             click.echo(syllabus.title)
             for s in syllabus.sessions:
                 chapters = ", ".join(p.chapter for p in s.parts)

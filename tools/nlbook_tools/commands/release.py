@@ -22,18 +22,15 @@ KINDS = ("student", "solution", "instructor")
     help="Private cases and other numbers from this seed; 0 is the book as printed. Keep it to yourself.",
 )
 @click.option("--for", "who", default="all", show_default=True, type=click.Choice([*KINDS, "all"]))
-@click.option(
-    "--format", "form", default="nbgrader", show_default=True, type=click.Choice(["nbgrader", "otter", "plain"])
-)
 @click.option("--execute", is_flag=True, help="Run the solution and instructor notebooks, so that they have outputs.")
 @click.option("--with-key", is_flag=True, help="Also the exam's key and solved notebook (OUT/key, OUT/solution).")
-def command(chapter: tuple[str, ...], out: Path, seed: int, who: str, form: str, execute: bool, with_key: bool) -> None:
+def command(chapter: tuple[str, ...], out: Path, seed: int, who: str, execute: bool, with_key: bool) -> None:
     """Make the sets of each CHAPTER in OUT: 01, a session such as session-50 (`nlbook course` lists them), or exam.
 
     \b
     OUT/release/01/      for students: no solutions, no private cases
-    OUT/source/01/       for nbgrader: solutions and private cases between its marks
-    OUT/solution/01/     every exercise solved        OUT/instructor/01/   the same with teacher's notes
+    OUT/solution/01/     every exercise solved
+    OUT/instructor/01/   the same with teacher's notes
     """
     from nlbook.errors import NLBookError
     from nlbook_tools.course.sets import make
@@ -45,7 +42,6 @@ def command(chapter: tuple[str, ...], out: Path, seed: int, who: str, form: str,
             out,
             seed=seed,
             kinds=KINDS if who == "all" else (who,),
-            form=form,
             execute=execute,
             with_key=with_key,
             say=lambda line: click.echo(line, err=True),

@@ -16,7 +16,7 @@ from pathlib import Path
 from nlbook.book.check import registry
 from nlbook.book.check.define import Exercise
 from nlbook.errors import NLBookError
-from nlbook_tools.course import bank, demos, minutes, notes, plans
+from nlbook_tools.course import bank, minutes, notes, plans
 
 BLOCK = re.compile(r"(<!-- made by nlbook course: (.+?) -->\n).*?(<!-- end -->)", re.S)
 COSTS = "costs.json"  # seconds, processor time and memory of each notebook, measured by `nlbook course measure`
@@ -62,7 +62,7 @@ def write(folder: Path) -> list[Path]:
 def syllabi(folder: Path, _: str) -> str:
     """Every syllabus: a table of its sessions with what is met in class and what is left for home."""
     parts = []
-    for syllabus in plans.SYLLABI:
+    for syllabus in plans.syllabi():
         parts.append(
             f"### {syllabus.title}\n\n{syllabus.about}\n\n"
             "| session | in class | minutes | exercises in class | at home |\n|---|---|---|---|---|"
@@ -79,7 +79,7 @@ def syllabi(folder: Path, _: str) -> str:
                     + ("" if whole else ": " + ", ".join(s.heading for s in met if s.heading != minutes.OPENING))
                 )
                 done += [i for s in met for i in s.exercises]
-                if gone and part.take == plans.ALL:
+                if gone and not part.take:
                     home.append(f"{chapter.number}: {', '.join(gone)}")
                 elif gone:
                     home.append(f"the rest of {chapter.number}")
@@ -167,5 +167,5 @@ BLOCKS: dict[str, Callable[[Path, str], str]] = {
     "misconceptions": misconceptions,
     "sections": section_minutes,
     "costs": costs,
-    "demo": lambda _, number: demos.table(number),
+    "demo": lambda _, number: notes.demonstrations(number),
 }

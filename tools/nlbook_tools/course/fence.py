@@ -1,182 +1,165 @@
-"""What a submission's process may not do. Two fences, and neither is a prison: run untrusted classes in a container.
+"""The sandbox of a submission: bubblewrap around one process, which sees the library and an empty folder, no more.
 
-landlock   Linux itself (5.13 or newer) refuses to read or write files outside a list, to open TCP connections and to
-           signal other processes, whatever code asks. Where the kernel has no Landlock, only the second fence stands.
-audit      Python tells a hook, which cannot be taken off, before it opens a file or a socket, starts a program or
-           imports a module; the hook refuses and keeps a note. Code that is not Python is not seen.
-This file imports nothing of nlbook: the worker reads it.
+The process sees a read-only copy of nlbook and nlkernels without exercises, answers and checks, the folders of the
+interpreter, and a scratch folder in memory. It has no network, no other process and no file of the machine in its
+sight, not even the submitted notebook: the judge sends it cells, one at a time (box.py).
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
+import platform
+import shutil
+import struct
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-NEVER = (
-    "socket.",
-    "subprocess.",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "pty.",
-    "os.kill",
-    "os.killpg",
-    "ctypes.dlopen",
-    "ctypes.dlsym",
-    "ctypes.call_function",
-    "ctypes.string_at",
-    "sqlite3.",
-    "resource.setrlimit",
-    "resource.prlimit",
-    "webbrowser.",
-    "ftplib.",
-    "http.",
-    "smtplib.",
-    "urllib.",
-    "signal.pthread_kill",
-)
-HARMLESS = {"socket.gethostname", "os.fork_exec"}
-CHANGES = {
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.mkdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "os.chmod",
-    "os.chown",
-    "os.utime",
-    "os.setxattr",
-    "os.removexattr",
-    "shutil.rmtree",
-    "shutil.move",
-    "shutil.copyfile",
+import nlkernels
+
+import nlbook
+from nlbook.book.data import folder as data_folder
+from nlbook.errors import NLBookError
+
+MB = 1 << 20
+MEMORY, SCRATCH, PROCESSES = 2500 * MB, 64 * MB, 32  # of all processes of a submission together
+LIMITS = {"CORE": 0, "FSIZE": 16 * MB, "NOFILE": 128, "NPROC": PROCESSES, "CPU": 120, "DATA": MEMORY}  # of each
+BOOK = "/book"  # where the sandbox has the library
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "exercises.py", "answers.py")
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "USER": "student",
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "MPLBACKEND": "agg",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
 }
-LOOKS = {"os.listdir", "os.scandir", "glob.glob"}
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-SYSTEM = (
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/bin",
-    "/etc/localtime",
-    "/etc/ld.so.cache",
-    "/dev/null",
-    "/dev/urandom",
-    "/dev/zero",
-    "/proc/self",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/sys/devices/system",
-    "/sys/fs/cgroup",
+TWO_WAYS = (
+    "grade in the container (one command in notebooks/teaching/grading.md), "
+    "or with --trusted if every submission is your own"
 )
 
 
-class Audit:
-    """The second fence: read below `readable` (but not below `closed`), write below `scratch`, import no `modules`."""
-
-    def __init__(self, readable: Sequence[str], closed: Sequence[str], scratch: str, modules: Sequence[str]) -> None:
-        self.readable = tuple(os.path.realpath(p) for p in (*readable, *SYSTEM, scratch))
-        self.closed = tuple(os.path.realpath(p) for p in closed)
-        self.scratch, self.modules = os.path.realpath(scratch), tuple(modules)
-        self.notes: list[str] = []
-        self._on = False
-
-    def close(self) -> None:
-        """From now on, and for ever."""
-        self._on = True
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # `from nlbook.book import check` raises no event of its own
-        sys.addaudithook(self._hook)
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Asked first for every module that is not loaded yet."""
-        if any(name == m or name.startswith(m + ".") for m in self.modules):
-            self._refuse(f"import {name}", ImportError)
-
-    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self._on:
-            return
-        if event == "open":
-            path, mode, flags = (*args, None, None, None)[:3]
-            if isinstance(path, (str, bytes, os.PathLike)):
-                writes = (isinstance(mode, str) and set(mode) & set("wax+")) or (
-                    isinstance(flags, int) and flags & WRITING
-                )
-                self._path("write" if writes else "read", path)
-        elif event in CHANGES:
-            for path in args:
-                if isinstance(path, (str, bytes, os.PathLike)):
-                    self._path("write", path)
-        elif event in LOOKS:
-            if isinstance(args[0], (str, bytes, os.PathLike)):
-                self._path("read", args[0])
-        elif event.startswith(NEVER) and event not in HARMLESS:
-            self._refuse(event)
-
-    def _path(self, how: str, path: Any) -> None:
-        real = os.path.realpath(os.fsdecode(path))
-        inside = [
-            real == p or real.startswith(p.rstrip(os.sep) + os.sep)
-            for p in ([self.scratch, os.devnull] if how == "write" else self.readable)
-        ]
-        shut = any(real == p or real.startswith(p + os.sep) for p in self.closed)
-        if shut or not any(inside):
-            self._refuse(f"{how} {os.path.basename(real)}")
-
-    def _refuse(self, what: str, error: type[Exception] = PermissionError) -> None:
-        if what not in self.notes and len(self.notes) < 20:
-            self.notes.append(what[:120])
-        raise error(f"an answer may not do this while it is judged: {what[:120]}")
+@contextlib.contextmanager
+def shelf() -> Iterator[Path]:
+    """A folder with what submissions may see of the book, and the worker; gone at the end."""
+    here, package = Path(__file__).parent, Path(nlbook.__file__).parent
+    with tempfile.TemporaryDirectory(prefix="nlbook-grade-") as made:
+        room = Path(made)
+        shutil.copytree(package, room / "nlbook", ignore=LEFT_OUT)
+        shutil.copytree(Path(nlkernels.__file__).parent, room / "nlkernels", ignore=LEFT_OUT)
+        shutil.copytree(data_folder(), room / "data")
+        (room / "nothing").mkdir()
+        for hidden in ("check", "viz"):
+            shutil.rmtree(room / "nlbook" / "book" / hidden)
+        for name in ("worker.py", "border.py"):
+            shutil.copy(here / name, room)
+        yield room
 
 
-# -- Landlock: the numbers are those of linux/landlock.h
-
-CREATE, ADD, RESTRICT = 444, 445, 446
-EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
-FS_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | (1 << 14) | (1 << 15)
+def packages() -> list[str]:
+    return [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and os.path.isdir(p)]
 
 
-def landlock_version() -> int:
-    """The kernel's version of Landlock; 0 where there is none."""
-    if not sys.platform.startswith("linux"):
-        return 0
-    return max(0, ctypes.CDLL(None, use_errno=True).syscall(CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+def seen() -> list[str]:
+    """The folders and files of the system and of the interpreter that a submission sees."""
+    base = os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))
+    parts = [f"{p}/{n}" for p in (sys.prefix, sys.base_prefix, base) for n in ("bin", "lib", "lib64", "pyvenv.cfg")]
+    system = ["/usr", "/etc/ld.so.cache", "/etc/fonts", "/etc/alternatives"]
+    parts = [p for p in parts if not os.path.islink(p)]  # lib64 -> lib: what is shut there would stand open here
+    return [p for p in dict.fromkeys([*system, *parts, *packages()]) if os.path.exists(p)]
 
 
-def landlock(readable: Sequence[str], listed: Sequence[str], scratch: str) -> bool:
-    """The first fence: read files below `readable`, list the folders `listed`, write below `scratch`, nothing else."""
-    version = landlock_version()
-    if not version:
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    everything = FS_RIGHTS[min(version, 5)]
-    net, scoped = (3 if version >= 4 else 0), (3 if version >= 6 else 0)  # bind and connect; sockets and signals
-    rules = (ctypes.c_uint64 * 3)(everything, net, scoped)
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = libc.syscall(CREATE, ctypes.byref(rules), ctypes.c_size_t(size), ctypes.c_uint32(0))
-    if ruleset < 0:
-        return False
-    wanted = [(p, EXECUTE | READ_FILE | READ_DIR) for p in (*readable, *SYSTEM)]
-    wanted += [(p, READ_DIR) for p in listed] + [(scratch, everything), (os.devnull, FILE_RIGHTS & everything)]
-    for path, rights in wanted:
-        try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            continue
-        if not os.path.isdir(path):
-            rights &= FILE_RIGHTS
-        beneath = (ctypes.c_char * 12)()
-        ctypes.memmove(beneath, bytes(ctypes.c_uint64(rights)) + bytes(ctypes.c_int32(fd)), 12)
-        libc.syscall(ADD, ctypes.c_int(ruleset), ctypes.c_int(1), ctypes.byref(beneath), ctypes.c_uint32(0))
-        os.close(fd)
-    libc.prctl(38, 1, 0, 0, 0)  # no new privileges: Landlock asks for it
-    done = libc.syscall(RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0)) == 0
-    os.close(ruleset)
-    return done
+def walls(room: Path) -> list[str]:
+    """The bubblewrap command in front of a program, but for its filter."""
+    words = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-all",
+        "--unshare-user",
+        "--disable-userns",
+        "--cap-drop",
+        "ALL",
+    ]
+    words += [
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--hostname",
+        "sandbox",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+    ]
+    for name in ("bin", "lib", "lib32", "lib64", "sbin"):
+        link = os.path.islink(f"/{name}")
+        words += (
+            ["--symlink", os.readlink(f"/{name}"), f"/{name}"] if link else ["--ro-bind-try", f"/{name}", f"/{name}"]
+        )
+    for path in seen():
+        words += ["--ro-bind", path, path]
+    for path in (f"{folder}/{name}" for folder in packages() for name in ("nlbook", "nlbook_tools")):
+        words += ["--ro-bind", str(room / "nothing"), path] if os.path.isdir(path) else []  # the answers are in there
+    for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
+        words += ["--dev-bind", device, device]
+    for name, value in (ENVIRONMENT | {"PYTHONPATH": BOOK}).items():
+        words += ["--setenv", name, value]
+    words += ["--ro-bind", str(room), BOOK, "--size", str(SCRATCH), "--tmpfs", "/tmp", "--remount-ro", "/"]
+    return [*words, "--chdir", "/tmp"]
+
+
+def filter() -> bytes:
+    """A program for seccomp: calls that no answer needs, and that namespaces leave open, fail with EPERM.
+
+    They are sockets (AF_VSOCK has no namespace), the keys that the kernel keeps for a login, and large doors into the
+    kernel (io_uring, bpf, userfaultfd, perf, ptrace). Empty on a processor whose numbers of calls are not known here.
+    """
+    calls = {
+        "x86_64": (0xC000003E, (41, 101, 248, 249, 250, 298, 321, 323, 425)),
+        "aarch64": (0xC00000B7, (198, 117, 217, 218, 219, 241, 280, 282, 425)),
+    }
+    if platform.machine() not in calls:
+        return b""
+    kind, denied = calls[platform.machine()]
+    load, equal, most, end, kill, no, yes = 0x20, 0x15, 0x35, 0x06, 0x80000000, 0x00050001, 0x7FFF0000
+    steps = [(load, 0, 0, 4), (equal, 1, 0, kind), (end, 0, 0, kill)]  # another kind of processor (32 bits): killed
+    steps += [(load, 0, 0, 0), (most, 0, 1, 1 << 30), (end, 0, 0, kill)]  # the third set of numbers (x32): killed
+    for number in denied:
+        steps += [(equal, 0, 1, number), (end, 0, 0, no)]
+    return b"".join(struct.pack("HBBI", *step) for step in [*steps, (end, 0, 0, yes)])
+
+
+def start(room: Path, words: list[str], **how: Any) -> subprocess.Popen[str]:
+    """Start a program inside the walls."""
+    read, write = os.pipe()
+    os.write(write, filter())
+    os.close(write)
+    try:
+        extra = ["--seccomp", str(read)] if filter() else []
+        return subprocess.Popen([*walls(room), *extra, "--", *words], pass_fds=[read], text=True, **how)
+    finally:
+        os.close(read)
+
+
+def need_walls(room: Path, course: Path) -> None:
+    """Refuse where bubblewrap cannot run, and a course folder that submissions would see.
+
+    Raises:
+        NLBookError: the text says why, and the two ways out.
+    """
+    if inside := [p for p in seen() if course.resolve().is_relative_to(os.path.realpath(p))]:
+        raise NLBookError(f"course: got {course} in {inside[0]}, which submissions see; expected a folder elsewhere")
+    try:
+        tried = start(room, [sys.executable, "-c", ""], stderr=subprocess.PIPE)
+        said = tried.communicate(timeout=60)[1].strip()
+        why = (said.splitlines() or ["it ended with an error"])[-1] if tried.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = "not installed" if isinstance(error, FileNotFoundError) else str(error)
+    if why:
+        raise NLBookError(f"sandbox: got no bubblewrap ({why}), expected `bwrap` 0.8 or newer: {TWO_WAYS}")

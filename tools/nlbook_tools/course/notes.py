@@ -7,18 +7,23 @@ wrong answers that the tests try, so it cannot drift from what students are told
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from nbformat.v4 import new_markdown_cell
 
+from nlbook.book import viz
 from nlbook.book.check import registry
-from nlbook.book.check.define import Estimate, Exercise, Explain, Implement, Order
+from nlbook.book.check.define import Estimate, Exercise, Implement, Order
 from nlbook.book.check.questions import Question
 from nlbook.book.check.testing import table, verdict
 from nlbook.book.check.values import digits
-from nlbook_tools.course import demos, minutes, tasks
+from nlbook_tools.course import minutes, tasks
 from nlbook_tools.course.release import Sheet, after_title
+
+CLOSED = ("controls", "landmarks", "answer")  # what students do not get of a closed demonstration
 
 
 def expected(item: Exercise) -> list[tuple[str, str]]:
@@ -27,10 +32,8 @@ def expected(item: Exercise) -> list[tuple[str, str]]:
         return [(m.name, m.message) for m in item.misconceptions]
     if isinstance(item, Estimate):
         return [(f"{digits(w)} {item.unit}".strip(), why) for w, why in item.wrong.items()]
-    if isinstance(item, Order):
-        return [(f"“{later}” before “{first}”", why) for first, later, why in item.before]
     return (
-        [(point, "a point of the rubric, often missing") for point in item.rubric] if isinstance(item, Explain) else []
+        [(f"“{later}” before “{first}”", why) for first, later, why in item.before] if isinstance(item, Order) else []
     )
 
 
@@ -89,6 +92,24 @@ def sections(chapter: minutes.Chapter, drop: Iterable[str] = ()) -> str:
     )
 
 
+@cache
+def demos() -> dict[str, list[dict[str, Any]]]:
+    """The demonstrations of every chapter (demos.yaml)."""
+    return yaml.safe_load(Path(__file__).with_name("demos.yaml").read_text(encoding="utf-8"))
+
+
+def demonstrations(number: str) -> str:
+    """The demonstrations of a chapter: what to paste, what to ask, and the numbers that the picture shows then."""
+    lines = ["| paste | ask first | then read |", "|---|---|---|"]
+    for demo in demos()[number]:
+        view = demo["view"]
+        facts = viz.find(view.partition(":")[0]).facts(view)
+        read = ", ".join(f"{name} {facts[name]:.3g}" for name in demo.get("read", ()))
+        hide = f", hide={CLOSED!r}" if demo.get("closed") else ""
+        lines.append(f'| `viz.load("{view}"{hide})` | {demo["ask"]} | {read} |')
+    return "\n".join(lines)
+
+
 def by_hand(folder: Path, number: str) -> str:
     """The hand-written part of the notes (board, demonstration, what to skip), from notebooks/teaching/notes."""
     path = folder / "teaching" / "notes" / f"{number}.md"
@@ -108,7 +129,7 @@ def annotate(made: Sheet, folder: Path, drop: Iterable[str] = ()) -> None:
             for call in tasks.calls(cell.source, name):
                 id = tasks.first_text(call)
                 _behind(made, cell, of_question(registry.find(id, Question)), f"note-{id}")
-    parts = [by_hand(folder, chapter.number), demos.table(chapter.number), sections(chapter, drop)]
+    parts = [by_hand(folder, chapter.number), demonstrations(chapter.number), sections(chapter, drop)]
     text = "**Teacher's notes.**\n\n" + "\n\n".join(p for p in parts if p)
     after_title(made.nb, new_markdown_cell(text, id="course-notes"))
 

@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from nlbook.book.check.define import Estimate, Exercise, Explain
+from nlbook.book.check.define import Estimate, Exercise
 from nlbook.errors import NLBookError
 from nlbook_tools.course import tasks as find
 from nlbook_tools.course.tasks import Task
@@ -69,19 +69,16 @@ def sources(folder: Path, chapters: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def sheet(source: Path, seed: int = 0, drop: Iterable[str] = (), together: Iterable[str] = ()) -> Sheet:
-    """A fresh copy of a chapter without outputs, its exercises found.
-
-    drop: headings of sections that are left out. together: chapters (two digits) in the same folder, which links may
-    point to.
-    """
+def sheet(source: Path, seed: int = 0, drop: Iterable[str] = ()) -> Sheet:
+    """A fresh copy of a chapter, without outputs and without the sections under the headings in `drop`."""
     nb = nbformat.from_dict(sync.read_text(source))
     without(nb, set(drop))
     find.apart(nb)
-    near = {source.stem[:2], *together}
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda m: m[0] if m[2] in near else f"{m[1]} (chapter {m[2]})", cell.source)
+            cell.source = LINK.sub(
+                lambda m: m[0] if m[2] == source.stem[:2] else f"{m[1]} (chapter {m[2]})", cell.source
+            )
         else:
             cell.execution_count, cell.outputs = None, []
     tasks = find.tasks(nb)
@@ -146,27 +143,23 @@ def imports_check(cell: NotebookNode) -> bool:
 def solution(made: Sheet) -> NotebookNode:
     """Every exercise filled in."""
     for task, answer, check in zip(made.tasks, made.answers, made.checks):
-        answer.source = solved(task, answer.source, made.item(task))
+        answer.source = solved(made.item(task), answer.source, task.name)
         if made.other_numbers(task):
             check.source = f'print("Your answer, judged when it is handed in:", {task.name})'
-        elif isinstance(task.item, Explain):
-            check.source = f"check.exercise({task.item.id!r}, {task.name}, score={len(task.item.rubric)})"
     asked(made)
     after_title(made.nb, new_markdown_cell(SOLVED, id="course-front"))
     return made.nb
 
 
-def solved(task: Task, source: str, item: Exercise) -> str:
+def solved(item: Exercise, source: str, name: str) -> str:
     """The answer cell with the solution in it."""
     if find.is_function(item):
-        return find.with_definition(source, item.solution_source(), task.name)
+        return find.with_definition(source, item.solution_source(), name)
     if isinstance(item, Estimate):
         value = float(item.solution())
         shown = repr(int(value)) if value == int(value) else repr(float(f"{value:.6g}"))
         how = f"{item.solution_source()}\n" if item.solution.__name__ != "<lambda>" else ""
         return f"{how}answer = {shown}  # {item.unit}".rstrip(" #")
-    if isinstance(item, Explain):
-        return f'answer = """\n{item.solution_source().strip()}\n"""'
     return item.solution_source().rstrip()
 
 

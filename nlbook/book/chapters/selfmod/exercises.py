@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nlbook.book.check.define import *
+from nlbook.book.check.functions import gradient_of
 
 
 # ---------------------------------------------------------------------- Titans (eq. 76-78)
@@ -149,14 +150,11 @@ def draw_outer(d: Draw) -> tuple:
 
 
 def gradient_reaches_both(answer, d: Draw) -> str | None:
-    M, M_v, *rest = draw_outer(d)
-    M.requires_grad_()
-    M_v.requires_grad_()
-    grads = torch.autograd.grad(answer(M, M_v, *rest).sum(), (M, M_v), allow_unused=True)
+    args = draw_outer(d)
+    grads = gradient_of(answer, args, (0, 1))
     if grads[1] is None or not grads[1].any():
         return "no gradient arrives at M_v: the outer level cannot train what makes the values."
-    with torch.enable_grad():
-        true = torch.autograd.grad(outer_answer(M, M_v, *rest).sum(), (M, M_v))
+    true = gradient_of(outer_answer, args, (0, 1))
     return (
         None
         if all(g is not None and torch.allclose(g, t) for g, t in zip(grads, true))
