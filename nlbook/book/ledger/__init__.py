@@ -12,6 +12,6 @@ The rule of a row is written before its run: `git log` shows it.
 """
 
 from nlbook.book.ledger.registry import all_rows, find
-from nlbook.book.ledger.row import VERDICTS, Cell, Results, Row, Verdict
+from nlbook.book.ledger.row import Cell, Results, Row, Verdict
 
-__all__ = ["VERDICTS", "Cell", "Results", "Row", "Verdict", "all_rows", "find"]
+__all__ = ["Cell", "Results", "Row", "Verdict", "all_rows", "find"]

@@ -15,12 +15,12 @@ from nlbook.book.ledger.code import code_hash
 from nlbook.book.ledger.engine import Outcome, run, settings_hash
 from nlbook.book.ledger.row import Cell, Results, Row, gather
 from nlbook.book.ledger.tables import spread
+from nlbook.book.ledger.verdicts import SYMBOLS, WORDS
 from nlbook.errors import NLBookError
 from nlbook.paper.show import table as markdown_table
 from nlbook.paper.words import Table
 
 Entry = dict[str, Any]
-SYMBOL = {"proved": "●", "reproduced at toy scale": "◕", "partly": "◑", "not reproduced": "○", "out of reach": "–"}
 
 
 def enter(row: Row, profile: str, run_cells: Callable[[Sequence[Cell]], list[Outcome]]) -> Entry:
@@ -197,7 +197,7 @@ def markdown(entries: Sequence[Entry], rows: Sequence[Row], profile: str) -> str
         )
         for e in entries
     ]
-    count = {w: sum(e["verdict"]["word"] == w for e in entries) for w in SYMBOL}
+    count = {w: sum(e["verdict"]["word"] == w for e in entries) for w in WORDS}
     runs = {c["hash"]: c["cpu_seconds"] for e in entries for c in [*e["tuning"], *e["cells"]]}  # rows share some
     total = sum(runs.values()) / 60
     intro = [
@@ -222,7 +222,7 @@ def anchor(entry: Entry) -> str:
 
 
 def shown(word: str) -> str:
-    return f"{SYMBOL[word]} {word}" if word else "no verdict"
+    return f"{SYMBOLS[word]} {word}" if word else "no verdict"
 
 
 def section(row: Row, e: Entry) -> str:

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nlbook.book.ledger.verdicts import WORDS
 from nlbook.errors import need
 from nlbook.paper.words import Table, table
 
-VERDICTS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")
 PROFILES = ("quick", "full")
 
 Results = dict[str, dict[str, list[float]]]
@@ -21,13 +21,13 @@ Results = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of VERDICTS, and the numbers that led there in one or two sentences."""
+    """One of `verdicts.WORDS`, and the numbers that led there in one or two sentences."""
 
     word: str
     because: str
 
     def __post_init__(self) -> None:
-        need(self.word in VERDICTS, "word", repr(self.word), f"one of {', '.join(VERDICTS)}")
+        need(self.word in WORDS, "word", repr(self.word), f"one of {', '.join(WORDS)}")
 
 
 @dataclass(frozen=True)
