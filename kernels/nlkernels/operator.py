@@ -47,16 +47,9 @@ class Operator:
     options: dict[str, tuple] = field(default_factory=dict)
 
     def __call__(
-        self,
-        given: Given,
-        options: Given,
-        impl: str,
-        explain: bool,
-        shapes: dict[str, str] | None = None,
-        form: Given | None = None,
+        self, given: Given, options: Given, impl: str, explain: bool, shapes: dict[str, str] | None = None
     ) -> tuple[Any, ...]:
-        """y, then the last states. `given`, in the order of the forms' arguments. shapes: those that are exceptions in
-        this call; form: options of the fused form alone."""
+        """y, then the last states. given: in the order of the forms' arguments. shapes: exceptions of this call."""
         dims = {**self.shapes, **(shapes or {})}
         sizes = self.check(given, options, dims)
         tokens = given[self.tokens[0]]
@@ -72,7 +65,7 @@ class Operator:
                 y = like.new_zeros([sizes[d] for d in dims["y"].split()])
                 return y, *(ready[n].clone() for n in self.states)
             if choice.impl == "triton":
-                y, *states = self.fused(*ready.values(), **options, **(form or {}))
+                y, *states = self.fused(*ready.values(), **options)
             else:
                 run = self.reference if choice.impl == "reference" else self.chunked
                 y, *states = run(*(x if x is None else x.to(work) for x in ready.values()), **options)
@@ -189,8 +182,7 @@ class Fused:
 
     def fake(self, *arguments: Any) -> Any:
         given, options = self.named(arguments, self.inputs)
-        made = self.outputs(given, **options)
-        return self.result([made[n] for n in (*self.returned, *self.kept)])
+        return self.result([self.outputs(given, **options)[n] for n in (*self.returned, *self.kept)])
 
     def run_backward(self, *arguments: Any) -> Any:
         given, options = self.named(arguments, self.all)

@@ -73,13 +73,8 @@ def _selfref(x: Tensor, q: Tensor, *rest: Tensor, **options: Any) -> list[Tensor
     return [y, *last]
 
 
-def _split(*inputs: Tensor, impl: str = "auto", **options: Any) -> Any:
-    return linear_memory(*inputs, impl="triton_wy" if impl == "triton" else impl, **options)
-
-
 OPERATORS = [
     Operator("linear_memory", linear_memory, Draw.linear, 3, {"chunk": 4, "objective": "l2", "read": "after"}),
-    Operator("linear_memory split", _split, Draw.linear, 3, {"chunk": 4, "objective": "l2", "read": "after"}),
     Operator("selfref_memory", _selfref, Draw.selfref, 2, {"chunk": 4}),
     Operator("titans_memory", titans_memory, Draw.titans, 3, {"chunk": 4}),
     Operator("mlp_memory", mlp_memory, Draw.mlp, 3, {"chunk": 4, "read": "before"}, (16, 24, 64)),

@@ -57,4 +57,3 @@ def test_every_form_of_the_gpu_s_bench_runs_small_in_the_interpreter():
     on = Machine("cpu", torch.float32, flops=1e9, bandwidth=1e8)
     reports = memory_reports(on, 1, (1, 1, 4, 2), compiled=False, fused=True)
     assert len(reports) == 8 and all({"token loop", "chunked", "triton"} <= {r.name for r in t.rows} for t in reports)
-    assert {r.name for r in reports[0].rows} >= {"triton_fused", "triton_wy"}

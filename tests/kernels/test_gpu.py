@@ -27,10 +27,10 @@ every_dtype = pytest.mark.parametrize("dtype", list(TOLERANCE))
 def compare(rel, both):
     """Outputs and gradients on the GPU against the float64 token loop on the same, rounded, inputs."""
 
-    def check(call, inputs, dtype, tokens, impl="triton", **options):
+    def check(call, inputs, dtype, tokens, **options):
         x = [a.to(dtype if i < tokens else torch.float32) for i, a in enumerate(inputs)]
         want = both(call, [a.double() for a in x], impl="reference", **options)
-        got = [a.cpu() for a in both(call, [a.cuda() for a in x], impl=impl, **options)]
+        got = [a.cpu() for a in both(call, [a.cuda() for a in x], impl="triton", **options)]
         n, (forward, backward) = len(got) - len(x), TOLERANCE[dtype]
         assert max(map(rel, got[:n], want[:n])) < forward
         assert max(map(rel, got[n:], want[n:])) < backward
@@ -51,11 +51,10 @@ def test_every_operator_in_three_precisions_and_at_every_head_size(memory, draw,
 
 
 @every_dtype
-@pytest.mark.parametrize("impl", ["triton_fused", "triton_wy"])
 @pytest.mark.parametrize(("objective", "read"), itertools.product(("dot", "l2"), ("start", "before", "after")))
-def test_every_setting_of_the_linear_memory(draw, compare, dtype, impl, objective, read):
+def test_every_setting_of_the_linear_memory(draw, compare, dtype, objective, read):
     x = draw(300, 64, batch=2, head=2).linear()
-    compare(linear_memory, x, dtype, 3, impl, chunk=64, objective=objective, read=read)
+    compare(linear_memory, x, dtype, 3, chunk=64, objective=objective, read=read)
 
 
 @every_dtype

@@ -13,10 +13,9 @@ from nlkernels import dispatch, linear_memory
 CHUNKED = importlib.import_module("nlkernels.linear_memory.chunked")  # the module; the package shows its function
 triton = pytest.mark.skipif(not dispatch.have_triton(), reason="Triton exists for Linux only")
 pytestmark = pytest.mark.filterwarnings("ignore::nlkernels.interpret.InterpreterWarning")
-FUSED = [pytest.param(f, marks=triton) for f in ("triton_fused", "triton_wy")]
 
 
-@pytest.fixture(params=["chunked", "one chunk at a time", *FUSED])
+@pytest.fixture(params=["chunked", "one chunk at a time", pytest.param("triton", marks=triton)])
 def form(request, monkeypatch):
     """The `impl` of each form."""
     if request.param == "one chunk at a time":
@@ -73,25 +72,23 @@ def test_repeated_keys_in_float32(draw, rel, both, form):
 
 
 @triton
-@pytest.mark.parametrize("form", FUSED, indirect=True)
 @pytest.mark.parametrize("read", ["start", "before"])  # "after": test_operators.py
-def test_gradcheck_of_the_kernels(draw, form, read):
+def test_gradcheck_of_the_kernels(draw, read):
     """Finite differences of the Triton forward against the Triton backward: no other implementation takes part."""
     x = [a.requires_grad_() for a in draw(5, 2).linear()]
-    run = partial(linear_memory, chunk=3, objective="l2", read=read, impl=form)
+    run = partial(linear_memory, chunk=3, objective="l2", read=read, impl="triton")
     assert torch.autograd.gradcheck(run, x, fast_mode=True)
 
 
 @triton
-@pytest.mark.parametrize(("form", "launches"), [("triton_fused", 3), ("triton_wy", 6)], indirect=["form"])
-def test_bounds_races_and_unwritten_elements_of_several_value_blocks(draw, apart, form, launches):
+def test_bounds_races_and_unwritten_elements_of_several_value_blocks(draw, apart):
     from nlkernels.checker import checked, poisoned
 
     for self_values, read, objective in ((False, "after", "l2"), (True, "start", "dot")):
         x = draw(21, 12, 72, head=2).linear(self_values)
         with checked() as check, poisoned():
-            error = apart(linear_memory, x, form, chunk=8, objective=objective, read=read, self_values=self_values)
-        assert check.launches == launches and error < 1e-12
+            error = apart(linear_memory, x, chunk=8, objective=objective, read=read, self_values=self_values)
+        assert check.launches == 6 and error < 1e-12  # three forward, three backward
 
 
 @triton
@@ -118,7 +115,7 @@ def test_only_one_of_the_two_outputs_is_used(draw, rel):
         assert max(rel(a, b) if b.any() else a.abs().max().item() for a, b in zip(grads[1], grads[0])) < 1e-12
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunked", *FUSED])
+@pytest.mark.parametrize("impl", ["reference", "chunked", pytest.param("triton", marks=triton)])
 def test_state_in_state_out_is_one_call(draw, rel, impl):
     *x, M0 = draw(40, 8, batch=2).linear()
     for read, objective, cut in (("before", "dot", 13), ("after", "dot", 1), ("start", "l2", 16)):
@@ -126,14 +123,3 @@ def test_state_in_state_out_is_one_call(draw, rel, impl):
         y1, M1 = run(*(a[:, :, :cut] for a in x), M0)
         y2, M2 = run(*(a[:, :, cut:] for a in x), M1)
         assert max(map(rel, (torch.cat([y1, y2], 2), M2), run(*x, M0))) < 1e-13
-
-
-@triton
-def test_a_gpu_splits_where_sequences_are_few_or_registers_would_spill():
-    from nlkernels.linear_memory.triton import splits
-
-    assert splits(128, 4096, 64, 64, half=True, free=True)
-    assert not splits(4096, 128, 64, 64, half=True, free=True)  # they fill the chip
-    assert not splits(1, 16, 16, 64, half=True, free=True)  # one chunk: three launches for nothing
-    assert splits(4096, 128, 64, 128, half=False, free=False)
-    assert not splits(4096, 128, 64, 128, half=False, free=True)

@@ -165,17 +165,16 @@ def test_opcheck(op, draw, absent):
     """Schema, fake tensors (shapes, strides, dtypes), autograd registration and AOT dispatch."""
     import importlib
 
-    fused = importlib.import_module(f"nlkernels.{op.name.split()[0]}.triton").FUSED
+    fused = importlib.import_module(f"nlkernels.{op.name}.triton").FUSED
     x = [a.requires_grad_() for a in op.draw(draw(4, 2))]
     options = {
-        "linear_memory": (4, "dot", "after", False, False),
-        "linear_memory split": (4, "l2", "before", False, True),
+        "linear_memory": (4, "dot", "after", False),
         "selfref_memory": (3, True, 0.5, True),
         "titans_memory": (2, "after"),
         "mlp_memory": (2, True, "start", True),
         "newton_schulz": (2, 1.5, -0.5, 0.0, 1e-7),
     }
-    if absent and op.name.startswith("linear"):  # its gates may be absent
+    if absent and op.name == "linear_memory":  # its gates may be absent
         x[3] = x[4] = None
     torch.library.opcheck(fused.op, (*x, *options[op.name]))
 
@@ -217,7 +216,7 @@ def test_autocast(op, draw, rel, impl):
 def test_explain(op, draw, capsys):
     x = op.draw(draw(2, 2))
     op.call(*x, impl="auto", explain=True)
-    name = f"nlkernels.{op.name.split()[0]}"
+    name = f"nlkernels.{op.name}"
     said = f"{name}: chunked (the tensors lie on the CPU, where Triton could only interpret)\n"
     assert not dispatch.have_triton() or capsys.readouterr().out == said
     op.call(*x, impl="reference", explain=True)
@@ -293,7 +292,7 @@ def test_each_refusal_names_its_argument(draw):
         (lambda: linear_memory(q, k[0], v), "k of linear_memory: got shape"),
         (lambda: linear_memory(q[..., :0], k[..., :0], v), "k of linear_memory: got shape .* at least one feature"),
         (lambda: titans_memory(q, k, v, alpha, alpha - 2, alpha), "mu of titans_memory: got the value"),
-        (lambda: titans_memory(q, k, v, alpha, alpha, alpha, impl="triton_wy"), "impl of titans_memory"),
+        (lambda: titans_memory(q, k, v, alpha, alpha, alpha, impl="fast"), "impl of titans_memory"),
         (lambda: mlp_memory(*s[:5], s[5].mT[..., :1], s[6]), "W1 of mlp_memory: got shape"),
         (lambda: selfref_memory(*x[:2], state._replace(eta=state.key)), r"state.eta of selfref_memory: got shape"),
         (lambda: selfref_memory(*x[:2], state[:3]), "state of selfref_memory: got tuple"),
@@ -318,7 +317,7 @@ def test_rates_beyond_the_limit_are_refused_and_never_silently_infinite(draw, im
 
 
 # ---- small gates -----------------------------------------------------------------------------------------------------
-GATED = {"linear_memory": 3, "linear_memory split": 3, "titans_memory": 3, "mlp_memory": 3, "selfref_memory": 8}
+GATED = {"linear_memory": 3, "titans_memory": 3, "mlp_memory": 3, "selfref_memory": 8}
 
 
 @parallel

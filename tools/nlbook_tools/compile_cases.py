@@ -88,17 +88,10 @@ def cases(operator: str, cc: int, dtype: str = "bf16", d: int = 64) -> list[Case
     token, gate = torch.empty(1, 1, 64, d, dtype=TORCH[dtype], device="meta"), torch.empty(1, 1, 64, device="meta")
     M, m, b = (torch.empty(1, 1, *s, device="meta") for s in ((d, d), (d,), ()))
     label = f"{dtype} d{d}"
-    if operator == "linear_memory":
-        from nlkernels.linear_memory.triton import splits
-
-        found = []
-        for rule in (("dot", "before"), ("l2", "start")):  # the chunk is free, and it is the user's word
-            forced = splits(1 << 20, 64, 64, d, dtype != "fp32", rule[0] == "dot")
-            tensors = [token, token, token, gate, gate, gate, M]
-            for wy in (True,) if forced else (False, True):
-                run = both_ways(operator, tensors, 64, *rule, False, wy)
-                found += recorded(run, cc, f"{label} {' '.join(rule)}")
-        return list({(c.kernel.fn.__name__, c.label): c for c in found}.values())  # both forms share the rest
+    if operator == "linear_memory":  # the chunk is free, and it is the user's word
+        tensors, rules = [token, token, token, gate, gate, gate, M], (("dot", "before"), ("l2", "start"))
+        both = {" ".join(rule): both_ways(operator, tensors, 64, *rule, False) for rule in rules}
+        return [c for rule, run in both.items() for c in recorded(run, cc, f"{label} {rule}")]
     if operator == "newton_schulz":
         if cc >= 90 and dtype == "fp32" and d > 64:
             return []

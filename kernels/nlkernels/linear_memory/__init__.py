@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nlkernels.errors import need, need_float
 from nlkernels.linear_memory.chunked import chunked
 from nlkernels.linear_memory.reference import reference
 from nlkernels.operator import OBJECTIVES, READS, Operator
@@ -20,7 +21,6 @@ def fused(*tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
     return fused(*tensors, **options)
 
 
-FORMS = {"triton_fused": False, "triton_wy": True}  # -> whether it is split over chunks
 OPERATOR = Operator(
     "linear_memory",
     shapes={
@@ -76,8 +76,7 @@ def linear_memory(
         objective: "dot": w_t = v_t. "l2": w_t = v_t - M_c k_t, the gradient at the chunk's start.
         read: "before": y_t = M_{t-1} q_t. "after": y_t = M_t q_t. "start": y_t = M_c q_t.
         impl: "auto" | "reference" | "chunked" | "triton"; see nlkernels.dispatch. "triton" on CPU tensors is
-            interpreted. It has two forms, between which `triton.splits` chooses; "triton_fused" (one kernel a
-            direction) and "triton_wy" (split over chunks: only the passing of the state is sequential) name one.
+            interpreted.
         explain: print which implementation was chosen, and why.
 
     Returns:
@@ -100,93 +99,46 @@ def linear_memory(
     shapes = {"v": "batch head length d_k"} if self_values is True else {}
     if self_values is True and M0 is None:
         shapes |= {"M0": "batch head d_k d_k", "y": "batch head length d_k"}
-    if impl in FORMS:
-        return OPERATOR(given, options, "triton", explain, shapes, {"wy": FORMS[impl]})
     return OPERATOR(given, options, impl, explain, shapes)
 
 
 def linear_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor | None = None,
-    M0: Tensor | None = None,
-    *,
-    read: str = "after",
-    chunk: int = 64,
-    impl: str = "auto",
-    explain: bool = False,
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor | None = None, M0: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Linear attention without a normaliser, M_t = alpha_t M_{t-1} + v_t k_t^T: eq. 15-16, with decay eq. 64."""
-    return linear_memory(q, k, v, alpha, None, None, M0, read=read, chunk=chunk, impl=impl, explain=explain)
+    """Linear attention without a normaliser, M_t = alpha_t M_{t-1} + v_t k_t^T: eq. 15-16, with decay eq. 64.
+
+    options: read ("after"), chunk, impl, explain of `linear_memory`.
+    """
+    return linear_memory(q, k, v, alpha, None, None, M0, **{"read": "after", **options})
 
 
 def delta_rule(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    M0: Tensor | None = None,
-    *,
-    read: str = "after",
-    chunk: int = 64,
-    impl: str = "auto",
-    explain: bool = False,
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, M0: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """The delta rule, M_t = M_{t-1} + beta_t (v_t - M_{t-1} k_t) k_t^T.  eq. 65. Shapes: `linear_memory`."""
-    return linear_memory(q, k, v, None, beta, beta, M0, read=read, chunk=chunk, impl=impl, explain=explain)
+    """The delta rule, M_t = M_{t-1} + beta_t (v_t - M_{t-1} k_t) k_t^T.  eq. 65. Options as in `linear_attention`."""
+    return linear_memory(q, k, v, None, beta, beta, M0, **{"read": "after", **options})
 
 
 def gated_delta_rule(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    M0: Tensor | None = None,
-    *,
-    read: str = "after",
-    chunk: int = 64,
-    impl: str = "auto",
-    explain: bool = False,
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, beta: Tensor, M0: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """M_t = alpha_t M_{t-1} (I - beta_t k_t k_t^T) + beta_t v_t k_t^T (Yang et al. 2024). Shapes: `linear_memory`."""
-    return linear_memory(q, k, v, alpha, alpha * beta, beta, M0, read=read, chunk=chunk, impl=impl, explain=explain)
+    """M_t = alpha_t M_{t-1} (I - beta_t k_t k_t^T) + beta_t v_t k_t^T (Yang et al. 2024).
+
+    Options as in `linear_attention`.
+    """
+    need_float("alpha of gated_delta_rule", alpha, "(batch, head, length)")
+    need_float("beta of gated_delta_rule", beta, "(batch, head, length)")
+    need(alpha.shape == beta.shape, "alpha of gated_delta_rule", tuple(alpha.shape), f"{tuple(beta.shape)} as beta has")
+    return linear_memory(q, k, v, alpha, alpha * beta, beta, M0, **{"read": "after", **options})
 
 
 def hope_memory(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    eta: Tensor,
-    M0: Tensor | None = None,
-    *,
-    objective: str = "l2",
-    read: str = "start",
-    chunk: int = 64,
-    self_values: bool = False,
-    impl: str = "auto",
-    explain: bool = False,
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, M0: Tensor | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Hope's linear memory, M_t = M_{t-1} (alpha_t I - eta_t k_t k_t^T) - eta_t (M_c k_t - v_t) k_t^T.
 
-    eq. 93 with objective "l2", eq. 92 with "dot" (its printed sign stores -v; this one stores v), read at the chunk's
-    start as in eq. 90. With "l2" a pair is erased twice, by the factor and by the gradient, so that alpha = 1 recalls
-    v/2. Shapes: `linear_memory`.
+    eq. 93 with objective "l2" (the default here), eq. 92 with "dot" (its printed sign stores -v; this one stores v),
+    read at the chunk's start as in eq. 90. With "l2" a pair is erased twice, by the factor and by the gradient, so that
+    alpha = 1 recalls v/2. Shapes and options: `linear_memory`.
     """
-    return linear_memory(
-        q,
-        k,
-        v,
-        alpha,
-        eta,
-        eta,
-        M0,
-        objective=objective,
-        read=read,
-        chunk=chunk,
-        self_values=self_values,
-        impl=impl,
-        explain=explain,
-    )
+    return linear_memory(q, k, v, alpha, eta, eta, M0, **{"objective": "l2", "read": "start", **options})

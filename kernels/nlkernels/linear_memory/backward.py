@@ -1,4 +1,4 @@
-"""The linear memory's fused backward in two kernels, `chain` and `rest`.
+"""The linear memory's fused backward: all chunks at once but for the passing of the states' gradients.
 
 Per chunk (D = decayed causal mask of the read, lam = its row factor, w = e^{g_C - g}, X = erase * decay * dL,
 R = write V - s (K S) the right side):
@@ -8,10 +8,15 @@ R = write V - s (K S) the right side):
     dQ = lam (dY S^T) + (D * dY E^T) K     dV = write dR
     dK = w (E dS'^T) + (D^T * E dY^T) Q + (X + X^T) K - s (dR S^T)
 
+dR is linear in dS', which leaves the chain two products and no solve:
+
+    prepare    H = (I + L)^-T (D * Q K^T)^T dY,   G = (I + L)^-T (w K)      all chunks at once
+    chain      dR = H + G dS', and dS                                       last chunk first
+    rest       the gradients of the inputs                                  all chunks at once
+
 A gate's gradient sums over the pairs of tokens that it lies between, and over no others (gates.py): `blocks.crossing`
-of the scores' gradients, which need the scores once more. Splitting the backward in two took the spills from 2.4 KB a
-thread to none and made all but the chain parallel over chunks. Score matrices are computed transposed where they are
-needed transposed: no `tl.trans` of an accumulator, which Triton 3.4-3.7.0 miscompiles on Hopper.
+of the scores' gradients, which need the scores once more. Score matrices are computed transposed where they are needed
+transposed: no `tl.trans` of an accumulator, which Triton 3.4-3.7.0 miscompiles on Hopper.
 """
 
 from __future__ import annotations
@@ -34,6 +39,64 @@ from nlkernels.blocks import (
     suffix_sum,
     tile,
 )
+from nlkernels.linear_memory.forward import write_rate
+
+
+@triton.jit
+def linear_memory_backward_prepare(
+    q,
+    k,
+    la,
+    er,
+    dy,
+    hs,
+    gs,
+    L,
+    CHUNK,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    R: tl.constexpr,
+    DECAY: tl.constexpr,
+    ERASE: tl.constexpr,
+    READ: tl.constexpr,
+    PREC: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """One program per (chunk, BV columns, batch x head): the columns of H first (none for "start"), then those of G."""
+    n, block, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i, o = tl.arange(0, C), tl.arange(0, BV)
+    r = n * CHUNK + i
+    mr = (i < CHUNK) & (r < L)
+    q += (bh * L + n * CHUNK) * DK
+    k += (bh * L + n * CHUNK) * DK
+    g, gp, gC = gates(la + bh * L, r, mr, C, DECAY, ACC)
+    first = (DV + BV - 1) // BV * (READ != "start")  # columns of H
+    if block < first:
+        col = block * BV + o
+        dY = tile(dy + bh * L * DV, r[:, None], col[None, :], DV, mr[:, None], (col < DV)[None, :], ACC)
+        At = gram(k, q, i, mr, DK, C, R, PREC, ACC)
+        if READ == "before":
+            At = At * decay(gp[None, :], g[:, None], i[:, None] < i[None, :])
+        else:
+            At = At * decay(g[None, :], g[:, None], i[:, None] <= i[None, :])
+        right = dot(At, dY, PREC)
+    else:
+        col = (block - first) * BV + o
+        right = tl.exp(gC - g)[:, None] * tile(k, i[:, None], col[None, :], DK, mr[:, None], (col < DK)[None, :], ACC)
+    if ERASE:
+        ep = tl.load(er + bh * L + r, mask=mr, other=0.0).to(ACC)
+        Lm = (
+            ep[:, None]
+            * decay(gp[:, None], g[None, :], i[:, None] > i[None, :])
+            * gram(k, k, i, mr, DK, C, R, PREC, ACC)
+        )
+        right = solve_rows_t(Lm, right, C)
+    if block < first:
+        put(hs + bh * L * DV + r[:, None] * DV + col[None, :], right, mr[:, None] & (col < DV)[None, :])
+    else:
+        put(gs + bh * L * DK + r[:, None] * DK + col[None, :], right, mr[:, None] & (col < DK)[None, :])
 
 
 @triton.jit
@@ -44,6 +107,8 @@ def linear_memory_backward_chain(
     la,
     er,
     wr,
+    hs,
+    gs,
     dy,
     dmT,
     dstates,
@@ -66,12 +131,15 @@ def linear_memory_backward_chain(
     PREC: tl.constexpr,
     ACC: tl.constexpr,
 ):
+    """One program per (value block, batch x head), last chunk first: dS at every chunk's end, and dR."""
     pv, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i, ok, ov = tl.arange(0, C), tl.arange(0, BK), pv * BV + tl.arange(0, BV)
     mk, mv = ok < DK, ov < DV
     q += bh * L * DK
     k += bh * L * DK
     v += bh * L * DX
+    gs += bh * L * DK
+    hs += bh * L * DV
     dy += bh * L * DV
     dr += bh * L * DV
     la += bh * L
@@ -83,38 +151,33 @@ def linear_memory_backward_chain(
     dS = tl.load(dmT + m_at, mask=sm, other=0.0).to(ACC)
     for back in tl.range(0, N, disable_licm=True):
         n = N - 1 - back
-        tl.store(dstates + n * DK * DV + ok[:, None] * DV + ov[None, :], dS, mask=sm)  # at this chunk's END
+        tl.store(dstates + n * DK * DV + ok[:, None] * DV + ov[None, :], dS, mask=sm)
         r = n * CHUNK + i
         mr = (i < CHUNK) & (r < L)
-        K = tile(k, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC)
-        Qt = tile(q, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
-        dY = tile(dy, r[:, None], ov[None, :], DV, mr[:, None], mv[None, :], ACC)
+        here, at = mr[:, None] & mv[None, :], r[:, None] * DV + ov[None, :]
+        if READ == "start":
+            dR = tl.zeros([C, BV], ACC)
+        else:
+            dR = tl.load(hs + at, mask=here, other=0.0).to(ACC)
+        dR = dot_add(tile(gs, r[:, None], ok[None, :], DK, mr[:, None], mk[None, :], ACC), dS, dR, PREC)
+        put(dr + at, dR, here)
         h = tl.load(wr + r, mask=mr, other=0.0).to(ACC)
         g, gp, gC = gates(la, r, mr, C, DECAY, ACC)
-        dR = dot(tl.exp(gC - g)[:, None] * K, dS, PREC)  # dE, so far
         dS = tl.exp(gC) * dS
-        if READ == "start":
-            dS += dot(Qt, dY, PREC)
-        elif READ == "before":
-            dR += dot(decay(gp[None, :], g[:, None], i[:, None] < i[None, :]) * dot(K, Qt, PREC), dY, PREC)
-            dS += dot(Qt, tl.exp(gp)[:, None] * dY, PREC)
-        else:
-            dR += dot(decay(g[None, :], g[:, None], i[:, None] <= i[None, :]) * dot(K, Qt, PREC), dY, PREC)
-            dS += dot(Qt, tl.exp(g)[:, None] * dY, PREC)
-        Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
-        if ERASE:
-            ep = tl.load(er + r, mask=mr, other=0.0).to(ACC)
-            s = ep * tl.exp(gp)
-            if L2:
-                s += h
-            Lm = ep[:, None] * decay(gp[:, None], g[None, :], i[:, None] > i[None, :]) * dot(K, Kt, PREC)
-            dR = solve_rows_t(Lm, dR, C)
-            dS -= dot(Kt, s[:, None] * dR, PREC)
-        elif L2:
-            dS -= dot(Kt, h[:, None] * dR, PREC)
+        if ERASE or L2:
+            _ep, s = write_rate(er, h, r, mr, gp, ERASE, L2, ACC)
+            Kt = tile(k, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
+            dS = dot_add(-Kt, s[:, None] * dR, dS, PREC)
         if SELF:
-            dS += dot(tile(v, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC), h[:, None] * dR, PREC)
-        tl.store(dr + r[:, None] * DV + ov[None, :], dR.to(dr.dtype.element_ty), mask=mr[:, None] & mv[None, :])
+            Vt = tile(v, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
+            dS = dot_add(Vt, h[:, None] * dR, dS, PREC)
+        dY = tl.load(dy + at, mask=here, other=0.0).to(ACC)
+        if READ == "before":
+            dY = tl.exp(gp)[:, None] * dY
+        elif READ == "after":
+            dY = tl.exp(g)[:, None] * dY
+        Qt = tile(q, r[None, :], ok[:, None], DK, mr[None, :], mk[:, None], ACC)
+        dS = dot_add(Qt, dY, dS, PREC)
     tl.store(dm0 + m_at, dS, mask=sm)
 
 

@@ -1,9 +1,4 @@
-"""The linear memory's fused kernels as operators of torch.
-
-one kernel a direction   forward.py; backward.py (a chain and a chunk-parallel rest)
-split over chunks        wy.py: everything but the passing of the state in parallel; then the same rest
-which of the two         `splits`
-"""
+"""The linear memory as an operator of torch: three kernels forward, three backward (forward.py, backward.py)."""
 
 from __future__ import annotations
 
@@ -16,31 +11,14 @@ from nlkernels.dispatch import HALF, capability
 from nlkernels.errors import need
 from nlkernels.gates import log_gate
 from nlkernels.interpret import launch
-from nlkernels.linear_memory.backward import linear_memory_backward_chain, linear_memory_backward_rest
-from nlkernels.linear_memory.chunked import Rule
-from nlkernels.linear_memory.forward import linear_memory_forward
-from nlkernels.linear_memory.wy import (
-    linear_memory_wy_backward_chain,
-    linear_memory_wy_backward_prepare,
-    linear_memory_wy_chain,
-    linear_memory_wy_prepare,
-    linear_memory_wy_read,
+from nlkernels.linear_memory.backward import (
+    linear_memory_backward_chain,
+    linear_memory_backward_prepare,
+    linear_memory_backward_rest,
 )
+from nlkernels.linear_memory.chunked import Rule
+from nlkernels.linear_memory.forward import linear_memory_chain, linear_memory_prepare, linear_memory_read
 from nlkernels.operator import Fused, Given, empty
-
-FILLS = 512  # programs that keep a large GPU busy: some four on each of its processors
-
-
-def splits(rows: int, length: int, chunk: int, dk: int, half: bool, free: bool) -> bool:
-    """Whether a GPU runs the form that is split over chunks. `rows` = batch x heads.
-
-    Where there are fewer sequences than fill the GPU and more than one chunk, because one kernel a direction would
-    leave processors idle and wait for each row of each solve; otherwise one kernel, because it moves half the bytes.
-    And where one kernel has no setting without spilled registers: float32, heads over 64, a chunk over 32 that the
-    rule asks for. `make gpu` measures both forms.
-    """
-    spills = not half and dk > 64 and chunk > 32 and not free
-    return spills or (rows < FILLS and length > chunk)
 
 
 def plan(
@@ -78,7 +56,7 @@ def sized(given: Given, chunk: int, rule: Rule) -> tuple[Given, tuple[int, int, 
     return shared, (N, -(-DV // tiles["BV"]), B * H), options
 
 
-def outputs(given: Given, chunk, objective, read, self_values, wy) -> Given:
+def outputs(given: Given, chunk, objective, read, self_values) -> Given:
     """y and the last memory; for the backward chunk-start states and the rows that are written."""
     q, M0, (B, H, L, DK), DV = given["q"], given["M0"], given["k"].shape, given["M0"].shape[-2]
     _, (N, _, _), _ = sized(given, chunk, Rule(objective, read, self_values))
@@ -86,36 +64,30 @@ def outputs(given: Given, chunk, objective, read, self_values, wy) -> Given:
     return {"y": y, "mT": empty(M0, *M0.shape), "states": empty(M0, B, H, N, DK, DV), "e": e}
 
 
-def forward(given: Given, chunk, objective, read, self_values, wy) -> None:
+def forward(given: Given, chunk, objective, read, self_values) -> None:
     shared, (N, NV, BH), options = sized(given, chunk, Rule(objective, read, self_values))
     given = {**given, "m0": given["M0"], **shared}
-    if not wy:
-        launch(linear_memory_forward, (NV, BH), given, **options)
-        return
     recalls = shared["ERASE"] or shared["L2"] or self_values  # without these there is no W, and with self_values no U
     given["us"] = given["e"] if self_values else torch.empty_like(given["e"])
     given["ws"] = torch.empty_like(given["k"]) if recalls else given["k"]
     blocks = NV * (not self_values) + -(-shared["DK"] // shared["BV"]) * recalls
-    launch(linear_memory_wy_prepare, (N, blocks, BH), given, **options)
-    launch(linear_memory_wy_chain, (NV, BH), given, **options)
-    launch(linear_memory_wy_read, (N, NV, BH), given, **options)
+    launch(linear_memory_prepare, (N, blocks, BH), given, **options)
+    launch(linear_memory_chain, (NV, BH), given, **options)
+    launch(linear_memory_read, (N, NV, BH), given, **options)
 
 
-def backward(given: Given, chunk, objective, read, self_values, wy) -> Given:
+def backward(given: Given, chunk, objective, read, self_values) -> Given:
     """Gradients of the inputs."""
     shared, (N, NV, BH), options = sized(given, chunk, Rule(objective, read, self_values))
     q, M0, DK = given["q"], given["M0"], shared["DK"]
     given = {**given, **shared}
     given |= {"dstates": torch.empty_like(given["states"]), "dr": torch.empty_like(given["e"])}
     given |= {f"d{n}": torch.empty_like(given[n]) for n in "qkv"} | {"dm0": torch.empty_like(M0)}
-    if wy:
-        given["hs"] = given["dr"] if read == "start" else torch.empty_like(given["e"])  # H is 0 for "start"
-        given["gs"] = torch.empty_like(given["k"])
-        blocks = NV * (read != "start") + -(-DK // shared["BV"])
-        launch(linear_memory_wy_backward_prepare, (N, blocks, BH), given, **options)
-        launch(linear_memory_wy_backward_chain, (NV, BH), given, **options)
-    else:
-        launch(linear_memory_backward_chain, (NV, BH), given, **options)
+    given["hs"] = given["dr"] if read == "start" else torch.empty_like(given["e"])  # H is 0 for "start"
+    given["gs"] = torch.empty_like(given["k"])
+    blocks = NV * (read != "start") + -(-DK // shared["BV"])
+    launch(linear_memory_backward_prepare, (N, blocks, BH), given, **options)
+    launch(linear_memory_backward_chain, (NV, BH), given, **options)
     parts = -(-DK // shared["BC"])
     there = {"dla": shared["DECAY"], "der": shared["ERASE"], "dwr": True}
     given |= {n: empty(M0, parts * has, *q.shape[:3]) for n, has in there.items()}
@@ -127,7 +99,7 @@ def backward(given: Given, chunk, objective, read, self_values, wy) -> Given:
 FUSED = Fused(
     "linear_memory",
     "q k v la? er? wr M0",
-    "int chunk, str objective, str read, bool self_values, bool wy",
+    "int chunk, str objective, str read, bool self_values",
     returned="y mT",
     kept="states e",
     outputs=outputs,
@@ -136,18 +108,12 @@ FUSED = Fused(
 )
 
 
-def fused(q, k, v, alpha, erase, write, M0, *, chunk, objective, read, self_values, wy=None) -> tuple[Any, ...]:
-    """Shapes as in `linear_memory`; gates and M0 in float32 (float64 for float64). `wy`: split over chunks; None: as
-    `splits` says on a GPU, and not in the interpreter, which runs programs one after another.
+def fused(q, k, v, alpha, erase, write, M0, *, chunk, objective, read, self_values) -> tuple[Any, ...]:
+    """Shapes as in `linear_memory`; gates and M0 in float32 (float64 for float64). Returns (y, last memory).
 
-    Returns (y, last memory).  eq. 90, eq. 92-93
+    eq. 90, eq. 92-93
     """
     free = Rule(objective, read, self_values).free
-    need(
-        chunk <= 128 or free, "chunk of linear_memory", chunk, "at most 128 where it is part of the rule; or 'chunked'"
-    )
-    if wy is None:
-        rows, length, dk = k.shape[0] * k.shape[1], k.shape[2], k.shape[3]
-        wy = q.is_cuda and splits(rows, length, chunk, dk, q.dtype in HALF, free)
+    need(chunk <= 128 or free, "chunk of linear_memory", chunk, "at most 128 where it is part of the rule")
     log_alpha = None if alpha is None else log_gate(alpha)
-    return FUSED(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values, wy)
+    return FUSED(q, k, v, log_alpha, erase, write, M0, chunk, objective, read, self_values)

@@ -231,8 +231,6 @@ def memory_reports(
     if compiled and _compiler_works():
         options = {"chunk": C, "objective": "dot", "read": "before", "self_values": False}
         linear["torch.compile(chunked)"] = torch.compile(lambda *a: chunked(*(x.float() for x in a), **options))
-    if fused:
-        linear |= {i: functools.partial(linear_memory, impl=i, chunk=C) for i in ("triton_fused", "triton_wy")}
     if on.device == "cuda" and importlib.util.find_spec("fla"):
         linear |= fla_forms()
     item, chunks, states = on.dtype.itemsize, B * H * -(-L // C), B * H * L * d
