@@ -57,27 +57,38 @@ class TimescaleLanguage:
         """The values of the static keys, (static,), in 0 .. values - 1."""
         return torch.randint(self.values, (self.static,), generator=generator(self.seed))
 
-    def sample(self, batch: int, pairs: int, seed: int) -> Sequences:
-        """`batch` documents of 2 * pairs tokens. Values are graded; kinds are static, document and fast."""
+    def story(self, batch: int, pairs: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of `batch` documents, (batch, pairs), and the facts behind them after each pair, (batch,
+        pairs, keys).
+        """
         sizes(batch=batch, pairs=pairs)
         g, V, K = generator(seed), self.values, self.keys
         key = torch.randint(K, (batch, pairs), generator=g)
-        truth = torch.randint(V, (batch, K), generator=g)
-        truth[:, : self.static] = self.facts()
-        # what a reader who knows the language but not the document believes: (batch, key, value)
-        belief = torch.full((batch, K, V), 1 / V, dtype=torch.float64)
-        belief[:, : self.static] = torch.nn.functional.one_hot(self.facts(), V).double()
+        now = torch.randint(V, (batch, K), generator=g)
+        now[:, : self.static] = self.facts()
         changes = torch.rand(batch, pairs, generator=g) < self.hazard
         slips = torch.rand(batch, pairs, generator=g) < self.noise
         fresh, noise = (torch.randint(V, (batch, pairs), generator=g) for _ in range(2))
-        row = torch.arange(batch)
-        value, paid = torch.empty_like(key), torch.zeros(batch, pairs, dtype=torch.float64)
+        changes &= key >= self.static + self.document
+        row, truth = torch.arange(batch), []
         for t in range(pairs):
             k = key[:, t]
-            is_fast = k >= self.static + self.document
-            truth[row, k] = torch.where(is_fast & changes[:, t], fresh[:, t], truth[row, k])
-            value[:, t] = torch.where(slips[:, t], noise[:, t], truth[row, k])
-            belief[row, k], paid[:, t] = self.update(belief[row, k], value[:, t], is_fast)
+            now[row, k] = torch.where(changes[:, t], fresh[:, t], now[row, k])
+            truth.append(now.clone())
+        facts = torch.stack(truth, 1)
+        return key, torch.where(slips, noise, facts.gather(2, key[..., None])[..., 0]), facts
+
+    def sample(self, batch: int, pairs: int, seed: int) -> Sequences:
+        """`batch` documents of 2 * pairs tokens. Values are graded; kinds are static, document and fast."""
+        key, value, _ = self.story(batch, pairs, seed)
+        V, K, row = self.values, self.keys, torch.arange(batch)
+        # what a reader who knows the language but not the document believes: (batch, key, value)
+        belief = torch.full((batch, K, V), 1 / V, dtype=torch.float64)
+        belief[:, : self.static] = torch.nn.functional.one_hot(self.facts(), V).double()
+        paid = torch.zeros(batch, pairs, dtype=torch.float64)
+        for t in range(pairs):
+            k = key[:, t]
+            belief[row, k], paid[:, t] = self.update(belief[row, k], value[:, t], k >= self.static + self.document)
         tokens = torch.stack([key, K + value], -1).flatten(1)
         kind = (key >= self.static).long() + (key >= self.static + self.document).long()
         on_values = torch.tensor([False, True]).repeat(batch, pairs)

@@ -26,14 +26,13 @@ from typing import Any
 
 import torch
 
-from nlbook.book.data.language import TimescaleLanguage
+from nlbook.book.chapters.hope.capstone import BATCH, LANGUAGE, PAIRS
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
 from nlbook.paper.show import table
 from nlbook.train import TrainingStopped, adamw, train
 
-LANGUAGE = TimescaleLanguage(static=2, document=2, fast=2, values=5)
-STEPS, BATCH, PAIRS, FINALISTS = 300, 16, 24, 3
+STEPS, FINALISTS = 300, 3
 TUNING_SEEDS, SEEDS = (100, 101, 102, 103, 104), (5, 6, 7, 8, 9)
 RACES = {1: ((100, 101, 102), (0, 1, 2, 3, 4)), 2: (TUNING_SEEDS, SEEDS)}  # number -> seeds to tune on, seeds to judge
 RECORD = Path(__file__).with_suffix(".json")

@@ -156,7 +156,7 @@ def watch(model: Hope, seed: int = 0, pairs: int = 64, every: int = 2) -> Readin
     """Read one document of the language pair by pair and look into the model after every `every` pairs."""
     need(pairs % every == 0, "every", every, f"a divisor of pairs = {pairs}")
     doc = LANGUAGE.sample(1, pairs, seed)
-    truth = facts_over_time(seed, pairs)  # (pairs, keys)
+    truth = LANGUAGE.story(1, pairs, seed)[2][0]  # (pairs, keys)
     state = model.initial_state(1)
     start = memories(model, state)
     last, moved, step, known, times, seen, logits = start, [], [], [], [], [], []
@@ -194,24 +194,6 @@ def distance(now: list[Tensor], then: list[Tensor], scale: list[Tensor] | None =
         return math.sqrt(sum(float(w.double().square().sum()) for w in ws))
 
     return norm([a - b for a, b in zip(now, then, strict=True)]) / max(norm(scale or then), 1e-12)
-
-
-def facts_over_time(seed: int, pairs: int) -> Tensor:
-    """The value that belongs to every key after each pair of document `seed`, (pairs, keys): `sample` told again."""
-    g = generator(seed)
-    key = torch.randint(K, (1, pairs), generator=g)
-    now = torch.randint(V, (1, K), generator=g)
-    now[:, : LANGUAGE.static] = LANGUAGE.facts()
-    changes = torch.rand(1, pairs, generator=g) < LANGUAGE.hazard
-    torch.rand(1, pairs, generator=g)  # the slips
-    fresh = torch.randint(V, (1, pairs), generator=g)
-    out = []
-    for t in range(pairs):
-        k = int(key[0, t])
-        if KIND[k] == "fast" and changes[0, t]:
-            now[0, k] = fresh[0, t]
-        out.append(now[0].clone())
-    return torch.stack(out)
 
 
 # ---------------------------------------------------------------------- teach it a fact, and wait
