@@ -224,18 +224,47 @@ def test_time_limit_in_another_thread():
     assert "stop.wait(20)" in found[0].message
 
 
-def test_type():
-    says(STEP, lambda M, k, v, eta: None, "type", "is None", "`return`")
-    says(STEP, lambda M, k, v, eta: step(M, k, v, eta).tolist(), "type", "tuple or list", "torch.Tensor")
-    says(STEP, lambda M, k, v, eta: step(M, k, v, eta).numpy(), "type", "NumPy array")
-    says(STEP, lambda M, k, v, eta: (x for x in M), "type", "generator", "`yield`")
-    says(TWO, lambda x: x.sum(), "type", "2 values")
-    says(TWO, lambda x: (x.sum(), x.max()), "type", "Output 2", "dict")
+def erase(M, k, v, eta):
+    return eta * torch.outer(v - M @ k, k)
 
 
-def test_structure():
-    says(TWO, lambda x: (x.sum(), {"max": x.max(), "n": len(x)}, 1), "structure", "3 values")
-    says(TWO, lambda x: (x.sum(), {"max": x.max()}), "structure", "keys", "'n'")
+WRONG = [
+    (STEP, lambda M, k, v, eta: None, "type", "is None", "`return`"),
+    (STEP, lambda M, k, v, eta: step(M, k, v, eta).tolist(), "type", "tuple or list", "torch.Tensor"),
+    (STEP, lambda M, k, v, eta: step(M, k, v, eta).numpy(), "type", "NumPy array"),
+    (STEP, lambda M, k, v, eta: (x for x in M), "type", "generator", "`yield`"),
+    (TWO, lambda x: x.sum(), "type", "2 values"),
+    (TWO, lambda x: (x.sum(), x.max()), "type", "Output 2", "dict"),
+    (TWO, lambda x: (x.sum(), {"max": x.max(), "n": len(x)}, 1), "structure", "3 values"),
+    (TWO, lambda x: (x.sum(), {"max": x.max()}), "structure", "keys", "'n'"),
+    (STEP, lambda M, k, v, eta: step(M, k, v, eta)[None], "shape", "(1, "),
+    (STEP, lambda M, k, v, eta: step(M, k, v, eta).mT, "shape", "swapped"),
+    (STEP, lambda M, k, v, eta: step(M, k, v, eta).float(), "dtype", "float32", "expected float64"),
+    (STEP, lambda M, k, v, eta: step(M, k, v, eta) / 0, "finite", "inf"),
+    (STEP, lambda M, k, v, eta: M * float("nan"), "finite", "nan"),
+    (STEP, lambda M, k, v, eta: -step(M, k, v, eta), "sign", "wrong sign"),
+    (STEP, lambda M, k, v, eta: M - erase(M, k, v, eta), "sign", "moves M the wrong way"),
+    (MEAN, lambda x, c: 2 * mean(x, c), "factor", "2 times too large"),
+    (MEAN, lambda x, c: 0.5 * mean(x, c), "factor", "2 times too small"),
+    (MEAN, lambda x, c: 1.5 * mean(x, c), "factor", "3/2 times too large"),
+    (MEAN, lambda x, c: -3 * mean(x, c), "factor", "of the wrong sign and 3 times"),
+    (STEP, lambda M, k, v, eta: M + 2 * erase(M, k, v, eta), "factor", "moves M", "2 times too large"),
+    (STEP, lambda M, k, v, eta: M - 3 * erase(M, k, v, eta), "factor", "moves M", "of the wrong sign and 3 times"),
+    (MEAN, lambda x, c: c * x.sum(0), "factor", "size 0 of x", "sum where a mean"),
+    (MEAN, lambda x, c: x.mean(0), "factor", "not multiplied by c"),
+    (MEAN, lambda x, c: c * c * x.mean(0), "factor", "multiplied by c once too often"),
+    (STEP, lambda M, k, v, eta: M + torch.outer(v - M @ k, k), "factor", "not multiplied by eta"),
+    (PREFIX, lambda x: torch.cat([torch.zeros_like(x[:1]), prefix(x)[:-1]]), "off by one", "one step late"),
+    (PREFIX, lambda x: x.cumsum(0), "off by one", "one step early"),
+    (PREFIX, lambda x: prefix(x).flip(0), "off by one", "backwards"),
+    (STEP, lambda M, k, v, eta: M, "unchanged", "M, just as it came in"),
+    (SQUARE, lambda A: (A @ A).mT, "transpose", "rows and columns"),
+]
+
+
+@pytest.mark.parametrize(("item", "answer", "reason", "words"), [(*w[:3], w[3:]) for w in WRONG])
+def test_the_reason_is_named(item, answer, reason, words):
+    says(item, answer, reason, *words)
 
 
 def test_numbers_come_in_several_forms():
@@ -244,63 +273,9 @@ def test_numbers_come_in_several_forms():
     assert mixed.status == other_order.status == "passed"
 
 
-def test_shape():
-    says(STEP, lambda M, k, v, eta: step(M, k, v, eta)[None], "shape", "(1, ")
-    says(STEP, lambda M, k, v, eta: step(M, k, v, eta).mT, "shape", "swapped")
-
-
-def test_dtype():
-    says(STEP, lambda M, k, v, eta: step(M, k, v, eta).float(), "dtype", "float32", "expected float64")
-
-
-def test_finite():
-    says(STEP, lambda M, k, v, eta: step(M, k, v, eta) / 0, "finite", "inf")
-    says(STEP, lambda M, k, v, eta: M * float("nan"), "finite", "nan")
-
-
-def test_sign():
-    says(STEP, lambda M, k, v, eta: -step(M, k, v, eta), "sign", "wrong sign")
-    says(STEP, lambda M, k, v, eta: M - eta * torch.outer(v - M @ k, k), "sign", "moves M the wrong way")
-
-
-@pytest.mark.parametrize(
-    ("factor", "words"),
-    [
-        (2, "2 times too large"),
-        (0.5, "2 times too small"),
-        (1.5, "3/2 times too large"),
-        (-3, "of the wrong sign and 3 times"),
-    ],
-)
-def test_factor(factor, words):
-    says(MEAN, lambda x, c: factor * mean(x, c), "factor", words)
-    says(STEP, lambda M, k, v, eta: M + factor * eta * torch.outer(v - M @ k, k), "factor", "moves M", words)
-
-
-def test_factor_by_a_size_or_an_argument():
-    says(MEAN, lambda x, c: c * x.sum(0), "factor", "size 0 of x", "sum where a mean")
-    says(MEAN, lambda x, c: x.mean(0), "factor", "not multiplied by c")
-    says(MEAN, lambda x, c: c * c * x.mean(0), "factor", "multiplied by c once too often")
-    says(STEP, lambda M, k, v, eta: M + torch.outer(v - M @ k, k), "factor", "not multiplied by eta")
-
-
-def test_transpose():
-    says(SQUARE, lambda A: (A @ A).mT, "transpose", "rows and columns")
+def test_the_change_of_an_argument_is_transposed():
     item = replace(STEP, draw=lambda d: (d.tensor(3, 3), d.tensor(3), d.tensor(3), 0.5))
     says(item, lambda M, k, v, eta: M + eta * torch.outer(k, v - M @ k), "transpose", "changes M by the transpose")
-
-
-def test_off_by_one():
-    def late(x):
-        return torch.cat([torch.zeros_like(x[:1]), prefix(x)[:-1]])
-
-    says(PREFIX, late, "off by one", "one step late")
-    says(PREFIX, lambda x: x.cumsum(0), "off by one", "one step early")
-    says(PREFIX, lambda x: prefix(x).flip(0), "off by one", "backwards")
-
-
-def test_unchanged():
-    says(STEP, lambda M, k, v, eta: M, "unchanged", "M, just as it came in")
 
 
 def test_misconception_speaks_before_anything_generic():
@@ -423,7 +398,7 @@ def test_counts():
 
 def test_every_reason_has_a_test():
     text = Path(__file__).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if "says(" in line or ".reason) ==" in line]
+    lines = [line for line in text.splitlines() if "says(" in line or ".reason) ==" in line or line.startswith("    (")]
     told = {word for line in lines for word in re.findall(r'"([a-z -]+)"', line)}
     assert set(REASONS) <= told, set(REASONS) - told
 
@@ -671,6 +646,21 @@ def test_question_explains_every_choice():
     assert "<details>" in blank.html()
     assert "It is not left" in blank.html()
     assert "right" in blank.text() and "It is." not in blank.text()
+
+
+def test_a_question_is_answered_with_a_click_and_told_about_that_option_alone(own_store):
+    shown = check.choice("01-r1")
+    assert "application/vnd.jupyter.widget-view+json" in shown._repr_mimebundle_()
+    _, field, button, line = shown.widget.children
+    button.click()
+    assert "Choose one first" in line.value and not own_store.exists()
+    wrong, right = (next(o for o in shown.item.options if o.right is it) for it in (False, True))
+    field.value = wrong.text
+    button.click()
+    assert "Not quite" in line.value and "Right" not in line.value
+    field.value = right.text
+    button.click()
+    assert "Right" in line.value and json.loads((own_store / "progress.json").read_text())["01-r1"]["passed"]
 
 
 # -- definitions

@@ -63,7 +63,7 @@ def exercise(id: str, answer: Any = None, *, score: int | None = None) -> Result
 def choice(id: str, answer: Any = None) -> Answered:
     """A question with choices; `answer` is a letter or an option's text."""
     item = registry.find(id, Question)
-    result = Answered(item, answer)
+    result = Answered(item, answer, lambda a: _note(id, a.status, a.reason))
     _note(id, result.status, result.reason)
     return announce(result)
 

@@ -17,6 +17,7 @@ from nlbook.book.check.show import (
     Shown,
     box,
     fold,
+    form,
     inline,
     prose,
     rows_html,
@@ -130,8 +131,8 @@ class Stub(Note):
 class Answered(Shown):
     """A question with its choices; once answered, the explanation of the chosen one."""
 
-    def __init__(self, item: Question, answer: Any = None) -> None:
-        self.id, self.item = item.id, item
+    def __init__(self, item: Question, answer: Any = None, note: Callable[[Answered], None] = lambda _: None) -> None:
+        self.id, self.item, self._note = item.id, item, note
         self.chosen = item.chosen(answer)
         self.fault = "" if self.chosen else fault_of(item, answer)
 
@@ -183,6 +184,27 @@ class Answered(Shown):
             body += fold("Answer", f'<ol type="a">{why}</ol>')
         color = {"passed": GREEN, "failed": ORANGE}.get(self.status, BLUE)
         return box(color, head + body, f"Question {self.id}")
+
+    @property
+    def widget(self) -> Any:
+        """Buttons for the options; what is said is about the one that was chosen, and about no other."""
+        import ipywidgets as widgets  # half a second: only where something is shown
+
+        texts, wide = [o.text for o in self.item.options], widgets.Layout(width="auto")
+        field = widgets.RadioButtons(options=texts, value=None, layout=wide)
+        question = f"<strong>{inline(self.item.text)}</strong> <small>{escape(self.id + self._origin())}</small>"
+        return form(question, field, "Answer", self._press, "")
+
+    def _press(self, field: Any) -> str:
+        if field.value is None:
+            return "Choose one first."
+        answered = Answered(self.item, field.value)
+        self._note(answered)
+        return answered.message
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        live = (self.widget._repr_mimebundle_() or {}) if self.chosen is None else {}
+        return {**live, **super()._repr_mimebundle_()}
 
 
 def fault_of(item: Question, answer: Any) -> str:

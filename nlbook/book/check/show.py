@@ -144,7 +144,7 @@ def form(question: str, field: Any, button: str, press: Callable[[Any], str], st
     import ipywidgets as widgets
 
     def told(text: str) -> str:
-        return f'<span role="status" aria-live="polite">{escape(text)}</span>'
+        return f'<span role="status" aria-live="polite">{inline(text)}</span>'
 
     pressed, line = widgets.Button(description=button), widgets.HTML(told(status))
     pressed.on_click(lambda _: line.set_trait("value", told(press(field))))
