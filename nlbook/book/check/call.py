@@ -187,7 +187,8 @@ def _is_stub(error: BaseException) -> bool:
     if type(error) is not NotImplementedError or trace is None:
         return False
     file = trace.tb_frame.f_code.co_filename
-    return "raise NotImplementedError" in linecache.getline(file, trace.tb_lineno) and "site-packages" not in file
+    line = linecache.getline(file, trace.tb_lineno)  # empty where the source is not to be had
+    return (not line or "raise NotImplementedError" in line) and "site-packages" not in file
 
 
 def _say(error: BaseException) -> str:
