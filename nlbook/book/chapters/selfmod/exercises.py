@@ -157,7 +157,7 @@ def gradient_reaches_both(answer, d: Draw) -> str | None:
     true = gradient_of(outer_answer, args, (0, 1))
     return (
         None
-        if all(g is not None and torch.allclose(g, t) for g, t in zip(grads, true))
+        if all(g is not None and t is not None and torch.allclose(g, t) for g, t in zip(grads, true))
         else "a part of the outer gradient is missing."
     )
 
