@@ -102,8 +102,8 @@ def chapter_minutes(folder: Path, _: str) -> str:
 def objectives(folder: Path, _: str) -> str:
     """Objective by objective: the exercises, questions and exam items that test it."""
     exam: dict[str, list[str]] = {}
-    for n, e in enumerate(bank.ENTRIES, 1):
-        exam.setdefault(e.objective, []).append(f"exam-{n:02d}")
+    for n, e in enumerate(bank.entries(), 1):
+        exam.setdefault(e["objective"], []).append(f"exam-{n:02d}")
     lines = ["| objective | the learner can | exercises | questions | exam |", "|---|---|---|---|---|"]
     for c in book(folder):
         listed = registry.chapter(c.number).values()

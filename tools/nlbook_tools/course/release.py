@@ -20,7 +20,7 @@ from nlbook.book.check.define import Estimate, Exercise
 from nlbook.errors import NLBookError
 from nlbook_tools.course import tasks as find
 from nlbook_tools.course.tasks import Task
-from nlbook_tools.course.variants import VARIANTS, private
+from nlbook_tools.course.variants import listed, private
 from nlbook_tools.notebooks import sync
 
 LINK = re.compile(r"\[([^\]]+)\]\((\d\d)_[a-z0-9_]+\.ipynb\)")
@@ -49,7 +49,7 @@ class Sheet:
 
     def other_numbers(self, task: Task) -> bool:
         """Whether the question has other numbers in this set than in the book."""
-        return self.seed != 0 and task.item.id in VARIANTS
+        return self.seed != 0 and task.item.id in listed()
 
 
 def sources(folder: Path, chapters: Iterable[str]) -> list[Path]:
