@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -133,41 +133,31 @@ def run(
 
 
 def _run_apart(cells: Sequence[Cell], todo: list[int], jobs: int, ended: Callable[[int, Outcome], None]) -> None:
-    """In processes of their own. One that dies (out of memory) takes the cells in flight with it: each of those gets a
-    second try alone, and only the one that kills again has failed.
+    """In processes of their own. One that dies (out of memory) breaks the pool: what has not ended then gets a second
+    try alone, and only the cell that kills again has failed.
     """
-    waiting = list(todo)
-    while waiting:
-        suspects = _until_broken(cells, waiting, jobs, ended)
-        for i in suspects:
-            if _until_broken(cells, [i], 1, ended):
-                ended(i, Outcome(error="the process died while it ran this cell: out of memory?\n"))
+    for i in _until_broken(cells, todo, jobs, ended):
+        if _until_broken(cells, [i], 1, ended):
+            ended(i, Outcome(error="the process died while it ran this cell: out of memory?\n"))
 
 
 def _until_broken(
-    cells: Sequence[Cell], waiting: list[int], jobs: int, ended: Callable[[int, Outcome], None]
+    cells: Sequence[Cell], todo: list[int], jobs: int, ended: Callable[[int, Outcome], None]
 ) -> list[int]:
-    """Work on `waiting` (emptied from the front) with at most `jobs` in flight; returns those in flight when a process
-    died.
-    """
+    """Run `todo`; returns what had not ended when a process died."""
     context = multiprocessing.get_context("spawn")
-    flying: dict[Future[Outcome], int] = {}
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_quietly) as pool:
+        flying = {pool.submit(do, cells[i]): i for i in todo}
         try:
-            while waiting or flying:
-                while waiting and len(flying) < jobs:
-                    flying[pool.submit(do, cells[waiting[0]])] = waiting[0]
-                    waiting.pop(0)
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in done:
-                    outcome = future.result()
-                    ended(flying.pop(future), outcome)
+            for future in as_completed(flying):
+                outcome = future.result()
+                ended(flying.pop(future), outcome)
         except BrokenProcessPool:
-            return list(flying.values())
+            pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return []
+    return list(flying.values())
 
 
 def _quietly() -> None:
