@@ -80,12 +80,14 @@ class HopeConfig:
 
         The search is over `hidden`, so counts agree to within 2 * dim per layer. `changes` replaces other fields.
         """
-        want = Hope(self).parameter_count()
         plain = replace(self, mixer=mixer, mlp="static", periods=(1,), options={}, cms={}, hidden=1)
-        plain = replace(plain, **changes)
-        small = Hope(plain).parameter_count()
-        per_unit = 2 * self.dim * plain.layers * len(plain.periods)
-        return replace(plain, hidden=max(1, 1 + round((want - small) / per_unit)))
+        return replace(plain, **changes).as_large_as(self)
+
+    def as_large_as(self, other: HopeConfig) -> HopeConfig:
+        """The same model with MLPs as wide as brings its number of parameters closest to that of `other`."""
+        more = Hope(other).parameter_count() - Hope(self).parameter_count()
+        per_unit = 2 * self.dim * self.layers * len(self.periods)
+        return replace(self, hidden=max(1, self.hidden + round(more / per_unit)))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True)

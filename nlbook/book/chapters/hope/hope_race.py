@@ -42,12 +42,6 @@ MEMORY: dict[str, Any] = {"chunk": 16, "other_chunk": 16, "read": "after", "eta"
 HOPE = HopeConfig(vocabulary=LANGUAGE.vocabulary, dim=32, layers=1, hidden=32, periods=(8, 32), options=MEMORY)
 
 
-def _as_large_as(c: HopeConfig, size: int) -> HopeConfig:
-    """`c` with MLP levels as wide as brings it closest to `size` parameters."""
-    per_unit = 2 * c.dim * c.layers * len(c.periods)
-    return replace(c, hidden=max(1, c.hidden + round((size - Hope(c).parameter_count()) / per_unit)))
-
-
 @dataclass(frozen=True)
 class Contestant:
     """A model, and the settings that its tuning may choose from on top of "plain".
@@ -68,7 +62,7 @@ class Contestant:
             fields = {k: v for k, v in new.items() if k not in ("options", "start_lr")}
             c = replace(c, **fields, options={**c.options, **new.get("options", {})})
             start_lr *= new.get("start_lr", 1.0)
-        return _as_large_as(c, Hope(HOPE).parameter_count()), start_lr
+        return c.as_large_as(HOPE), start_lr
 
 
 NOISY: dict[str, dict[str, Any]] = {"noisy taps": {"conv_noise": 1.0}}

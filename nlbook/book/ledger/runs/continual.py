@@ -55,8 +55,7 @@ def reader(method: str, vocabulary: int, seed: int, dim: int = 32, hidden: int =
         return whole.baseline("attention")
     need(method in LEVELS or method == "static-3", "method", repr(method), f"ICL, static-3, {', '.join(LEVELS)}")
     mine = replace(whole, mlp="static") if method == "static-3" else replace(whole, periods=LEVELS[method])
-    more = Hope(whole).parameter_count() - Hope(mine).parameter_count()
-    return replace(mine, hidden=hidden + round(more / (2 * dim * mine.layers * len(mine.periods))))
+    return mine.as_large_as(whole)
 
 
 def two_languages(

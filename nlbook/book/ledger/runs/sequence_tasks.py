@@ -69,9 +69,7 @@ def config(method: str, vocabulary: int, seed: int, **changes: Any) -> HopeConfi
     if method == "Hope-Attention, as given":
         return replace(hope, mixer="attention", options={})
     if method == "Hope-Attention":  # its levels are widened to Hope's size
-        small = replace(hope, mixer="attention", options={})
-        more = Hope(hope).parameter_count() - Hope(small).parameter_count()
-        return replace(small, hidden=hope.hidden + round(more / (2 * hope.dim * hope.layers * len(hope.periods))))
+        return replace(hope, mixer="attention", options={}).as_large_as(hope)
     known = ["Hope", "Hope-Attention", "Hope-Attention, as given", *MIXER, *ABLATIONS]
     need(method in MIXER, "method", repr(method), f"one of {', '.join(known)}")
     own = {k: v for k, v in MEMORY.items() if k != "other_chunk"} if method == "Titans" else {}
