@@ -81,7 +81,7 @@ def hint(id: str, n: int = 1) -> Note:
 
 
 def solution(id: str) -> Solution:
-    """A solution: shown as code, `.source`, `.marked` (between the markers), and callable where it is a function."""
+    """A solution: shown as code, `.source`, and callable where it is a function."""
     return Solution(registry.find(id, Exercise))
 
 

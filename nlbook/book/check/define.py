@@ -84,7 +84,7 @@ class Exercise:
         """What the notebook's exercise cell holds before the learner starts."""
         return "answer = None"
 
-    def solution_source(self, *, body_only: bool = False) -> str:
+    def solution_source(self) -> str:
         """The solution as text; code runs, prose is prose."""
         raise NotImplementedError
 
@@ -160,8 +160,8 @@ class Implement(Exercise):
     def stub_source(self) -> str:
         return cut(source_of(self.solution), "raise NotImplementedError")
 
-    def solution_source(self, *, body_only: bool = False) -> str:
-        return shown(source_of(self.solution), body_only)
+    def solution_source(self) -> str:
+        return shown(source_of(self.solution))
 
     def problems(self) -> list[str]:
         found = [*super().problems(), *solution_problems(self.solution)]
@@ -261,8 +261,8 @@ class Estimate(Exercise):
         reach = abs(value) * self.within
         return (value - reach if self.low is None else self.low, value + reach if self.high is None else self.high)
 
-    def solution_source(self, *, body_only: bool = False) -> str:
-        return shown(source_of(self.solution), body_only)
+    def solution_source(self) -> str:
+        return shown(source_of(self.solution))
 
     def problems(self) -> list[str]:
         # The number itself is worked out only by testing.check_definition: it may be read off a picture.
@@ -300,7 +300,7 @@ class Order(Exercise):
     def stub_source(self) -> str:
         return "answer = [\n" + "".join(f"    {s!r},\n" for s in self.steps) + "]"
 
-    def solution_source(self, *, body_only: bool = False) -> str:
+    def solution_source(self) -> str:
         return "answer = [\n" + "".join(f"    {s!r},\n" for s in self.one_order()) + "]\n"
 
     def problems(self) -> list[str]:
@@ -327,7 +327,7 @@ class Explain(Exercise):
     def stub_source(self) -> str:
         return 'answer = """ """'
 
-    def solution_source(self, *, body_only: bool = False) -> str:
+    def solution_source(self) -> str:
         return textwrap.dedent(self.model).strip() + "\n"
 
     def problems(self) -> list[str]:

@@ -102,22 +102,12 @@ class Solution(Note):
         code = item.kind != "explain" and not kept
         super().__init__(f"{item.id} {item.title}: a solution", self.source, code)
 
-    @property
-    def marked(self) -> str:
-        """Only the lines between the two markers."""
-        return KEPT if _course["in_class"] else self.item.solution_source(body_only=True)
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        found = None if _course["in_class"] else getattr(self.item, "solution", None)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if _course["in_class"]:
             raise TypeError(KEPT)
-        if found is None:
+        if not hasattr(self.item, "solution"):
             raise TypeError(f"{self.item.id} is of kind {self.item.kind!r}: its solution is no function")
-        return found
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+        return self.item.solution(*args, **kwargs)
 
 
 class Stub(Note):

@@ -53,10 +53,9 @@ def marked(text: str) -> str:
     return textwrap.dedent("\n".join(lines[begin + 1 : end])) + "\n"
 
 
-def shown(text: str, body_only: bool = False) -> str:
-    """The source as a learner sees it, without the markers; `body_only`: the lines between them."""
-    lines = [line for line in text.splitlines() if line.strip() not in (BEGIN, END)]
-    return marked(text) if body_only else "\n".join(lines) + "\n"
+def shown(text: str) -> str:
+    """The source as a learner sees it, without the markers."""
+    return "\n".join(line for line in text.splitlines() if line.strip() not in (BEGIN, END)) + "\n"
 
 
 def cut(text: str, instead: str) -> str:

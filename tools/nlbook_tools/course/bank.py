@@ -32,7 +32,7 @@ class Choice(Exercise):
     def letter(self) -> str:
         return "abcdefgh"[self.options.index(self.right)]
 
-    def solution_source(self, *, body_only: bool = False) -> str:
+    def solution_source(self) -> str:
         return f"answer = {self.letter()!r}\n"
 
     def asked(self) -> str:
