@@ -76,6 +76,7 @@ MUTANTS = {
     "08-steps": {
         "multiplied": each(lambda lr, c, r: lr if r == "sum" else lr * c),
         "root": each(lambda lr, c, r: lr if r == "sum" else lr / c**0.5),
+        "sum multiplied": lambda lr, periods, reduce: [lr * c if reduce == "sum" else lr for c in periods],
     },
     "08-forgetting": {
         "sum": lambda R: forgetting_loop(R) * (len(R) - 1),

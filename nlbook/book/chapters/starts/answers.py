@@ -71,6 +71,14 @@ ONE = [
     "throw the inner state away",
 ]
 
+
+def adapt_in_place(start, K, V, eta):
+    M = start.clone()
+    for k, v in zip(K, V):
+        M += eta * torch.outer(v - M @ k, k)
+    return M
+
+
 MUTANTS = {
     "06-adapt": {
         "gradient cut": lambda start, K, V, eta: adapt(start.detach(), K, V, eta),
@@ -112,6 +120,7 @@ ACCEPTED = {
         "recursion": adapt_recursive,
         "erase, then write": adapt_erase_then_write,
         "the library": adapt_by_task,
+        "in place on a copy": adapt_in_place,
     },
     "06-outer": {
         "autograd": by_autograd,
