@@ -1,4 +1,4 @@
-"""The checks: every reason of the ladder, the store, predictions, the other kinds of exercise, hostile answers."""
+"""The checks: every reason to fail, the store, predictions, the other kinds of exercise, hostile answers."""
 
 from __future__ import annotations
 
