@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browser
 import nlbook_tools.notebooks  # noqa: F401  first, because it shortens the import of nbformat
 import pytest
 import torch
-from nlbook_tools import browser
 
 torch.set_num_threads(1)
 

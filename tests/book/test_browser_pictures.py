@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import browser
 import pytest
-from nlbook_tools import browser
 
 from nlbook.book.ledger.verdicts import verdicts
 

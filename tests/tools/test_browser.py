@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import browser
 import nbformat
 import pytest
-from nlbook_tools import browser
 
 from nlbook.book import viz
 

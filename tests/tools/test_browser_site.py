@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from nlbook_tools import browser
 from nlbook_tools.site.build import build
 
 from nlbook.book import viz

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import browser
 import pytest
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
-from nlbook_tools import browser
 from nlbook_tools.site.cells import read_chapters
 from nlbook_tools.site.deck import Deck, in_pieces, slides, without_answers
 from nlbook_tools.site.twins import Frames

@@ -6,8 +6,8 @@
         run_all(p)
         p.locator(".noUi-handle").first.focus()
 
-For tests only (playwright is a test dependency). Nothing is downloaded, nothing of the user's settings is read, and a
-request to any other machine is stopped and remembered in `p.outside`.
+Nothing is downloaded, nothing of the user's settings is read, and a request to any other machine is stopped and
+remembered in `p.outside`.
 """
 
 from __future__ import annotations
