@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nlbook.door import doors
 from nlbook.errors import generator, need, need_float, need_same, need_shape
 from nlbook.memory import make
 from nlbook.memory.core import Memory, State
@@ -178,3 +179,6 @@ class AdaTransformerBlock(nn.Module):
         y, k, v = self.attend(x)
         state = self.memory.init(self.dim, self.dim, x.shape[:1], dtype=x.dtype, M0=self.start.weight)
         return self.memory.scan(k, v, y, state, read="after")[0]
+
+
+doors(__name__)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nlbook.door import doors
 from nlbook.errors import NLBookError, need
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -274,3 +275,6 @@ def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
     torch.set_rng_state(flat["random"])
     h: Mapping[str, Any] = facts["history"]
     return History(h["loss"], h["norm"], {int(k): v for k, v in h["marks"].items()}, h["stopped"])
+
+
+doors(__name__)

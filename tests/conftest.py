@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     executed = Path(__file__).resolve().parent.parent / "build" / "executed"
     parser.addoption("--nb-profile", default="quick", choices=["quick", "full"], help="the notebooks' parameters")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too (an hour and more)")
+    parser.addoption("--fuzz", type=int, default=2000, help="calls with random input in test_fuzz.py")
     parser.addoption("--nb-out", default=str(executed), help="where executed copies of the notebooks are written")
 
 

@@ -18,7 +18,7 @@ F64 = torch.float64
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
     """Normal numbers: the same for the same shape and seed, drawn in float64 and then rounded to `dtype`."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
 
 
 def draws(seed: int = 0, dtype: torch.dtype = F64) -> Callable[..., Tensor]:

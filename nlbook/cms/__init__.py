@@ -14,6 +14,7 @@ from nlbook.cms.layer import CMS, half_squared_error
 from nlbook.cms.reference import cms_reference
 from nlbook.cms.stack import LevelStack, find_mlps, stack_levels
 from nlbook.cms.state import CMSState, Event, LevelState, schedule
+from nlbook.door import doors
 
 __all__ = [
     "CMS",
@@ -34,3 +35,5 @@ __all__ = [
     "schedule",
     "stack_levels",
 ]
+
+doors(__name__)

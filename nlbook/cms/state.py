@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from nlbook.errors import need, need_int
 from nlbook.tree import Tree
 
 Weights = dict[str, Tensor]
@@ -44,7 +45,12 @@ def schedule(
     >>> [(e.time, e.level) for e in schedule((2, 3), 6)]
     [(2, 0), (3, 1), (4, 0), (6, 0), (6, 1)]
     """
+    for i, period in enumerate(periods):
+        need_int(f"periods[{i}]", period)
+    need_int("length", length, 0)
     clock, time, events = list(clocks or [0] * len(periods)), 0, []
+    begun = len(clock) == len(periods) and all(0 <= k < c for k, c in zip(clock, periods))
+    need(begun and bool(clock), "clocks", clock, f"one number of tokens below each period of {list(periods)}")
     while time < length or (flush and any(clock)):
         n = min(*(c - k for c, k in zip(periods, clock)), length - time) if time < length else 0
         time += n

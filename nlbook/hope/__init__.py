@@ -6,8 +6,11 @@ mixers.py   what can stand in a block, by name; softmax attention and linear mem
 state.py    HopeState: what a model carries from call to call
 """
 
+from nlbook.door import doors
 from nlbook.hope.mixers import MIXERS, Attention, LinearMixer
 from nlbook.hope.model import Hope, HopeAttention, HopeBlock, HopeConfig
 from nlbook.hope.state import HopeState
 
 __all__ = ["MIXERS", "Attention", "Hope", "HopeAttention", "HopeBlock", "HopeConfig", "HopeState", "LinearMixer"]
+
+doors(__name__)

@@ -5,8 +5,11 @@ inspect.py   levels_of: the level diagram of any torch model and optimizer
 trace.py     Trace, Writes: which level wrote when, by how much and why
 """
 
+from nlbook.door import doors
 from nlbook.levels.inspect import levels_of
 from nlbook.levels.order import Component, NestedSystem, OrderError
 from nlbook.levels.trace import Trace, Writes
 
 __all__ = ["Component", "NestedSystem", "OrderError", "Trace", "Writes", "levels_of"]
+
+doors(__name__)

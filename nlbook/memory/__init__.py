@@ -10,6 +10,7 @@ One idea a file: `objectives`, `rules` (and retention), `core` (the protocol), `
 problem and its minimiser).
 """
 
+from nlbook.door import doors
 from nlbook.memory import dual, objectives, proximal, rules
 from nlbook.memory.matrix import MatrixMemory
 from nlbook.memory.mlp import MLPMemory
@@ -28,3 +29,5 @@ __all__ = [
     "rules",
     "table",
 ]
+
+doors(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError, holds, need, need_finite, need_float
+from nlbook.errors import NLBookError, holds, need, need_float
 from nlbook.memory.objectives import Objective
 from nlbook.memory.rules import GD, Rate, Retention
 from nlbook.tree import Tree
@@ -183,7 +183,6 @@ class Memory:
             f"{x.dtype} on {x.device}",
             f"{state.M.dtype} on {state.M.device}, as the state has",
         )
-        need_finite(name, x)
 
     @staticmethod
     def _own_rate(lr: float) -> float:

@@ -8,6 +8,7 @@ muon.py, m3.py  `Muon`, `M3`: momentum read through Newton-Schulz, on one and on
 adam_memory.py  `AdamMemory`: the least-squares memory that Adam is, and what AdaGrad is
 """
 
+from nlbook.door import doors
 from nlbook.optim.adam_memory import AdamMemory
 from nlbook.optim.deep import DeepMomentum
 from nlbook.optim.delta import DeltaMomentum
@@ -28,3 +29,5 @@ __all__ = [
     "momentum_horizon",
     "momentum_weights",
 ]
+
+doors(__name__)

@@ -53,7 +53,8 @@ def elementwise_loss(
 def elementwise_optimum(grads: Tensor, target: Tensor, weights: Tensor | None = None, ridge: float = 0.0) -> Tensor:
     """The minimiser of `elementwise_loss`: (sum w g) P / (sum w g^2 + ridge) (eq. 102 with one set of weights)."""
     w = grads.new_ones(len(grads)) if weights is None else weights
-    return w @ grads * target / (w @ grads.square() + ridge)
+    size = w @ grads.square() + ridge
+    return w @ grads * target / torch.where(size > 0, size, 1)  # no gradient, no ridge: any m is as good, 0 is returned
 
 
 def outer_loss(m: Tensor, grads: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor:

@@ -10,7 +10,7 @@ reads it back, and a resumed run continues bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class GradientMemory(Optimizer):
     _of: Mapping[Tensor, Tensor] = {}
 
     def __init__(self, params: Any, defaults: Group) -> None:
+        many = isinstance(params, Iterable) and not isinstance(params, Tensor | str | Mapping)
+        need(many, "params", type(params).__name__, "parameters or groups of them, such as model.parameters()")
+        params = list(params)
+        kinds = bool(params) and all(isinstance(p, Tensor | tuple | Mapping) for p in params)
+        need(kinds, "params", [type(p).__name__ for p in params[:3]], "parameters, (name, parameter) pairs or groups")
         super().__init__(params, plain(defaults))
 
     def __getstate__(self) -> dict[str, Any]:

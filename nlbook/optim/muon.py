@@ -102,7 +102,8 @@ def matrix_groups(model: nn.Module, adamw: Iterable[str] = (), **options: Any) -
         Param groups for `Muon` and `M3`; an empty one is left out.
     """
     parts = tuple(adamw)
-    need(not isinstance(adamw, str), "adamw", repr(adamw), "a sequence of strings, such as ('head',)")
+    words = not isinstance(adamw, str) and all(isinstance(part, str) for part in parts)
+    need(words, "adamw", repr(adamw), "a sequence of strings, such as ('head',)")
     embedded = {p for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()}
     matrices: list[Tensor] = []
     rest: list[Tensor] = []

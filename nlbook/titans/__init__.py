@@ -9,6 +9,7 @@ reference.py  the definition, token by token
 state.py      TitansState
 """
 
+from nlbook.door import doors
 from nlbook.titans.memory import NeuralMemory
 from nlbook.titans.reference import neural_memory_reference, self_modifying_reference
 from nlbook.titans.rules import Gates, Rule, Start
@@ -26,3 +27,5 @@ __all__ = [
     "neural_memory_reference",
     "self_modifying_reference",
 ]
+
+doors(__name__)
