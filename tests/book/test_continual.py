@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from kit import refuses
 
 from nlbook.book.chapters.forgetting.continual_methods import (
     METHODS,
@@ -23,7 +24,6 @@ from nlbook.book.data.continual import (
     rotate,
     stream,
 )
-from nlbook.errors import NLBookError
 
 
 # ---------------------------------------------------------------------------- streams and metrics
@@ -61,7 +61,7 @@ def test_metrics_by_hand() -> None:
     assert forgetting(r) == pytest.approx(0.05)
     assert forgetting(r[:1, :1]) == 0
     assert forgetting(torch.stack([r, r])).shape == (2,)
-    with pytest.raises(NLBookError, match="tasks, tasks"):
+    with refuses("r"):
         forgetting(torch.zeros(3))
 
 
@@ -142,19 +142,19 @@ def test_tuning_reports_the_edge_of_its_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "match"),
+    ("make", "argument"),
     [
-        (lambda: stream("moving"), "kind: got 'moving'"),
-        (lambda: stream("class", tasks=6), "at most 5"),
+        (lambda: stream("moving"), "kind"),
+        (lambda: stream("class", tasks=6), "tasks"),
         (lambda: stream("facts", tasks=0), "tasks"),
         (lambda: train(Method((0,)), "facts", [0.1], [0], tasks=1), "periods"),
         (lambda: train(Method(reduce="max"), "facts", [0.1], [0], tasks=1), "reduce"),
         (lambda: Method(lr_split=(1,)), "lr_split"),
-        (lambda: named("GPT"), "name: got 'GPT'"),
+        (lambda: named("GPT"), "name"),
         (lambda: train(Method(), "facts", [], [0]), "lrs"),
         (lambda: train(Method(), "facts", [0.1], []), "seeds"),
     ],
 )
-def test_errors(make, match: str) -> None:
-    with pytest.raises(NLBookError, match=match):
+def test_errors(make, argument: str) -> None:
+    with refuses(argument):
         make()

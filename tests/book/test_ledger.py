@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from kit import refuses
 from nlbook_tools.commands.ledger import command
 
 from nlbook.book.ledger import Cell, Row, Verdict, all_rows, code, engine, find, registry, report, tables
 from nlbook.book.ledger.row import gather
 from nlbook.book.ledger.rules import against_best, best_of_all
-from nlbook.errors import NLBookError
 
 CELLS = '''"""Experiments that take no time."""
 from .helper import FACTOR
@@ -67,9 +67,9 @@ def cell(source: Path, name: str = "run", seed: int = 1, **settings) -> Cell:
 
 # ---- cells and hashes ------------------------------------------------------------------------------------------------
 def test_a_cell_is_json():
-    with pytest.raises(NLBookError, match="settings"):
+    with refuses("settings"):
         Cell("a", "m:f", {"periods": (1, 2)})
-    with pytest.raises(NLBookError, match="function"):
+    with refuses("function"):
         Cell("a", "m.f", {})
     assert Cell("a", "m:f", {"seed": 3}).name == "a #3" and Cell("a", "m:f", {}).name == "a"
 
@@ -88,7 +88,7 @@ def test_the_hash_follows_what_is_executed(source):
     assert now() == first
     (source / "cells.py").write_text(CELLS.replace("+ seed", "- seed"))
     assert now() != first, "the module itself"
-    with pytest.raises(NLBookError, match="function"):
+    with refuses("function"):
         code.code_hash("no_such_module_here:run")
 
 
@@ -275,7 +275,7 @@ def test_gather_and_spread():
     assert r == {"a": {"y": [1.0, 2.0]}, "b": {"y": [7.0]}}
     assert tables.spread(r, "a", "y", ".2f") == "1.50 ± 0.71" and tables.spread(r, "b", "y", ".0f") == "7"
     assert tables.gap(r, "a", "b", "y")[0] == -5.5
-    with pytest.raises(NLBookError, match="'c'"):
+    with refuses("results"):
         tables.mean(r, "c", "y")
 
 
