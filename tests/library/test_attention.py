@@ -205,3 +205,20 @@ def test_bad_input_names_the_argument():
     ):
         with refuses(argument):
             call()
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_layer_is_its_formula(normalise):
+    """Two heads by hand: keys and queries to length 1 or as they are, one memory a head, the read after the write."""
+    layer, x = attention.MemoryAttention(4, "delta", 2, normalise=normalise, lr=0.3, seed=1).double(), rand(2, 5, 4)
+    length = lambda z: z / z.norm(dim=-1, keepdim=True) if normalise else z  # noqa: E731
+    out = []
+    for half in (slice(0, 2), slice(2, 4)):
+        k, v, q = ((x @ w.weight.T)[..., half] for w in (layer.k, layer.v, layer.q))
+        k, q, M, answers = length(k), length(q), torch.zeros(2, 2, 2, dtype=F64), []
+        for t in range(5):
+            error = (M @ k[:, t, :, None])[..., 0] - v[:, t]
+            M = M - 0.3 * error[:, :, None] * k[:, t, None, :]
+            answers.append((M @ q[:, t, :, None])[..., 0])
+        out.append(torch.stack(answers, 1))
+    close(layer(x)[0], torch.cat(out, -1) @ layer.o.weight.T)

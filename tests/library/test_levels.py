@@ -32,6 +32,13 @@ def test_needs_are_transitive_and_ties_go_outward() -> None:
         t.check_order("W < m, W2")
 
 
+def test_a_need_through_another_clock_counts() -> None:
+    """b needs c, c needs a; c is slower, yet a stands above b: equal clocks, and b at time t needs a at time t."""
+    parts = [Component("a", 2), Component("b", 2, needs={"c"}), Component("c", 1, needs={"a"})]
+    s = NestedSystem(parts, "step")
+    assert s.needs("b") == {"a", "c"} and s.faster("a", "b") and s.levels == [["c"], ["b"], ["a"]]
+
+
 def test_a_circle_of_same_time_needs_is_refused() -> None:
     with pytest.raises(NLBookError, match="M_k needs M_v and M_v needs M_k at the same time"):
         NestedSystem([Component("M_k", 1, needs={"M_v"}), Component("M_v", 1, needs={"M_k"})], unit="token")
@@ -80,6 +87,7 @@ def test_units_are_explicit_and_convert() -> None:
     seq = s.in_unit("sequence of 4096 tokens", 4096)
     assert seq["M"].frequency == 256 and seq["W"].frequency == 1 and seq["a"].frequency == INF
     assert "updates per sequence of 4096 tokens" in seq.text() and "1/16 (every 16)" in s.markdown()
+    assert [line.split()[:2] for line in seq.text().splitlines()[2:]] == [["1", "W"], ["2", "M"], ["3", "a"]]
     assert seq.levels == s.levels and s.arrows() == [("M", "a"), ("W", "M")]
 
 

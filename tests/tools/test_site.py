@@ -18,6 +18,7 @@ from nlbook_tools.site.cells import Chapter, Renderer, box, read_chapters
 from nlbook_tools.site.maths import inline, mathml, plain
 from nlbook_tools.site.text import Writer, page_of
 
+import nlbook
 from nlbook import paper
 from nlbook.book.viz import all_views, find
 from nlbook.errors import NLBookError
@@ -193,6 +194,12 @@ def test_the_words_of_the_book_are_on_its_pages(small: Path):
     text = (small / "definitions.html").read_text()
     assert all(d.name in text for d in paper.definitions())
     assert all(t.title.split(":")[1].strip()[:20] in (small / "tables.html").read_text() for t in paper.tables())
+
+
+def test_one_page_has_every_public_name(small: Path):
+    page = parse((small / "library.html").read_text()).text
+    for room in (nlbook.memory, nlbook.optim, nlbook.levels, nlbook.attention, nlbook.cms, nlbook.titans, nlbook.hope):
+        assert all(f"{room.__name__.removeprefix('nlbook.')}.{name}" in page for name in room.__all__)
 
 
 def test_the_chapter_shows_every_cell(small: Path):

@@ -107,6 +107,7 @@ def build(
         site.add(chapter_page(site, c, twins, known, extra), "The book", c.title, c.number)
     index = sources(site)
     site.add(reference.equations(chapters, index), "Reference")
+    site.add(reference.library(), "Reference")
     site.add(reference.definitions(), "Reference")
     site.add(
         reference.words(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import html
+import importlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nlbook
 from nlbook import paper
 from nlbook.book import coverage
 from nlbook.paper.equations import STATUS
@@ -108,6 +111,21 @@ def place(found: str, sources: Mapping[str, Mapping[str, int]]) -> str:
     line = sources.get(path, {}).get(name.split("[")[0].replace("::", "."))
     said = f"<code>{html.escape(name or path)}</code>"
     return f'<a href="code/{path}.html#L{line}" title="{html.escape(path)}">{said}</a>' if line else said
+
+
+def library() -> Page:
+    """The public names of the library, made from `__all__` of each room: what it is, and the first line of its text."""
+    parts, headings = ["<h1>The library</h1>"], []
+    for room in (name for name in nlbook.__all__ if name != "errors"):
+        module = importlib.import_module(f"nlbook.{room}")
+        h = Heading(2, f"room-{room}", f"nlbook.{room}", f"<code>nlbook.{room}</code>")
+        headings.append(h)
+        rows = []
+        for name in getattr(module, "__all__", ()):
+            said = (inspect.getdoc(getattr(module, name)) or "").partition("\n")[0]
+            rows.append([f"<code>{room}.{name}</code>", html.escape(said)])
+        parts.append(f'<h2 id="{h.anchor}">{h.markup}</h2>{table(("name", "what it is"), rows)}')
+    return Page("library.html", "The library", "\n".join(parts), headings)
 
 
 def definitions() -> Page:
