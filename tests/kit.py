@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +67,18 @@ def refuses(argument: str, error: type[Exception] = NLBookError) -> Iterator[Non
     """Assert that the block raises `error` with a message that begins with the argument's name: `argument: got ...`."""
     with pytest.raises(error, match=rf"^{re.escape(argument)}(\W.*)?: got "):
         yield
+
+
+def in_node(body: str, given: Any, folder: Path, **modules: Path) -> Any:
+    """What the JavaScript `body` returns, a function of `input` and of modules by name. Playwright brings the node."""
+    import playwright
+
+    lines = [f"import * as {name} from {json.dumps(path.as_uri())};" for name, path in modules.items()]
+    lines += ["import { readFileSync } from 'fs';", f"const main = (input) => {{ {body} }};"]
+    lines += ["console.log(JSON.stringify(main(JSON.parse(readFileSync(0, 'utf8')))));"]
+    script = folder / "run.mjs"
+    script.write_text("\n".join(lines))
+    node = Path(playwright.__file__).parent / "driver" / "node"
+    done = subprocess.run([node, script], input=json.dumps(given), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

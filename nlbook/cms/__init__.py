@@ -2,15 +2,15 @@
 
 layer.py      CMS: sequential, nested, head-wise; exact and parallel between boundaries
 state.py      CMSState (save, load), and `schedule`: which level does what when
-inner.py      inner optimizers: SGD, Momentum, Adam, any torch optimizer
+inner.py      inner optimizers: SGD, Momentum, Adam
 additive.py   levels that add up: the law of one level, and its way out
 reference.py  the definition, token by token
 stack.py      stack_levels: periods for the MLPs of an existing decoder (section 7.3)
 """
 
 from nlbook.cms.additive import Clock, additive
-from nlbook.cms.inner import SGD, Adam, FromTorch, Inner, Momentum
-from nlbook.cms.layer import CMS, half_squared_error
+from nlbook.cms.inner import SGD, Adam, Inner, Momentum
+from nlbook.cms.layer import CMS, MLP, half_squared_error
 from nlbook.cms.reference import cms_reference
 from nlbook.cms.stack import LevelStack, find_mlps, stack_levels
 from nlbook.cms.state import CMSState, Event, LevelState, schedule
@@ -18,12 +18,12 @@ from nlbook.door import doors
 
 __all__ = [
     "CMS",
+    "MLP",
     "SGD",
     "Adam",
     "CMSState",
     "Clock",
     "Event",
-    "FromTorch",
     "Inner",
     "LevelStack",
     "LevelState",

@@ -7,7 +7,6 @@ do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,39 +71,6 @@ class Adam:
         root = (v / (1 - b2**n)).clamp_min(torch.finfo(w.dtype).tiny).sqrt()  # the clamp: a finite slope at v = 0
         w = w * (1 - lr * self.weight_decay) if self.weight_decay else w
         return w - lr * (m / (1 - b1**n)) / (root + self.eps), {"m": m, "v": v, "step": n}
-
-
-@dataclass(frozen=True)
-class FromTorch:
-    """Any torch optimizer, given as `factory(list of 2-D parameters) -> optimizer` (its own lr is ignored).
-
-    Every sequence is a parameter of its own, so optimizers that look at whole matrices (Muon, M3) work too. Not
-    differentiable: the outer gradient passes straight through, as with first_order=True.
-    """
-
-    factory: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
-
-    def init(self, w: Tensor) -> InnerState:
-        return {}
-
-    def step(self, w: Tensor, g: Tensor, state: InnerState, lr: Tensor | float) -> tuple[Tensor, InnerState]:
-        parts = [torch.nn.Parameter(p.detach().clone()) for p in w]
-        opt = self.factory(parts)
-        for group in opt.param_groups:
-            group["lr"] = float(lr)
-        for i, p in enumerate(parts):
-            if state:
-                opt.state[p] = {k: v[i].clone() for k, v in state.items()}
-            p.grad = g[i].detach().clone()
-        with torch.enable_grad():
-            opt.step()
-        kept: dict[str, list[Tensor]] = {}
-        for p in parts:
-            for k, v in opt.state[p].items():
-                if v is not None:
-                    kept.setdefault(k, []).append(v.detach() if isinstance(v, Tensor) else torch.tensor(float(v)))
-        moved = torch.stack([p.detach() for p in parts])
-        return w + (moved - w).detach(), {k: torch.stack(v) for k, v in kept.items()}
 
 
 _NAMED: dict[str, Any] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}

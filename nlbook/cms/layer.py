@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,12 @@ from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
 from nlbook.errors import NLBookError, generator, need, need_float, need_same, need_shape
 from nlbook.levels import Component, Writes
 from nlbook.numerics import rms, silu_slope
+from nlbook.tree import restart
 
 Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient sum e a^T
-Loss = Callable[[Tensor, Tensor], Tensor]  # (y, target) -> (batch, length), one number a token
+Loss = Callable[[Tensor, Tensor], Tensor]  # (y, target) -> (batch, length); `loss.error(y, target)`, if any, is d / d y
+META_LR = 0.1  # the step of a start that its owner moves (eq. 72)
+VALUE_SCALE = 0.3  # the size of what a level with the local objective is asked to say
 
 
 def half_squared_error(y: Tensor, target: Tensor) -> Tensor:
@@ -54,39 +57,42 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tenso
 }
 
 
+@dataclass(frozen=True)
+class MLP:
+    """What the paper leaves open in a level: down act(up norm(h)).
+
+    activation: "silu", "gelu", "tanh", "relu" or "identity". norm: rms(h) instead of h.
+    """
+
+    activation: str = "silu"
+    norm: bool = True
+
+
 class CMS(Writes, nn.Module):
     """Continuum memory system (eq. 70-74): MLPs that learn while they read, each at its own period.
 
     Level l is `h + down act(up rms(h))` and moves once per `periods[l]` tokens, by what those tokens say at the weights
     that the level had all along (eq. 71, corrected: C terms, not C + 1). Token t is read by weights that have seen only
-    tokens before t.
+    tokens before t. Levels that follow one loss and never forget are one level: see nlbook.cms.additive.
 
     Args:
         dim, hidden: widths; `hidden` an int or one per level.
         periods: tokens per update, in the order of application; the paper's figure puts the fastest first.
         variant: "sequential" (eq. 70, 73): a chain; all initial states are outer parameters.
             "nested" (eq. 72): a chain; the next slower level owns the start of each level: whenever it moves, the
-                faster one
-            restarts there and the start itself learns (`meta`, `meta_lr`). Starts outlive restarts of their owner.
+            faster one restarts there and the start itself learns. Starts outlive restarts of their owner.
             "headwise" (eq. 74): all levels read the same input; y = x + sum softmax(mix)_l MLP_l(x).
-        objective: "task": levels follow the gradient of `loss(y, target)`; a call without target reads and does not
-            learn.
-            "local": each level fits 1/2 |MLP_l(k) - v|^2 with keys and values of its own, linear in its input and
-                learned
-            outside. Nothing of the future is needed, so it fits inside a language model's block.
+        objective: what levels learn. A function `loss(y, target) -> (batch, length)`: all follow its gradient, and a
+            call without target reads and does not learn. "local": each level fits 1/2 |MLP_l(k) - v|^2 with keys and
+            values of its own, linear in its input; nothing of the future enters, and little comes of it.
         optimizer: "sgd", "momentum", "adam" or an inner optimizer (nlbook.cms.inner). lr: one number, or one per level;
             `learn_lr=True` makes them outer parameters (log scale).
         reduce: "mean" (each token counts lr / C) or "sum" (lr, as printed: the step grows with C).
-        partial: what an unfinished chunk becomes at the end of a call: "carry" (a stream may be cut anywhere), "drop",
-            or
-            "flush" (it is applied as it is: each token counts the same as in a full chunk).
-        regime: "sequence": fast weights of its own for each sequence, restarted with each new state (A in the
-            specification);
-            "shared": one set of slow weights for the whole batch, each position counts once (B). See `adopt`.
-        first_order: detach inner gradients: the outer gradient reaches initial states as if updates were constants.
+        first_order: detach inner gradients: the outer gradient reaches initial states, rates and token weights as if
+            the updates' directions were constants.
 
-    Shapes: x (batch, length, dim) -> y (batch, length, dim), state. The outer gradient reaches `up`, `down` (initial
-        states).
+    Shapes: x (batch, length, dim) -> y (batch, length, dim), state. Fast weights belong to one sequence. The outer
+    gradient reaches `up`, `down` (initial states).
     """
 
     nested_initial_states: ClassVar[tuple[str, ...]] = ("up", "down")
@@ -98,21 +104,13 @@ class CMS(Writes, nn.Module):
         periods: Sequence[int],
         variant: str = "sequential",
         *,
-        objective: str = "task",
-        loss: Loss = half_squared_error,
+        objective: Loss | str = half_squared_error,
         optimizer: Any = "sgd",
         lr: float | Sequence[float] = 0.1,
         learn_lr: bool = False,
         reduce: str = "mean",
-        partial: str = "carry",
-        regime: str = "sequence",
-        meta: str = "fomaml",
-        meta_lr: float = 0.1,
         first_order: bool = False,
-        activation: str = "silu",
-        norm: bool = True,
-        down_scale: float = 0.1,
-        value_scale: float = 0.3,
+        mlp: MLP = MLP(),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -120,12 +118,9 @@ class CMS(Writes, nn.Module):
         k = len(self.periods)
         self.dim, self.hidden = _count("dim", dim), [_count("hidden", h) for h in _each("hidden", hidden, k)]
         _choice("variant", variant, "sequential", "nested", "headwise")
-        _choice("objective", objective, "task", "local")
+        need(callable(objective) or objective == "local", "objective", repr(objective), "a loss, or 'local'")
         _choice("reduce", reduce, "mean", "sum")
-        _choice("partial", partial, "carry", "drop", "flush")
-        _choice("regime", regime, "sequence", "shared")
-        _choice("meta", meta, "fomaml", "reptile")
-        _choice("activation", activation, *ACTIVATIONS)
+        _choice("activation", mlp.activation, *ACTIVATIONS)
         need(
             variant != "nested" or all(a < b for a, b in zip(self.periods, self.periods[1:])),
             "periods",
@@ -135,9 +130,8 @@ class CMS(Writes, nn.Module):
         rates = [float(r) for r in _each("lr", lr, k)]
         need(all(r >= 0 and math.isfinite(r) for r in rates), "lr", lr, "finite numbers >= 0")
         need(not learn_lr or all(r > 0 for r in rates), "lr", lr, "numbers > 0 when learn_lr=True (kept as logarithms)")
-        self.variant, self.objective, self.loss, self.inner = variant, objective, loss, inner_of(optimizer)
-        self.reduce, self.partial, self.regime, self.meta, self.meta_lr = reduce, partial, regime, meta, float(meta_lr)
-        self.first_order, self.activation, self.norm, self.value_scale = first_order, activation, norm, value_scale
+        self.variant, self.objective, self.inner = variant, objective, inner_of(optimizer)
+        self.reduce, self.first_order, self.mlp = reduce, first_order, mlp
         self.rates = None if learn_lr else rates
         if learn_lr:
             self.log_lr = nn.Parameter(torch.tensor(rates).log())
@@ -147,33 +141,46 @@ class CMS(Writes, nn.Module):
             return nn.Parameter(torch.randn(*shape, generator=g) * scale / shape[-1] ** 0.5)
 
         self.up = nn.ParameterList([normal(h, dim) for h in self.hidden])
-        self.down = nn.ParameterList([normal(dim, h, scale=down_scale) for h in self.hidden])
+        self.down = nn.ParameterList([normal(dim, h, scale=0.1) for h in self.hidden])
         if objective == "local":
             self.key = nn.ParameterList([normal(dim, dim) for _ in range(k)])
             self.value = nn.ParameterList([normal(dim, dim) for _ in range(k)])
         if variant == "headwise":
             self.mix = nn.Parameter(torch.zeros(k))
         self.names = _names(self.periods)
+        self.held: set[int] = set()  # levels that gather and do not move, to see what they are good for
 
     # ------------------------------------------------------------------ state
     def initial_state(self, batch: int) -> CMSState:
-        """The state before the first token: each sequence (or the shared set) starts at the learned initial weights."""
-        rows = 1 if self.regime == "shared" else batch
+        """The state before the first token: each sequence starts at the learned initial weights."""
         levels = []
         for i in range(len(self.periods)):
-            w = {n: p[i].expand(rows, -1, -1) for n, p in (("up", self.up), ("down", self.down))}
+            w = {n: p[i].expand(batch, -1, -1) for n, p in (("up", self.up), ("down", self.down))}
             start = w if self.variant == "nested" and i + 1 < len(self.periods) else None
             levels.append(LevelState(w, inner={n: self.inner.init(v) for n, v in w.items()}, start=start))
         return CMSState(levels)
 
-    @torch.no_grad()
-    def adopt(self, state: CMSState) -> None:
-        """Write a shared state's weights back into the parameters: regime B, where the levels are the model's slow
-        weights."""
-        need(self.regime == "shared", "regime", self.regime, "'shared': a sequence's own weights are no parameters")
-        for i, s in enumerate(state.levels):
-            self.up[i].copy_(s.weights["up"][0])
-            self.down[i].copy_(s.weights["down"][0])
+    def end_context(self, state: CMSState, rows: Tensor | None = None, restarts: Tensor | None = None) -> CMSState:
+        """A context ends after the last token: what is gathered moves every level now, as it is.
+
+        rows (batch,), bool: for these sequences only; None: for all. restarts (batch, levels), bool: these levels start
+        again from their initial weights. Clocks are shared, so they begin anew only where every sequence ends.
+        """
+        ended, batch = self._flushed(state), len(state.levels[0].weights["up"])
+        rows = torch.ones(batch, dtype=torch.bool) if rows is None else rows
+        levels = []
+        for i, (old, new, fresh) in enumerate(zip(state.levels, ended.levels, self.initial_state(batch).levels)):
+            if restarts is not None:
+                new = restart(restarts[:, i], new, fresh)
+            levels.append(new if rows.all() else replace(restart(rows, old, new), clock=old.clock))
+        return CMSState(levels, state.position)
+
+    def _flushed(self, state: CMSState) -> CMSState:
+        levels = [replace(s) for s in state.levels]
+        for i, s in enumerate(levels):
+            if s.clock:
+                self._do(levels, Event(0, i, "update"), [{} for _ in levels], state.position)
+        return CMSState(levels, state.position)
 
     def rate(self, level: int) -> Tensor | float:
         """The step size of a level."""
@@ -186,19 +193,22 @@ class CMS(Writes, nn.Module):
         state: CMSState | None = None,
         target: Tensor | None = None,
         *,
+        source: Tensor | None = None,
         loss: Loss | None = None,
         weight: Tensor | None = None,
-        partial: str | None = None,
+        partial: str = "carry",
     ) -> tuple[Tensor, CMSState]:
         """Read x and learn from it.
 
         Args:
             x: (batch, length, dim). state: of the call before, or None at the beginning of a sequence.
-            target: what `loss` compares y with, (batch, length, ...); objective="task" only.
-            loss: `loss(y, target) -> (batch, length)`, instead of the constructor's. Called per segment between
-                boundaries.
-            weight: (batch, length), a factor on each token's gradient (eta_t of eq. 71; 0 masks padding).
-            partial: instead of the constructor's, for this call.
+            target: what the loss compares y with, (batch, length, ...).
+            source: (batch, length, dim), what the levels read instead of x; "headwise" only. y is still added onto x.
+            loss: instead of the constructor's objective. Called per segment between boundaries.
+            weight: (batch, length) or (batch, length, levels), a factor on each token's gradient (eta_t of eq. 71; 0
+                masks padding).
+            partial: what an unfinished chunk becomes at the end of the call: "carry" (a stream may be cut anywhere),
+                "drop", or "flush" (it moves its level as it is; each token counts as in a full chunk).
 
         Returns y (batch, length, dim) and the state after the last token.
         """
@@ -206,57 +216,64 @@ class CMS(Writes, nn.Module):
         need_shape("x", x, "batch", "length", self.dim)
         need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
         need_same("the parameters", self.up[0], "x", x)
-        partial = partial or self.partial
         _choice("partial", partial, "carry", "drop", "flush")
         batch, length = x.shape[:2]
         state = state if state is not None else self.initial_state(batch)
-        rows = state.levels[0].weights["up"].shape[0]
-        want = 1 if self.regime == "shared" else batch
+        rows, k = state.levels[0].weights["up"].shape[0], len(self.periods)
         need(
-            len(state.levels) == len(self.periods) and rows == want,
+            len(state.levels) == k and rows == batch,
             "state",
             f"{len(state.levels)} levels for {rows} sequence(s)",
-            f"{len(self.periods)} levels for {want}",
+            f"{k} levels for {batch}",
         )
+        if source is not None:
+            need(self.variant == "headwise", "source", "a tensor", "None: a chain reads what the level before it made")
+            need_shape("source", source, *x.shape)
         if weight is not None:
-            need_shape("weight", weight, batch, length)
-            need(weight.ndim == 2, "weight", f"shape {tuple(weight.shape)}", "(batch, length)")
+            weight = weight[..., None] if weight.ndim == 2 else weight
+            need_shape("weight", weight, batch, length, None)
+            need(weight.shape[-1] in (1, k), "weight", f"shape {tuple(weight.shape)}", f"({batch}, {length}[, {k}])")
+            weight = weight.expand(-1, -1, k)
+        local = self.objective == "local"
         if target is not None:
-            need(self.objective == "task", "target", "a tensor", "None: objective='local' makes its own values")
+            need(not local, "target", "a tensor", "None: objective='local' makes its own values")
             need(target.shape[:2] == x.shape[:2], "target", f"shape {tuple(target.shape)}", f"({batch}, {length}, ...)")
         need(target is not None or loss is None, "loss", "a loss without a target", "both, or neither")
         levels = [replace(s) for s in state.levels]
-        learning = self.objective == "local" or target is not None
-        clocks = [s.clock for s in levels]
-        events = schedule(self.periods, length, clocks, nested=self.variant == "nested", flush=partial == "flush")
-        if not learning:  # nothing is gathered: the weights and clocks stay
-            return self._read(levels, x), CMSState(levels, state.position + length)
-        run = self._local if self.objective == "local" else self._task
-        y = run(levels, events, x, state.position, target, loss or self.loss, weight)
+        if not local and target is None:  # nothing is gathered: the weights and clocks stay
+            return self._chain(levels, x, source)[0], CMSState(levels, state.position + length)
+        events = schedule(self.periods, length, [s.clock for s in levels], nested=self.variant == "nested")
+        if target is None:
+            y = self._local(levels, events, x, source, state.position, weight)
+        else:
+            y = self._task(
+                levels, events, x, source, state.position, target, loss or cast(Loss, self.objective), weight
+            )
+        new = CMSState(levels, state.position + length)
         if partial == "drop":
             for s in levels:
                 s.clock, s.buffer, s.meta = 0, None, None
-        return y, CMSState(levels, state.position + length)
+        return y, self._flushed(new) if partial == "flush" else new
 
     def _task(
         self,
         levels: list[LevelState],
         events: list[Event],
         x: Tensor,
+        source: Tensor | None,
         position: int,
-        target: Tensor | None,
+        target: Tensor,
         loss: Loss,
         weight: Tensor | None,
     ) -> Tensor:
         """Every level follows one loss: segments between two boundaries of *any* level are one batch."""
-        assert target is not None
         pending: list[Rows] = [{} for _ in levels]
         out, done, cursor, length = [], 0, 0, x.shape[1]
         while done < length or cursor < len(events):
             end = events[cursor].time if cursor < len(events) else length
             if end > done:
                 part = slice(done, end)
-                y, tape = self._chain(levels, x[:, part])
+                y, tape = self._chain(levels, x[:, part], None if source is None else source[:, part])
                 out.append(y)
                 w = None if weight is None else weight[:, part]
                 self._gather(levels, tape, self._signal(y, target[:, part], loss), w, pending)
@@ -268,26 +285,25 @@ class CMS(Writes, nn.Module):
                 cursor += 1
         for i, s in enumerate(levels):
             self._settle(s, pending[i])
-        return torch.cat(out, 1) if len(out) != 1 else out[0]
+        return torch.cat(out, 1) if len(out) > 1 else out[0] if out else x
 
     def _local(
         self,
         levels: list[LevelState],
         events: list[Event],
         x: Tensor,
+        source: Tensor | None,
         position: int,
-        _target: Any,
-        _loss: Any,
         weight: Tensor | None,
     ) -> Tensor:
         """Every level has its own loss, so each runs through the whole call by itself: segments are its own chunks."""
         mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
         h, total = x, x
         for i, s in enumerate(levels):
-            src = x if mix is not None else h
-            n = rms(src) if self.norm else src
+            src = h if mix is None else x if source is None else source
+            n = rms(src) if self.mlp.norm else src
             keys = rms(n @ self.key[i].mT)
-            values = self.value_scale * rms(n @ self.value[i].mT)
+            values = VALUE_SCALE * rms(n @ self.value[i].mT)
             own = [e for e in events if e.level == i]
             pending: list[Rows] = [{} for _ in levels]
             out, done, cursor = [], 0, 0
@@ -298,64 +314,53 @@ class CMS(Writes, nn.Module):
                 end = own[cursor].time if cursor < len(own) else x.shape[1]
                 if end > done:
                     part = slice(done, end)
-                    here, k, v = map(self._fold, next(cut))
-                    out.append(self._mlp(s.weights, here)[0])
+                    here, k, v = next(cut)
+                    out.append(self._level(s.weights, here)[0])
                     with torch.set_grad_enabled(torch.is_grad_enabled() and not self.first_order):
                         w = s.weights
                         if self.first_order:
                             k, v, w = k.detach(), v.detach(), {a: b.detach() for a, b in w.items()}
-                        o, z, a = self._mlp(w, k)
-                        e = self._weigh(o - v, None if weight is None else weight[:, part], x.shape[0])
-                        self._add(pending[i], w, k, z, a, e)
+                        o, z, a = self._level(w, k)
+                        dz = self._back(w, z, a, o - v)
+                    self._add(pending[i], k, a, o - v, dz, None if weight is None else weight[:, part, i])
                     s.clock += end - done
                     done = end
                 while cursor < len(own) and own[cursor].time == end:
                     self._do(levels, own[cursor], pending, position + end)
                     cursor += 1
             self._settle(s, pending[i])
-            o = self._unfold(torch.cat(out, 1), x) if self.regime == "sequence" else _lengthen(out, x)
+            o = torch.cat(out, 1) if out else x
             if mix is not None:
                 total = total + mix[i] * o
             else:
                 h = h + o
         return total if mix is not None else h
 
-    def _read(self, levels: list[LevelState], x: Tensor) -> Tensor:
-        return self._chain(levels, x)[0]
-
     # ------------------------------------------------------------------ one segment
-    def _fold(self, x: Tensor) -> Tensor:
-        """Shared weights see one long sequence: (batch, n, d) -> (1, batch * n, d)."""
-        return x.reshape(1, -1, x.shape[-1]) if self.regime == "shared" else x
-
-    def _unfold(self, y: Tensor, like: Tensor) -> Tensor:
-        return y.reshape(like.shape[0], -1, y.shape[-1])
-
-    def _mlp(self, w: Weights, n: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _level(self, w: Weights, n: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """down act(up n), added to `onto` if given; with what act saw (z) and said (a)."""
         z = n @ w["up"].mT
-        a = ACTIVATIONS[self.activation][0](z)
+        a = ACTIVATIONS[self.mlp.activation][0](z)
         return a @ w["down"].mT if onto is None else torch.baddbmm(onto, a, w["down"].mT), z, a
 
-    def _chain(self, levels: list[LevelState], x: Tensor) -> tuple[Tensor, list]:
+    def _chain(self, levels: list[LevelState], x: Tensor, source: Tensor | None) -> tuple[Tensor, list]:
         """y of eq. 70 (chain) or 74 (panel), and per level what the backward pass needs."""
-        h = self._fold(x)
-        tape = []
+        h, tape = x, []
         if self.variant == "headwise":
             mix = torch.softmax(self.mix, 0)
-            n = rms(h) if self.norm else h
-            y = h
+            read = x if source is None else source
+            n = rms(read) if self.mlp.norm else read
             for i, s in enumerate(levels):
-                o, z, a = self._mlp(s.weights, n)
+                o, z, a = self._level(s.weights, n)
                 tape.append((h, n, z, a))
-                y = y + mix[i] * o
-        else:
-            for s in levels:
-                n = rms(h) if self.norm else h
-                y, z, a = self._mlp(s.weights, n, h)
-                tape.append((h, n, z, a))
-                h = y
-        return self._unfold(y, x), tape
+                h = h + mix[i] * o
+            return h, tape
+        for s in levels:
+            n = rms(h) if self.mlp.norm else h
+            y, z, a = self._level(s.weights, n, h)
+            tape.append((h, n, z, a))
+            h = y
+        return h, tape
 
     def _signal(self, y: Tensor, target: Tensor, loss: Loss) -> Tensor:
         """d loss / d y per token, with its graph unless first_order (or no gradient is wanted)."""
@@ -363,6 +368,9 @@ class CMS(Writes, nn.Module):
         if loss is half_squared_error:
             need_shape("target", target, *y.shape)
             return y - target if keep else y.detach() - target.detach()
+        if error := getattr(loss, "error", None):
+            with torch.set_grad_enabled(keep):
+                return error(y, target)
         with torch.enable_grad():
             at = y if keep and y.requires_grad else y.detach().requires_grad_()
             each = loss(at, target)
@@ -375,38 +383,36 @@ class CMS(Writes, nn.Module):
             (e,) = torch.autograd.grad(each.sum(), at, create_graph=keep)
         return e
 
-    def _weigh(self, e: Tensor, weight: Tensor | None, batch: int) -> Tensor:
-        """Token weights, and the mean over a shared batch; e is folded."""
-        if weight is not None:
-            e = e * self._fold(weight[..., None])
-        return e / batch if self.regime == "shared" and self.reduce == "mean" else e
-
     def _gather(
         self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None, pending: list[Rows]
     ) -> None:
         """Backpropagate the loss signal through the levels; keep rows (input, error) of each weight's gradient."""
         keep = torch.is_grad_enabled() and not self.first_order
-        with torch.set_grad_enabled(keep):
-            e = self._weigh(self._fold(e), weight, e.shape[0])
-            mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
-            for i in range(len(levels) - 1, -1, -1):
+        mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
+        for i in range(len(levels) - 1, -1, -1):
+            with torch.set_grad_enabled(keep):
                 h, n, z, a = tape[i] if keep else tuple(t.detach() for t in tape[i])
                 w = levels[i].weights if keep else {k: v.detach() for k, v in levels[i].weights.items()}
-                dz = self._add(pending[i], w, n, z, a, e if mix is None else mix[i] * e)
-                if i == 0 or mix is not None:
-                    continue
-                dn = dz @ w["up"]
-                if self.norm:  # d rms(h) / d h
-                    inv = (h.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
-                    dn = inv * (dn - n * (dn * n).mean(-1, keepdim=True))
-                e = e + dn
+                own = e if mix is None else mix[i] * e
+                dz = self._back(w, z, a, own)
+                if i and mix is None:
+                    dn = dz @ w["up"]
+                    if self.mlp.norm:  # d rms(h) / d h
+                        inv = (h.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+                        dn = inv * (dn - n * (dn * n).mean(-1, keepdim=True))
+                    e = e + dn
+            self._add(pending[i], n, a, own, dz, None if weight is None else weight[..., i])
 
-    def _add(self, rows: Rows, w: Weights, n: Tensor, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
-        """Rows of both weights of a level for the error e at its output; returns the error at the hidden layer."""
-        dz = ACTIVATIONS[self.activation][1](e @ w["down"], z, a)
+    def _back(self, w: Weights, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
+        """From the error at a level's answer the error at its hidden layer."""
+        return ACTIVATIONS[self.mlp.activation][1](e @ w["down"], z, a)
+
+    def _add(self, rows: Rows, n: Tensor, a: Tensor, e: Tensor, dz: Tensor, weight: Tensor | None) -> None:
+        """Rows of both weights of a level; the tokens' weights stay in the outer graph, first order or not."""
+        if weight is not None:
+            e, dz = weight[..., None] * e, weight[..., None] * dz
         rows.setdefault("down", []).append((a, e))
         rows.setdefault("up", []).append((n, dz))
-        return dz
 
     # ------------------------------------------------------------------ boundaries
     def _settle(self, s: LevelState, rows: Rows) -> None:
@@ -431,6 +437,8 @@ class CMS(Writes, nn.Module):
             if s.buffer is None:
                 return
             g, s.buffer = s.buffer, None
+            if i in self.held:
+                return
             if s.start is not None:
                 s.meta = g if s.meta is None else {n: s.meta[n] + g[n] for n in g}
             scale = 1 / self.periods[i] if self.reduce == "mean" else 1.0
@@ -455,12 +463,9 @@ class CMS(Writes, nn.Module):
             self.wrote(self.names[i], time, {n: w.detach() for n, w in s.weights.items()}, change, reason)
 
     def _learn_start(self, s: LevelState, period: int) -> Weights:
-        """Eq. 72, by one meta step at the end of the owner's context: FOMAML (gradients at the adapted states) or
-        Reptile."""
+        """Eq. 72, by one meta step at the end of the owner's context (FOMAML: gradients at the adapted states)."""
         assert s.start is not None
-        if self.meta == "reptile":
-            return {n: p + self.meta_lr * (s.weights[n] - p) for n, p in s.start.items()}
-        scale = self.meta_lr / (period if self.reduce == "mean" else 1)
+        scale = META_LR / (period if self.reduce == "mean" else 1)
         g: Weights = {}
         for part in (s.meta, s.buffer):  # the last chunk may be unfinished; its tokens count too
             for n, v in (part or {}).items():
@@ -484,19 +489,20 @@ class CMS(Writes, nn.Module):
 
     def nested_components(self) -> list[Component]:
         """The levels for `nlbook.levels.levels_of`; periods in tokens."""
-        kind = "fast state" if self.regime == "sequence" else "weights"
         out = []
         for i, (name, c, h) in enumerate(zip(self.names, self.periods, self.hidden)):
             kept = sorted(k for k, v in self.inner.init(torch.zeros(1, 2, 2)).items() if v.numel() > 1)
             mine = {k: f"{name}.{k}" for k in kept}
-            out.append(Component(name, period=c, needs=frozenset(mine.values()), kind=kind, size=2 * self.dim * h))
+            out.append(
+                Component(name, period=c, needs=frozenset(mine.values()), kind="fast state", size=2 * self.dim * h)
+            )
             out += [Component(m, period=c, kind="optimizer state", size=2 * self.dim * h) for m in mine.values()]
             if self.variant == "nested" and i + 1 < len(self.periods):
                 out.append(
                     Component(
                         f"{name}.start",
                         period=self.periods[i + 1],
-                        kind=kind,
+                        kind="fast state",
                         size=2 * self.dim * h,
                         note=f"owned by {self.names[i + 1]}",
                     )
@@ -506,13 +512,8 @@ class CMS(Writes, nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.dim}, hidden={self.hidden}, periods={self.periods}, variant={self.variant!r}, "
-            f"objective={self.objective!r}, regime={self.regime!r}, reduce={self.reduce!r}"
+            f"reduce={self.reduce!r}"
         )
-
-
-def _lengthen(out: list[Tensor], x: Tensor) -> Tensor:
-    """Segments of a shared batch, each (1, batch * n, d), back to (batch, length, d)."""
-    return torch.cat([o.reshape(x.shape[0], -1, o.shape[-1]) for o in out], 1)
 
 
 def _names(periods: Sequence[int]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.cms.layer import CMS
+from nlbook.cms.layer import CMS, META_LR, VALUE_SCALE
 from nlbook.numerics import rms
 
 _ACT: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,7 +25,7 @@ _ACT: dict[str, Callable[[Tensor], Tensor]] = {
 def cms_reference(
     cms: CMS, x: Tensor, target: Tensor | None = None
 ) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Any]]:
-    """Eq. 70-74 token by token for ONE sequence: x (length, dim), target (length, ...) for objective="task".
+    """Eq. 70-74 token by token for ONE sequence: x (length, dim), target (length, ...) where the objective is a loss.
 
     Reads the settings and initial states of `cms`. Token t is read with the weights of the last completed chunk of
     every level; its gradient at those weights joins each level's buffer; then the levels whose chunk is full move.
@@ -33,14 +33,14 @@ def cms_reference(
     weights per level, and {"updates": [...], "restarts": [...], "starts": [...]}.
     """
     k, C = len(cms.periods), cms.periods
-    act = _ACT[cms.activation]
+    act = _ACT[cms.mlp.activation]
     theta = [{"up": cms.up[i], "down": cms.down[i]} for i in range(k)]
     phi = [dict(t) for t in theta]  # start states; used by the nested variant
     inner = [{n: cms.inner.init(w[None]) for n, w in t.items()} for t in theta]
     buffer = [{n: torch.zeros_like(w) for n, w in t.items()} for t in theta]
     meta = [{n: torch.zeros_like(w) for n, w in t.items()} for t in theta]
     clock, updates, restarts = [0] * k, [0] * k, [0] * k
-    norm = rms if cms.norm else (lambda h: h)
+    norm = rms if cms.mlp.norm else (lambda h: h)
 
     def mlp(w: dict[str, Tensor], n: Tensor) -> Tensor:
         return act(n @ w["up"].mT) @ w["down"].mT
@@ -62,15 +62,15 @@ def cms_reference(
         # Aliases: eq. 71 takes its gradient at the present weights, not through how they came about. Without aliases a
         # slow level that has not moved yet is an ancestor of the fast ones, and autograd returns the total derivative.
         here = [{n: w * 1.0 for n, w in th.items()} for th in theta]
-        if cms.objective == "task":
+        if callable(cms.objective):
             assert target is not None
             y, _ = read(here, x[t])
-            loss = cms.loss(y[None, None], target[t][None, None]).sum()
+            loss = cms.objective(y[None, None], target[t][None, None]).sum()
         else:  # each level fits keys and values of its own; its input is a constant for it
             y, inputs = read(theta, x[t])
             loss = x.new_zeros(())
             for i, src in enumerate(inputs):
-                key, value = rms(src @ cms.key[i].mT), cms.value_scale * rms(src @ cms.value[i].mT)
+                key, value = rms(src @ cms.key[i].mT), VALUE_SCALE * rms(src @ cms.value[i].mT)
                 loss = loss + 0.5 * (mlp(here[i], key) - value).square().sum()
         ys.append(y)
         keep = torch.is_grad_enabled()
@@ -95,12 +95,8 @@ def cms_reference(
             if not (full[i + 1] or broken):
                 continue
             if full[i + 1]:
-                scale = cms.meta_lr / (C[i + 1] if cms.reduce == "mean" else 1)
-                phi[i] = (
-                    {n: p + cms.meta_lr * (theta[i][n] - p) for n, p in phi[i].items()}
-                    if cms.meta == "reptile"
-                    else {n: p - scale * meta[i][n] for n, p in phi[i].items()}
-                )
+                scale = META_LR / (C[i + 1] if cms.reduce == "mean" else 1)
+                phi[i] = {n: p - scale * meta[i][n] for n, p in phi[i].items()}
             theta[i] = dict(phi[i])
             inner[i] = {n: cms.inner.init(w[None]) for n, w in phi[i].items()}
             buffer[i] = {n: torch.zeros_like(w) for n, w in phi[i].items()}

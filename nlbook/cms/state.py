@@ -32,7 +32,6 @@ def schedule(
     clocks: Sequence[int] | None = None,
     *,
     nested: bool = False,
-    flush: bool = False,
 ) -> list[Event]:
     """Which level does what when, in the next `length` tokens.
 
@@ -40,7 +39,6 @@ def schedule(
         periods: tokens per chunk of each level. clocks: tokens that each has gathered already.
         nested: level i restarts whenever its owner, level i + 1, is updated or restarts; its own chunk then begins
             anew, so that floor(C_owner / C) full updates fit (the paper says ceil).
-        flush: every chunk begun by the end counts as finished there.
 
     >>> [(e.time, e.level) for e in schedule((2, 3), 6)]
     [(2, 0), (3, 1), (4, 0), (6, 0), (6, 1)]
@@ -51,11 +49,11 @@ def schedule(
     clock, time, events = list(clocks or [0] * len(periods)), 0, []
     begun = len(clock) == len(periods) and all(0 <= k < c for k, c in zip(clock, periods))
     need(begun and bool(clock), "clocks", clock, f"one number of tokens below each period of {list(periods)}")
-    while time < length or (flush and any(clock)):
-        n = min(*(c - k for c, k in zip(periods, clock)), length - time) if time < length else 0
+    while time < length:
+        n = min(*(c - k for c, k in zip(periods, clock)), length - time)
         time += n
         clock = [k + n for k in clock]
-        ends = [k == c or (flush and time == length and k > 0) for k, c in zip(clock, periods)]
+        ends = [k == c for k, c in zip(clock, periods)]
         events += [Event(time, i, "update") for i, e in enumerate(ends) if e]
         clock = [0 if e else k for k, e in zip(clock, ends)]
         if nested:
@@ -66,8 +64,6 @@ def schedule(
                     clock[i], broken = 0, True
                 else:
                     broken = False
-        if n == 0:
-            break
     return events
 
 

@@ -208,9 +208,28 @@ MIXERS: dict[str, type[nn.Module]] = {
 
 def make_mixer(name: str, dim: int, options: dict[str, Any]) -> nn.Module:
     """The sequence mixer of that name. options: flat, see `arguments`."""
-    cls = MIXERS[name]
+    cls, options = MIXERS[name], dict(options)
+    shift = options.pop("shift", False)
     options = {"rule": name, **options} if cls is LinearMixer else options
-    return cls(dim, **arguments(cls, options, "options"))
+    mixer = cls(dim, **arguments(cls, options, "options"))
+    if shift:
+        shift_keys(mixer)
+    return mixer
+
+
+@torch.no_grad()
+def shift_keys(mixer: nn.Module) -> None:
+    """Let keys begin as the token before, in the basis of the queries. In `key value key value ...` a value has to be
+    stored under the token before it; without the shift gradient descent finds that late (RWKV and H3 build it in).
+    """
+    made: Any = getattr(mixer, "qkv", mixer)
+    taps = getattr(made, "taps", None)
+    if taps is not None:
+        taps[:, 1] = taps[:, 1].roll(-1, -2)
+        taps[:, 1, -1] = 0
+    if isinstance(made, Projections):
+        q, k, _ = made.weight.chunk(3)
+        k.copy_(q)
 
 
 def arguments(cls: type, flat: dict[str, Any], name: str) -> dict[str, Any]:

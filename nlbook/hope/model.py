@@ -13,18 +13,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlbook.cms import CMS
+from nlbook.cms import CMS, CMSState
 from nlbook.errors import NLBookError, generator, need, need_shape
 from nlbook.hope.mixers import MIXERS, StaticMLP, arguments, make_mixer
 from nlbook.hope.state import HopeState
 from nlbook.levels import NestedSystem, levels_of
 from nlbook.numerics import rms
-from nlbook.tree import restart
+from nlbook.tree import Tree, restart
 
 
 def full(logits: Tensor) -> Tensor:
     """At least float32: what autocast left in bfloat16 is no place for a logarithm."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class NextToken:
+    """What Hope's levels learn from: the cross-entropy of the next token, read from y through the head (eq. 71).
+
+    head (vocabulary, dim). The loss of a block's own output: with one block that is the loss of the model; with several
+    it is a choice, since the error that comes back through the blocks above would need their graph in the state.
+    """
+
+    def __init__(self, head: Tensor) -> None:
+        self.head = head
+
+    def __call__(self, y: Tensor, target: Tensor) -> Tensor:
+        """Nats, (batch, length), from y (batch, length, dim) and the next tokens (batch, length)."""
+        return F.cross_entropy(F.linear(rms(y), self.head).mT, target, reduction="none")
+
+    def error(self, y: Tensor, target: Tensor) -> Tensor:
+        """d loss / d y."""
+        n = rms(y)
+        surprise = torch.softmax(F.linear(n, self.head), -1)
+        e = (surprise - F.one_hot(target, len(self.head))) @ self.head
+        return (y.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (e - n * (e * n).mean(-1, keepdim=True))
+
+
+LEVELS = {"variant": "headwise", "lr": 0.03, "learn_lr": True, "reduce": "sum", "first_order": True}
+MEMORY = {  # of the self-modifying memory: keys and queries begin aligned, and no write is too long
+    "chunk": 16, "other_chunk": 16, "read": "after", "rate": "implicit", "eta": 0.3, "eta_max": 1.0, "mem_gain": 3.0,
+    "proj_std": 0.05, "query": "identity",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,12 +64,17 @@ class HopeConfig:
     "gated_delta".
     options: keyword arguments of the mixer's class (nlbook.titans, nlbook.hope.mixers), on top of conv, conv_noise and
         activation, which all mixers share: `conv` taps of the short convolution on q, k, v (0: none), `conv_noise`
-        uniform noise on them at the start, `activation` after it.
+        uniform noise on them at the start, `activation` after it, `shift`: keys begin as the token before, so that a
+        value is stored under the token that it follows.
     mlp: "cms": MLP levels that learn in context, one for each of `periods` (tokens per update, fast to slow); "static":
         the same chain of MLPs without updates, as many as `periods` has entries. hidden: width of each.
-    cms: keyword arguments of nlbook.cms.CMS on top of objective="local", lr=0.01, learn_lr=True. Keys of a local
-        objective have length sqrt(dim), so a step counts dim times: at dim 32, lr = 0.1 blew the fast weights up.
-    reset_token: a token that begins a new document: all fast states restart there (None: never).
+    cms: keyword arguments of nlbook.cms.CMS on top of LEVELS. Levels follow the loss of the next token, known one token
+        later, by a learned rate a level and a learned gate a token. variant="headwise" (eq. 74): they read the block's
+        input, beside the mixer; "sequential" (eq. 70, 97): they stand behind it, one after the other. first_order:
+        whether the outer gradient stops at their updates. objective="local" is the first edition's, a control.
+    reset_token: a token that begins a new document (None: there is one). ends: after how many documents the context of
+        the mixer ends, then that of each level; 0: never. () is (1, 0, .., 0): the mixer forgets at each document, the
+        levels live on, so they learn what outlives one.
     """
 
     vocabulary: int
@@ -54,9 +88,11 @@ class HopeConfig:
     periods: tuple[int, ...] = (16, 64, 256)
     cms: dict[str, Any] = field(default_factory=dict)
     conv: int = 4
-    conv_noise: float = 0.5
+    conv_noise: float = 0.2
+    shift: bool = True
     activation: str = "silu"
     reset_token: int | None = None
+    ends: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,6 +109,30 @@ class HopeConfig:
             f"a token below vocabulary = {self.vocabulary}, or None",
         )
         object.__setattr__(self, "periods", tuple(self.periods))
+        object.__setattr__(self, "ends", tuple(self.ends))
+        need(
+            len(self.contexts) == 1 + len(self.periods) and all(isinstance(n, int) and n >= 0 for n in self.contexts),
+            "ends",
+            self.ends,
+            f"{1 + len(self.periods)} numbers of documents >= 0, of the mixer and of each level",
+        )
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Documents after which the context of the mixer, and of each level, ends; 0: never."""
+        return self.ends or (1, *[0] * len(self.periods))
+
+    @classmethod
+    def first_edition(cls, **fields: Any) -> HopeConfig:
+        """The defaults of nlbook 0.1: levels with a loss of their own (inert), no shift, everything ends at a reset."""
+        levels = {"variant": "sequential", "objective": "local", "lr": 0.01, "reduce": "mean", "first_order": False}
+        cms = {**levels, "learn_lr": True, **fields.pop("cms", {})}
+        old: dict[str, Any] = {"conv_noise": 0.5, "shift": False, "cms": cms}
+        if fields.get("mixer", "self_modifying") == "self_modifying":
+            memory = {"chunk": 64, "read": "start", "rate": "explicit", "eta": 0.1, "eta_max": 0.5, "mem_gain": 1.0}
+            fields["options"] = {**memory, "proj_std": 2.0, "query": "random", **fields.get("options", {})}
+        ends = (1,) * (1 + len(fields.get("periods", (16, 64, 256))))
+        return cls(**{**old, "ends": ends, **fields})
 
     def baseline(self, mixer: str, **changes: Any) -> HopeConfig:
         """The same model with another mixer and one static MLP, whose width is chosen so that the parameter counts
@@ -80,7 +140,9 @@ class HopeConfig:
 
         The search is over `hidden`, so counts agree to within 2 * dim per layer. `changes` replaces other fields.
         """
-        plain = replace(self, mixer=mixer, mlp="static", periods=(1,), options={}, cms={}, hidden=1)
+        plain = replace(
+            self, mixer=mixer, mlp="static", periods=(1,), ends=(self.contexts[0], 0), options={}, cms={}, hidden=1
+        )
         return replace(plain, **changes).as_large_as(self)
 
     def as_large_as(self, other: HopeConfig) -> HopeConfig:
@@ -98,46 +160,92 @@ class HopeConfig:
         raw = text.read_text() if isinstance(text, Path) else text
         try:
             fields = json.loads(raw)
-            return cls(**{**fields, "periods": tuple(fields.get("periods", (16, 64, 256)))})
+            fields |= {n: tuple(fields[n]) for n in ("periods", "ends") if n in fields}
+            return cls(**fields) if "ends" in fields else cls.first_edition(**fields)
         except (TypeError, ValueError, AttributeError) as e:
             raise NLBookError(f"config: got {raw[:80]!r}, expected the JSON of a HopeConfig ({e})") from e
+
+
+@dataclass
+class BlockState(Tree):
+    """The mixer's state, the levels' (None of a static chain), and the row that waits for its next token."""
+
+    mixer: Any
+    levels: CMSState | None
+    waiting: dict[str, Tensor] | None = None
 
 
 class HopeBlock(nn.Module):
     """Eq. 94-97 with the norms, gate and residuals that the paper leaves out:
 
-    o = mixer(rms(x))                                   self-modifying Titans, or a baseline's mixer
-    x <- x + W_o (rms(o) * silu(W_g rms(x)))            gated read-out
-    y = MLP_slow(... MLP_fast(x))                       the continuum memory system; residuals inside
+    n = rms(x);  o = mixer(n)                           self-modifying Titans, or a baseline's mixer
+    h = x + W_o (rms(o) * silu(W_g n))                  gated read-out
+    y = h + sum_l MLP_l(n)                              the continuum memory system (eq. 74); or a chain on h (eq. 70)
+
+    A level learns from a row once its next token is known, so the last row of a call waits in the state.
     """
 
     def __init__(self, c: HopeConfig, seed: int) -> None:
         super().__init__()
         g = generator(seed)
-        shared = {"heads": c.heads, "conv": c.conv, "conv_noise": c.conv_noise, "activation": c.activation}
-        self.mixer = make_mixer(c.mixer, c.dim, {**shared, "seed": seed + 1, **c.options})
+        shared = {n: getattr(c, n) for n in ("heads", "conv", "conv_noise", "shift", "activation")}
+        memory = MEMORY if c.mixer == "self_modifying" else {}
+        self.mixer = make_mixer(c.mixer, c.dim, {**shared, "seed": seed + 1, **memory, **c.options})
         self.W_g = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         self.W_o = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
-        if c.mlp == "cms":
-            levels = {"objective": "local", "lr": 0.01, "learn_lr": True, "seed": seed + 2, **c.cms}
-            self.mlp: nn.Module = CMS(c.dim, c.hidden, c.periods, **arguments(CMS, levels, "cms"))
-        else:
-            self.mlp = StaticMLP(c.dim, c.hidden, len(c.periods), seed + 2)
+        if c.mlp == "static":
+            self.mlp: Any = StaticMLP(c.dim, c.hidden, len(c.periods), seed + 2)
+            return
+        levels = {**LEVELS, "seed": seed + 2, **c.cms}
+        self.mlp = CMS(c.dim, c.hidden, c.periods, **arguments(CMS, levels, "cms"))
+        if self.mlp.objective != "local":
+            self.gate = nn.Parameter(torch.zeros(len(c.periods), c.dim))
+            self.gate_bias = nn.Parameter(torch.zeros(len(c.periods)))
 
-    def initial_state(self, batch: int) -> tuple[Any, Any]:
+    def initial_state(self, batch: int) -> BlockState:
         start: Any = self.mixer.initial_state
-        return start(batch), self.mlp.initial_state(batch) if isinstance(self.mlp, CMS) else None
+        return BlockState(start(batch), self.mlp.initial_state(batch) if isinstance(self.mlp, CMS) else None)
 
-    def forward(self, x: Tensor, state: tuple[Any, Any]) -> tuple[Tensor, tuple[Any, Any]]:
-        """x (batch, length, dim) -> (batch, length, dim), state."""
+    def forward(
+        self, x: Tensor, state: BlockState, known: Tensor | None = None, loss: NextToken | None = None
+    ) -> tuple[Tensor, BlockState]:
+        """x (batch, length, dim) -> y, state. known (batch, length - 1): the tokens after all rows but the last; levels
+        read and do not learn without them.
+        """
         n = rms(x)
-        o, mixed = self.mixer(n, state[0])  # eq. 94-96
-        x = x + F.linear(rms(o) * F.silu(F.linear(n, self.W_g)), self.W_o)
-        if not isinstance(self.mlp, CMS):
-            return self.mlp(x), (mixed, None)
+        o, mixed = self.mixer(n, state.mixer)  # eq. 94-96
+        h = x + F.linear(rms(o) * F.silu(F.linear(n, self.W_g)), self.W_o)
+        if state.levels is None:
+            return self.mlp(h), BlockState(mixed, None)
         with torch.autocast(x.device.type, enabled=False):  # fast weights stay in full precision
-            x, moved = self.mlp(x, state[1])  # eq. 97 (70-71)
-        return x, (mixed, moved)
+            if known is None or loss is None or self.mlp.objective == "local":
+                y, moved = self.mlp(h, state.levels, source=self._source(x))
+                return y, BlockState(mixed, moved)
+            *parts, moved = self._learn(h[:, :-1], x[:, :-1], state.levels, known, loss)
+            last, moved = self.mlp(h[:, -1:], moved, source=self._source(x[:, -1:]))
+            return torch.cat([*parts, last], 1), BlockState(mixed, moved, {"h": h[:, -1:], "x": x[:, -1:]})
+
+    def hear(self, token: Tensor, state: BlockState, loss: NextToken) -> BlockState:
+        """The row that waits learns from the token (batch, 1) that came after it."""
+        if state.waiting is None or state.levels is None:
+            return state
+        _, moved = self._learn(**state.waiting, levels=state.levels, known=token, loss=loss)
+        return BlockState(state.mixer, moved)
+
+    def end(self, rows: Tensor, ends: Tensor, state: BlockState) -> BlockState:
+        """Contexts end before the next token. rows (batch,): of these sequences; ends (batch, 1 + levels): whose."""
+        fresh = self.initial_state(len(rows))
+        mixer = fresh.mixer if ends[:, 0].all() else restart(ends[:, 0], state.mixer, fresh.mixer)
+        if state.levels is None:
+            return BlockState(mixer, None)
+        return BlockState(mixer, self.mlp.end_context(state.levels, rows, ends[:, 1:]))
+
+    def _source(self, x: Tensor) -> Tensor | None:
+        return x if self.mlp.variant == "headwise" and self.mlp.objective != "local" else None
+
+    def _learn(self, h: Tensor, x: Tensor, levels: CMSState, known: Tensor, loss: NextToken) -> tuple[Tensor, CMSState]:
+        weight = 2 * torch.sigmoid(F.linear(rms(h), self.gate, self.gate_bias))  # eta_t of eq. 71, a number a level
+        return self.mlp(h, levels, known, source=self._source(x), loss=loss, weight=weight)
 
 
 class Hope(nn.Module):
@@ -158,21 +266,26 @@ class Hope(nn.Module):
         self.config = config
         g = generator(config.seed)
         self.embedding = nn.Parameter(0.5 * torch.randn(config.vocabulary, config.dim, generator=g))
-        self.blocks = nn.ModuleList(HopeBlock(config, 1000 * config.seed + 10 * (i + 1)) for i in range(config.layers))
+        self.blocks: Any = nn.ModuleList(
+            HopeBlock(config, 1000 * config.seed + 10 * (i + 1)) for i in range(config.layers)
+        )
 
     # ------------------------------------------------------------------ reading
     def initial_state(self, batch: int) -> HopeState:
         """All memories at their learned starts."""
-        return HopeState([b.initial_state(batch) for b in self.blocks])  # type: ignore[operator]
+        return HopeState(
+            [b.initial_state(batch) for b in self.blocks],
+            torch.zeros(batch, dtype=torch.long, device=self.embedding.device),
+        )  # type: ignore[operator]
 
     def forward(
         self, tokens: Tensor, state: HopeState | None = None, *, reset: Tensor | None = None
     ) -> tuple[Tensor, HopeState]:
         """Read `tokens` on from `state`.
 
-        reset (batch, length), bool: a document begins at this token, and nothing before it is remembered; the default
-        comes from `config.reset_token`. When all sequences restart at once their clocks do too, as in a new call; else
-        the clocks run on and the document's first chunk is shorter.
+        reset (batch, length), bool: a document begins at this token, and contexts end before it (see
+        `HopeConfig.ends`); the default comes from `config.reset_token`. When all sequences restart at once their clocks
+        do too, as in a new call; else the clocks run on and the document's first chunk is shorter.
         """
         need(
             isinstance(tokens, Tensor) and tokens.ndim == 2 and tokens.dtype == torch.long,
@@ -194,20 +307,32 @@ class Hope(nn.Module):
             need_shape("reset", reset, batch, length)
         parts = []
         for first, last in _documents(reset, length):
-            if reset is not None and first < length and (rows := reset[:, first]).any():
-                fresh = self.initial_state(batch)
-                state = fresh if rows.all() else restart(rows, state, fresh)
+            if first < length:
+                state = self._hear(tokens[:, first : first + 1], None if reset is None else reset[:, first], state)
             logits, state = self._read(tokens[:, first:last], state)
             parts.append(logits)
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
 
+    def _hear(self, token: Tensor, begins: Tensor | None, state: HopeState) -> HopeState:
+        """The token (batch, 1) is known, and with it the loss of the one before; then contexts end where it begins a
+        document."""
+        loss = NextToken(self.embedding)
+        blocks = [b.hear(token, s, loss) for b, s in zip(self.blocks, state.blocks, strict=True)]
+        if begins is None or state.position == 0 or not begins.any():
+            return replace(state, blocks=blocks)
+        documents = state.documents + begins
+        every = torch.tensor(self.config.contexts, device=token.device)
+        ends = begins[:, None] & (every > 0) & (documents[:, None] % every.clamp_min(1) == 0)
+        blocks = [b.end(begins, ends, s) for b, s in zip(self.blocks, blocks, strict=True)]
+        return replace(state, blocks=blocks, documents=documents)
+
     def _read(self, tokens: Tensor, state: HopeState) -> tuple[Tensor, HopeState]:
-        x = F.embedding(tokens, self.embedding)
-        blocks = []
+        x, blocks, loss = F.embedding(tokens, self.embedding), [], NextToken(self.embedding)
         for block, s in zip(self.blocks, state.blocks, strict=True):
-            x, s = block(x, s)
+            x, s = block(x, s, tokens[:, 1:], loss)
             blocks.append(s)
-        return F.linear(rms(x), self.embedding), HopeState(blocks, state.position + tokens.shape[1])
+        logits = F.linear(rms(x), self.embedding)
+        return logits, replace(state, blocks=blocks, position=state.position + tokens.shape[1])
 
     def loss(self, tokens: Tensor, graded: Tensor | None = None, state: HopeState | None = None) -> Tensor:
         """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is
@@ -253,6 +378,29 @@ class Hope(nn.Module):
             prompt = new[:, None]
 
     # ------------------------------------------------------------------ accounts, disk
+    @torch.no_grad()
+    def levels_at_work(self, tokens: Tensor, graded: Tensor | None = None) -> list[dict[str, Any]]:
+        """What each level does while `tokens` (batch, length) are read: one row a level of a block.
+
+        moved: its distance from its start at the end, over the size of the start. nats: how much more an answer costs
+        (the mean of `loss`) when the level gathers and never moves. A level below 0.01 nats is asleep on these tokens.
+        """
+        _, state = self(tokens)
+        moving, rows = float(self.loss(tokens, graded)), []
+        for i, (block, s) in enumerate(zip(self.blocks, state.blocks, strict=True)):
+            if s.levels is None:
+                continue
+            for j, level in enumerate(s.levels.levels):
+                start = {"up": block.mlp.up[j], "down": block.mlp.down[j]}
+                far = sum(float((w - start[n]).square().sum()) for n, w in level.weights.items())
+                size = sum(float(w.square().sum()) for w in start.values()) * len(tokens)
+                block.mlp.held.add(j)
+                held = float(self.loss(tokens, graded))
+                block.mlp.held.discard(j)
+                name = block.mlp.names[j]
+                rows.append({"block": i, "level": name, "moved": (far / size) ** 0.5, "nats": held - moving})
+        return rows
+
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 

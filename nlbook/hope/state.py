@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from nlbook.tree import Tree
 
 
 @dataclass
 class HopeState(Tree):
-    """One (mixer state, CMS state or None) per block, and the number of tokens read."""
+    """What each block carries, the documents that have ended in each sequence (batch,), the number of tokens read."""
 
-    blocks: list[tuple[Any, Any]]
+    blocks: list[Any]
+    documents: Tensor
     position: int = 0

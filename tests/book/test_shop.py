@@ -1,43 +1,34 @@
 """The Clock Shop: what its picture says, on the numbers behind it, and its page in a real browser."""
 
-import json
-import subprocess
-from pathlib import Path
-
-import playwright
 import pytest
+from kit import in_node
 
 from nlbook.book import viz
 from nlbook.book.viz.live import JS, bundle
 from nlbook.errors import NLBookError
 
-NODE = Path(playwright.__file__).parent / "driver" / "node"
 FAST_AND_SLOW = [
     {"period": 1, "rate": 0.6, "keep": 0.99, "ends": 1, "on": True},
     {"period": 1, "rate": 0.03, "keep": 1, "ends": 0, "on": True},
     {"period": 1, "rate": 0, "keep": 1, "ends": 0, "on": False},
 ]
 CODE = """
+const { model } = S;
 const clocks = Object.fromEntries(Object.entries(model.PRESETS).map(([id, p]) => [id, p.clocks]));
-clocks.two = EXTRA;
+clocks.two = input;
 const mean = (a) => a.reduce((x, y) => x + y, 0) / a.length;
 const merge = (rs) => (typeof rs[0] === "number" ? mean(rs)
   : Array.isArray(rs[0]) ? rs[0].map((_, i) => merge(rs.map((r) => r[i])))
   : Object.fromEntries(Object.keys(rs[0]).map((k) => [k, merge(rs.map((r) => r[k]))])));
 const five = (c) => merge([1, 2, 3, 4, 5].map((seed) => model.summary(c, seed)));
-console.log(JSON.stringify(Object.fromEntries(Object.entries(clocks).map(([id, c]) => [id, five(c)]))));
+return Object.fromEntries(Object.entries(clocks).map(([id, c]) => [id, five(c)]));
 """
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """Preset -> its numbers, means over five streams."""
-    script = tmp_path_factory.mktemp("shop") / "run.mjs"
-    code = CODE.replace("EXTRA", json.dumps(FAST_AND_SLOW))
-    script.write_text(f"import {{ model }} from {json.dumps((JS / 'shop.js').as_uri())};\n{code}")
-    done = subprocess.run([NODE, script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return in_node(CODE, FAST_AND_SLOW, tmp_path_factory.mktemp("shop"), S=JS / "shop.js")
 
 
 def test_the_life_time_of_a_fact_sorts_it(measured):

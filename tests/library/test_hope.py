@@ -16,13 +16,16 @@ from nlbook.cms import CMS
 from nlbook.errors import NLBookError
 from nlbook.hope import MIXERS, Attention, Hope, HopeAttention, HopeConfig, HopeState, LinearMixer, plain
 from nlbook.hope.mixers import rotate
+from nlbook.hope.model import NextToken
 from nlbook.levels import Trace
 from nlbook.numerics import rms
 from nlbook.titans import SelfModifyingTitans
 from nlbook.tree import load, restart, save, tensors
 
 V = 11
-SMALL = HopeConfig(vocabulary=V, dim=8, layers=2, hidden=6, periods=(3, 7), options={"chunk": 4, "other_chunk": 2})
+SMALL = HopeConfig(
+    vocabulary=V, dim=8, layers=2, hidden=6, periods=(3, 7), options={"chunk": 4, "other_chunk": 2}, ends=(1, 1, 1)
+)
 KINDS = {
     "hope": SMALL,
     "hope-attention": replace(SMALL, mixer="attention", options={}),
@@ -32,6 +35,10 @@ KINDS = {
     "two heads": replace(SMALL, heads=2),
     "learned start": SMALL.baseline("gated_delta", options={"learn_start": True}),
     "titans-cms": replace(SMALL, mixer="titans", options={"chunk": 4}),
+    "behind the mixer": replace(SMALL, cms={"variant": "sequential"}),
+    "through the updates": replace(SMALL, cms={"first_order": False}),
+    "behind, through": replace(SMALL, cms={"variant": "sequential", "first_order": False}),
+    "first edition": HopeConfig.first_edition(vocabulary=V, dim=8, hidden=6, periods=(3, 7), options=SMALL.options),
 }
 
 
@@ -51,19 +58,20 @@ def stirred(config: HopeConfig, seed: int = 1) -> Hope:
 
 @pytest.mark.eq(70, 71, 86, 87, 88, 89, 90, 93, 94, 95, 96, 97)
 @pytest.mark.parametrize(
-    ("sizes", "chunks", "length"),
+    ("sizes", "chunk", "length"),
     [
-        ({"dim": 16, "layers": 2, "heads": 2, "hidden": 12, "periods": (4, 8, 16)}, (8, 4), 37),
-        ({"dim": 6, "layers": 1, "hidden": 9, "periods": (3, 5)}, (5, 7), 23),
+        ({"dim": 16, "layers": 2, "heads": 2, "hidden": 12, "periods": (4, 8, 16)}, 8, 45),
+        ({"dim": 6, "layers": 1, "hidden": 9, "periods": (3, 5)}, 5, 44),
     ],
 )
-def test_hope_is_the_plain_file(sizes, chunks, length, tmp_path):
-    """Logits, and the outer gradient of every parameter through all writes, of a model that comes from a file."""
-    options = {"chunk": chunks[0], "other_chunk": chunks[1]}
-    stirred(HopeConfig(vocabulary=V, options=options, seed=3, **sizes)).save(tmp_path)
+def test_hope_is_the_plain_file(sizes, chunk, length, tmp_path):
+    """Logits, and the outer gradient of every parameter, of a model from a file; documents begin at token 3."""
+    options = {"chunk": chunk, "other_chunk": chunk}
+    stirred(HopeConfig(vocabulary=V, options=options, reset_token=3, seed=3, **sizes)).save(tmp_path)
     model, text = Hope.load(tmp_path), tokens(1, length)
+    assert int((text == 3).sum()) > 1
     weights = {n: w.clone().requires_grad_() for n, w in model.state_dict().items()}
-    want = plain.hope(weights, text[0], periods=sizes["periods"], chunks=chunks)
+    want = plain.hope(weights, text[0], sizes["periods"], chunk, boundary=3)
     got = model(text)[0][0]
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     way = torch.randn(want.shape, generator=torch.Generator().manual_seed(0), dtype=want.dtype)
@@ -73,6 +81,84 @@ def test_hope_is_the_plain_file(sizes, chunks, length, tmp_path):
         assert weights[n].grad.abs().max() > 0, n
         scale = 1 + float(weights[n].grad.abs().max())
         torch.testing.assert_close(p.grad, weights[n].grad, rtol=0, atol=1e-12 * scale, msg=n)
+
+
+@pytest.mark.eq(71)
+@pytest.mark.parametrize("variant", ["headwise", "sequential"])
+def test_levels_learn_the_next_token_and_see_nothing_of_the_future(variant):
+    """The levels of a block move by the gradient of its own next-token loss; a token changes no logits before it."""
+    config = replace(SMALL, layers=1, periods=(4,), ends=(), cms={"variant": variant, "lr": 0.3})
+    model, x = stirred(config), tokens(2, 9)
+    y, state = model(x)
+    block, moved = model.blocks[0], state.blocks[0].levels.levels[0].weights
+    up = block.mlp.up[0].detach().expand(2, -1, -1).clone().requires_grad_()
+    e = F.embedding(x[:, :4], model.embedding)
+    o, _ = block.mixer(rms(e))
+    h = e + (rms(o) * F.silu(rms(e) @ block.W_g.mT)) @ block.W_o.mT
+    read = rms(e if variant == "headwise" else h)
+    answer = h + F.silu(read @ up.mT) @ block.mlp.down[0].mT
+    paid = F.cross_entropy((rms(answer) @ model.embedding.mT).mT, x[:, 1:5], reduction="none")
+    eta = 2 * torch.sigmoid(rms(h) @ block.gate.mT + block.gate_bias)[..., 0]
+    (slope,) = torch.autograd.grad((eta.detach() * paid).sum(), up)
+    first, _ = model(x[:, :6])[1].blocks[0].levels.levels[0].weights.values()
+    torch.testing.assert_close(first, up - block.mlp.rate(0) * slope, rtol=0, atol=1e-12)
+    assert (moved["up"] - first).abs().max() > 1e-6
+    for t in range(1, 9):
+        other = x.clone()
+        other[:, t] = (other[:, t] + 1) % V
+        assert torch.equal(model(other)[0][:, :t], y[:, :t])
+
+
+def test_levels_live_on_where_the_mixer_forgets():
+    """Default ends: after a document the mixer is new and the levels are not; `ends` of 2 is every other document."""
+    config = replace(SMALL, layers=1, reset_token=0, ends=(1, 0, 2))
+    model = stirred(config)
+    document = torch.cat([torch.zeros(2, 1, dtype=torch.long), tokens(2, 8)], 1)
+    starts = {n: model.blocks[0].mlp.up[i].detach() for i, n in enumerate(model.blocks[0].mlp.names)}
+    state, seen = None, []
+    for _ in range(3):
+        _, state = model(document, state)
+        after = model._hear(document[:, :1], torch.tensor([True, True]), state).blocks[0]
+        fresh = model.blocks[0].initial_state(2).mixer
+        assert all(
+            torch.equal(a, b) for a, b in zip(tensors(after.mixer).values(), tensors(fresh).values(), strict=True)
+        )
+        levels = dict(zip(starts, after.levels.levels, strict=True))
+        seen.append([not torch.equal(levels[n].weights["up"][0], w) for n, w in starts.items()])
+        assert all(s.clock == 0 and s.buffer is None for s in levels.values())
+    assert seen == [[True, True], [True, False], [True, True]]
+
+
+def test_levels_at_work_says_what_each_level_is_good_for():
+    model, x = stirred(replace(SMALL, cms={"lr": 0.5})), tokens(2, 40)
+    rows = model.levels_at_work(x)
+    assert [(r["block"], r["level"]) for r in rows] == [(0, "C3"), (0, "C7"), (1, "C3"), (1, "C7")]
+    before = float(model.loss(x))
+    assert all(r["moved"] > 1e-3 and abs(r["nats"]) > 1e-6 for r in rows) and float(model.loss(x)) == before
+    model.blocks[1].mlp.held.add(0)
+    assert float(model.loss(x)) - before == pytest.approx(rows[2]["nats"], abs=1e-12)
+    still = stirred(replace(SMALL, cms={"lr": 1e-12}))
+    assert all(r["moved"] < 1e-6 and abs(r["nats"]) < 1e-6 for r in still.levels_at_work(x))
+    assert Hope(SMALL.baseline("gated_delta")).levels_at_work(x) == []
+
+
+def test_keys_begin_as_the_token_before():
+    for mixer in ("self_modifying", "gated_delta", "attention", "titans"):
+        taps = getattr(Hope(replace(SMALL, mixer=mixer, options={}, conv_noise=0.0)).blocks[0].mixer, "qkv", None)
+        taps = (taps or Hope(replace(SMALL, mixer=mixer, options={}, conv_noise=0.0)).blocks[0].mixer).taps
+        q, k, v = taps[0].detach()
+        assert (k[-2] == 1).all() and (k[-1] == 0).all() and (q[-1] == 1).all() and (v[-1] == 1).all(), mixer
+    old = Hope(replace(SMALL, shift=False, conv_noise=0.0)).blocks[0].mixer.taps[0].detach()
+    assert (old[:, -1] == 1).all() and (old[:, :-1] == 0).all()
+
+
+def test_a_file_of_the_first_edition_means_what_it_meant():
+    """A configuration without `ends` is of nlbook 0.1: levels with a loss of their own, everything restarts."""
+    fields = {"vocabulary": V, "dim": 8, "hidden": 6, "periods": [3, 7], "reset_token": 0, "options": {"read": "after"}}
+    config = HopeConfig.from_json(json.dumps(fields))
+    assert config.ends == (1, 1, 1) and not config.shift and config.conv_noise == 0.5
+    assert config.options == {**HopeConfig.first_edition(vocabulary=V).options, "read": "after"}
+    assert Hope(config).blocks[0].mlp.objective == "local"
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -110,7 +196,7 @@ def test_every_parameter_learns(model):
 
 
 def test_the_outer_gradient_is_the_derivative():
-    model = stirred(SMALL)
+    model = stirred(KINDS["through the updates"])
     x = tokens(2, 13)
     model.loss(x).backward()
     g = torch.Generator().manual_seed(3)
@@ -227,14 +313,14 @@ def test_autocast_keeps_memories_in_full_precision():
         full = model.loss(x)
         assert half.item() == pytest.approx(full.item(), rel=0.03), name
         if name == "hope":
-            assert all(t.dtype == torch.float32 for t in tensors(s).values())
+            assert all(t.dtype in (torch.float32, torch.long) for t in tensors(s).values())
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("name", ["hope", "attention", "gated_delta", "titans"])
 def test_a_whole_model_compiles_into_one_graph(name):
     """torch.compile with no graph break: the same logits, state and outer gradients (traced; no code is generated)."""
-    short = {"periods": (4,), "options": {"chunk": 4, "other_chunk": 4}} if name == "hope" else {}
+    short = {"periods": (4,), "ends": (), "options": {"chunk": 4, "other_chunk": 4}} if name == "hope" else {}
     model, x = stirred(replace(KINDS[name], layers=1, **short)), tokens(2, 5)  # hope: a chunk, and one token
     want, state = model(x)
     want.square().sum().backward()
@@ -254,19 +340,27 @@ def test_a_whole_model_compiles_into_one_graph(name):
 @pytest.mark.eq(94, 95, 96, 97)
 def test_a_block_is_titans_then_the_chain():
     """Eq. 94-97 with the parts named one by one: norm, memory, gated read-out, residual, MLP levels fast to slow."""
-    model = stirred(SMALL)
-    block = model.blocks[0]
-    x = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    y, _ = block(x, block.initial_state(2))
+    model = stirred(replace(SMALL, cms={"variant": "sequential"}))
+    block, text = model.blocks[0], tokens(2, 9)
+    x = F.embedding(text, model.embedding)
+    y, _ = block(x, block.initial_state(2), text[:, 1:], NextToken(model.embedding))
     assert isinstance(block.mixer, SelfModifyingTitans) and list(block.mlp.periods) == sorted(block.mlp.periods)
     o, _ = block.mixer(rms(x))
     h = x + (rms(o) * F.silu(rms(x) @ block.W_g.mT)) @ block.W_o.mT
-    torch.testing.assert_close(y, block.mlp(h)[0], rtol=0, atol=1e-12)
-    first = h[:, :3]  # nothing has moved before the first boundary
     for up, down in zip(block.mlp.up, block.mlp.down):
-        first = first + F.silu(rms(first) @ up.mT) @ down.mT
-    torch.testing.assert_close(y[:, :3], first, rtol=0, atol=1e-12)
-    assert (model.blocks[0](x, block.initial_state(2))[0] - y).abs().max() == 0
+        h = h + F.silu(rms(h) @ up.mT) @ down.mT
+    torch.testing.assert_close(y[:, :3], h[:, :3], rtol=0, atol=1e-12)  # nothing has moved before the first boundary
+    assert (y[:, 3:] - h[:, 3:]).abs().max() > 1e-6
+
+
+def test_the_error_of_the_next_token_is_the_derivative_of_its_loss():
+    head, y = (
+        torch.randn(*s, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+        for i, s in enumerate(((V, 8), (2, 5, 8)))
+    )
+    loss, y = NextToken(head), y.requires_grad_()
+    (slope,) = torch.autograd.grad(loss(y, tokens(2, 5)).sum(), y)
+    torch.testing.assert_close(loss.error(y, tokens(2, 5)), slope, rtol=0, atol=1e-12)
 
 
 def test_rotary_positions_only_see_distances():
@@ -306,7 +400,7 @@ def test_levels_and_trace_of_a_whole_model():
     assert {c.kind for c in system.components} >= {"fast state", "initial state", "weights", "optimizer state"}
     with Trace(model, opt, tokens_per_step=64) as trace:
         model(tokens(1, 21))
-    assert len(trace.updates["blocks.0.mixer.M_mem"]) == 5 and len(trace.updates["blocks.1.mlp.C3"]) == 7
+    assert len(trace.updates["blocks.0.mixer.M_mem"]) == 5 and len(trace.updates["blocks.1.mlp.C3"]) == 6
     assert "attention" in "".join(c.name for c in Hope(KINDS["attention"]).levels(opt, 64).components).lower() or any(
         c.kind == "non-parametric" for c in Hope(KINDS["attention"]).levels().components
     )

@@ -24,7 +24,7 @@ def bundle(name: str) -> str:
     parts = [(JS / f"{part}.js").read_text(encoding="utf-8") for part in ("engine", name)]
     source = "\n".join(re.sub(r"^import .*\n", "", p, flags=re.M) for p in parts)
     source = re.sub(r"^export default .*\n?", "", source, flags=re.M)
-    return re.sub(r"^export (?=const|function)", "", source, flags=re.M)
+    return re.sub(r"^export (?=const|function|class)", "", source, flags=re.M)
 
 
 class Live:

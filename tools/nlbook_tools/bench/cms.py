@@ -19,12 +19,11 @@ AIM = 1.3
 
 
 def suite(quick: bool = True) -> list[Report]:
-    """Forward and update of four levels against the plain chain, in both regimes; and the trace, off and on."""
+    """Forward and update of four levels against the plain chain, weights per sequence; and the trace, off and on."""
     batch, length, dim, hidden = (8, 1024, 64, 256) if quick else (8, 2048, 128, 512)
     rounds, periods = (7 if quick else 15), (16, 64, 256, 1024)
     g = torch.Generator().manual_seed(0)
     x, target = (torch.randn(batch, length, dim, generator=g) for _ in range(2))
-    shared = CMS(dim, hidden, periods, regime="shared", lr=0.01, first_order=True)
     own = CMS(dim, hidden, periods, lr=0.01, first_order=True)
     local = CMS(dim, hidden, periods, objective="local", lr=0.01, first_order=True)
     title = f"4 levels, dim {dim}, hidden {hidden}, periods {periods}, {batch} x {length} tokens"
@@ -33,16 +32,8 @@ def suite(quick: bool = True) -> list[Report]:
         with torch.no_grad():
             cms(x, target=goal)
 
-    chain, chains = Chain(shared, periods), Chain(shared, periods, copies=batch)
+    chains = Chain(own, periods, copies=batch)
     reports = [
-        compare(
-            {"plain chain": lambda: chain.train(x, target), "CMS": lambda: read(shared, target)},
-            "plain chain",
-            title=f"shared weights, forward and update: {title}",
-            rounds=rounds,
-            aims={"CMS": AIM},
-            note=f"moves {shared.moved_per_token():.0f} parameters per token, of {4 * 2 * dim * hidden}",
-        ),
         compare(
             {"plain chain": lambda: chains.train(x, target), "CMS": lambda: read(own, target)},
             "plain chain",

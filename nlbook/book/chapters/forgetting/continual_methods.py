@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlbook.book.data.continual import Task, average_accuracy, forgetting, learning_accuracy, stream
-from nlbook.cms import CMS, Adam, CMSState, LevelState
+from nlbook.cms import CMS, MLP, Adam, CMSState, LevelState
 from nlbook.errors import generator, need
 
 DIM, HIDDEN, CLASSES = 64, 64, 10
@@ -167,8 +167,7 @@ class Learner:
             optimizer=self.inner,
             lr=[wide * f for f in method.lr_split or (1,) * blocks],
             reduce=method.reduce,
-            activation="relu",
-            norm=False,
+            mlp=MLP("relu", norm=False),
         ).to(rate.dtype)
         self.state = self.cms.initial_state(len(seeds))
         first = [first_weights(s, blocks) for s in seeds]
@@ -391,7 +390,7 @@ def period_effect(
     def end(c: int) -> Tensor:
         """How far both weights are from their start. A step has 8 tokens and counts as their mean."""
         inner, rate, reduce = (Adam(eps=1e-12), lr, "mean") if adam else ("sgd", lr / 8, "sum")
-        options: dict[str, Any] = {"activation": "tanh", "norm": False, "loss": loss, "reduce": reduce}
+        options: dict[str, Any] = {"mlp": MLP("tanh", norm=False), "objective": loss, "reduce": reduce}
         cms = CMS(16, 16, [8 * c], optimizer=inner, lr=rate, **options).double()
         state = cms.initial_state(1)
         state.levels[0].weights = {"up": up[None], "down": down[None]}

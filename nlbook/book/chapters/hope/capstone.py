@@ -37,7 +37,7 @@ OPTIONS: dict[str, Any] = {
     "horizon": 512.0,
     "mem_gain": 3.0,
 }
-HOPE = HopeConfig(
+HOPE = HopeConfig.first_edition(
     vocabulary=LANGUAGE.vocabulary,
     dim=32,
     layers=1,
@@ -83,7 +83,7 @@ def config(name: str, seed: int = 0) -> HopeConfig:
         return base.baseline(BASELINES[name])
     if name == HYBRID:  # attention, then the same moving chain
         return replace(base, mixer="attention", options={})
-    changed = replace(base, options={**OPTIONS, **ABLATIONS.get(name, {})})
+    changed = replace(base, options={**HOPE.options, **ABLATIONS.get(name, {})})
     if name in ("without CMS", "nothing moves"):  # a chain that does not move: as wide as keys and values cost
         changed = replace(changed, mlp="static", cms={}, hidden=2 * base.hidden)
     return replace(changed, conv=0) if name == "without convolution" else changed

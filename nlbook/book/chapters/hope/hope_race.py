@@ -39,7 +39,9 @@ RECORD = Path(__file__).with_suffix(".json")
 LATE = (102, 103)  # tuning seeds on which Hope with noisy taps is late
 RATES = (0.01, 0.02, 0.04, 0.08)
 MEMORY: dict[str, Any] = {"chunk": 16, "other_chunk": 16, "read": "after", "eta": 0.1, "eta_max": 0.5, "mem_gain": 3.0}
-HOPE = HopeConfig(vocabulary=LANGUAGE.vocabulary, dim=32, layers=1, hidden=32, periods=(8, 32), options=MEMORY)
+HOPE = HopeConfig.first_edition(
+    vocabulary=LANGUAGE.vocabulary, dim=32, layers=1, hidden=32, periods=(8, 32), options=MEMORY
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ PARTS: dict[str, dict[str, Any]] = {  # on top of "aligned": one part taken away
 }
 CONTESTANTS = {
     "Hope": Contestant(lambda: HOPE, OWN, PARTS),
-    "self-modifying, no CMS": Contestant(lambda: HOPE.baseline("self_modifying", options=MEMORY), OWN),
+    "self-modifying, no CMS": Contestant(lambda: HOPE.baseline("self_modifying", options=HOPE.options), OWN),
     "Titans + CMS": Contestant(
         lambda: replace(HOPE, mixer="titans", options={"chunk": 16}),
         {"no momentum": {"options": {"momentum": False}}, "eager starts": {"start_lr": 2.0}, **NOISY},

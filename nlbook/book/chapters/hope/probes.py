@@ -73,7 +73,7 @@ def frozen(model: Hope, *names: str) -> Hope:
 
 def memories(model: Hope, state: HopeState) -> dict[str, list[Tensor]]:
     """Present weights of every memory of a one-block Hope, sequence 0: name -> matrices. Fixed parts are left out."""
-    mixed, cms = state.blocks[0]
+    mixed, cms = state.blocks[0].mixer, state.blocks[0].levels
     if not hasattr(mixed, "now"):
         return {}
     boxes = {"mem": ("mem",), "proj": ("k", "v"), "gate": ("eta", "alpha")}

@@ -40,7 +40,7 @@ def model(kind: str, seed: int = 0, dim: int = 16) -> Hope:
     need(kind in KINDS, "kind", repr(kind), f"one of {', '.join(map(repr, KINDS))}")
     mixer, options = KINDS[kind]
     return Hope(
-        HopeConfig(
+        HopeConfig.first_edition(
             vocabulary=VOCABULARY,
             dim=dim,
             layers=1,
@@ -104,5 +104,5 @@ def trace(m: Hope, bits: list[int]) -> Tensor:
     with torch.no_grad():
         for token in [0, *(b + 1 for b in bits)]:
             _, state = m(torch.tensor([[token]]), state)
-            rows.append(state.blocks[0][0].now["mem"]["W"][0, 0, 0].flatten().clone())
+            rows.append(state.blocks[0].mixer.now["mem"]["W"][0, 0, 0].flatten().clone())
     return torch.stack(rows)

@@ -48,7 +48,7 @@ def reader(method: str, vocabulary: int, seed: int, dim: int = 32, hidden: int =
     "static-3" is the control of Hope-3: three MLPs in a chain that are not written. All are as large as Hope-3, to
     within one unit of the MLPs; the width of the MLPs makes up the difference.
     """
-    whole = HopeConfig(
+    whole = HopeConfig.first_edition(
         vocabulary=vocabulary, dim=dim, layers=2, mixer="attention", hidden=hidden, seed=seed, periods=LEVELS["Hope-3"]
     )
     if method == "ICL":

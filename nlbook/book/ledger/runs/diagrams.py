@@ -51,7 +51,7 @@ def hope_lanes(*, length: int = 64) -> dict[str, float]:
     "wrong": memories whose recorded writes are not floor(length / period), and "lanes": how many were looked at.
     """
     products = [chunk * frequency for chunk, frequency in FIG_5]
-    config = HopeConfig(
+    config = HopeConfig.first_edition(
         vocabulary=11, dim=8, hidden=8, layers=1, periods=(4, 16, 32), options={"chunk": 8, "other_chunk": 2}
     )
     model = Hope(config)

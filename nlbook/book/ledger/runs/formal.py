@@ -47,7 +47,7 @@ def make(method: str, seed: int) -> nn.Module:
         return LSTM(VOCABULARY, SIZE["dim"], seed)
     need(method in METHODS, "method", repr(method), f"LSTM or one of {', '.join(METHODS)}")
     mixer, options = METHODS[method]
-    return Hope(HopeConfig(vocabulary=VOCABULARY, mixer=mixer, options=options, seed=seed, **SIZE))
+    return Hope(HopeConfig.first_edition(vocabulary=VOCABULARY, mixer=mixer, options=options, seed=seed, **SIZE))
 
 
 def race(

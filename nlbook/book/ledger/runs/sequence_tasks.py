@@ -59,7 +59,7 @@ def config(method: str, vocabulary: int, seed: int, **changes: Any) -> HopeConfi
     method: "Hope", "Hope-Attention" (as large as Hope; "Hope-Attention, as given": of the given width), a key of MIXER,
         or one of ABLATIONS. changes: fields of HopeConfig.
     """
-    hope = HopeConfig(vocabulary=vocabulary, seed=seed, options=dict(MEMORY), **{**SIZE, **changes})
+    hope = HopeConfig.first_edition(vocabulary=vocabulary, seed=seed, options=dict(MEMORY), **{**SIZE, **changes})
     if method == "Hope":
         return hope
     if method in WITHOUT:

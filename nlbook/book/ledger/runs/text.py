@@ -43,7 +43,7 @@ def text(most: int) -> tuple[dict[str, np.memmap], tempfile.TemporaryDirectory[s
 
 def config(method: str, seed: int, **size: Any) -> HopeConfig:
     """Hope of this size, or a baseline whose one static MLP is as wide as makes it as large."""
-    hope = HopeConfig(vocabulary=VOCABULARY, seed=seed, reset_token=DOCUMENT, **size)
+    hope = HopeConfig.first_edition(vocabulary=VOCABULARY, seed=seed, reset_token=DOCUMENT, **size)
     return hope if method == "Hope" else hope.baseline(MIXERS[method])
 
 
