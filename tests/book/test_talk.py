@@ -3,6 +3,7 @@
 import json
 import statistics
 
+import browser
 import pytest
 import torch
 from kit import in_node
@@ -43,8 +44,6 @@ def test_the_best_reader_of_the_page_is_the_optimum(tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_one_talks_to_hope_in_a_page(chromium, tmp_path, width, scheme):
-    from nlbook_tools import browser
-
     file = tmp_path / "talk.html"
     head = "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
     file.write_text(head + talker.talk()._repr_html_())
