@@ -41,7 +41,6 @@ ROUTES = (
         "Memories, attention, many rates, the whole model, and how to make it fast.",
     ),
 )
-HERO = "score:T=120"
 
 
 class Site:
@@ -89,8 +88,6 @@ def build(
     assets(site)
     twins = Twins(frames, site.save, few)
     wanted = [s for c in chapters for s in loaded(c)]
-    if len(chapters) > 1:
-        wanted.append(HERO)
     states = [s for w in dict.fromkeys(wanted) for s in twins.wanted(w)]
     say(f"{len(chapters)} chapters, {len(set(states))} frames")
     frames.draw(states)
@@ -130,7 +127,7 @@ def build(
     for p in documents:
         href = f"teaching/{p.stem}.html"
         site.add(reference.document(p, href, f"teaching/{p.name}", known, extra), "Teaching")
-    fill_front(front, site, chapters, twins)
+    fill_front(front, site, chapters)
     for page in site.pages:
         site.save(page.href, render(page, site.nav, __version__).encode())
     site.save("assets/search-index.js", search_index(site).encode())
@@ -264,7 +261,7 @@ def ledger_page(root: Path, known: set[str], extra: Mapping[str, tuple[int, int]
     return Page("ledger.html", "Ledger of claims", f"<h1>Ledger of claims</h1>\n{reference.ledger_table(data)}")
 
 
-def fill_front(front: Page, site: Site, chapters: Sequence[Chapter], twins: Twins) -> None:
+def fill_front(front: Page, site: Site, chapters: Sequence[Chapter]) -> None:
     """The front page: what this is, the picture in motion, the routes, the chapters."""
     by_number = {c.number: c for c in chapters}
     front.description = "An executable book about the paper Nested Learning: predict, run, drag, implement."
@@ -277,10 +274,7 @@ def fill_front(front: Page, site: Site, chapters: Sequence[Chapter], twins: Twin
         f'<div class="actions"><a href="{first.href}">Begin: {html.escape(first.title)}</a>'
         '<a href="equations.html">All 121 equations</a><a href="pictures.html">Pictures to move</a></div></div>\n'
     )
-    twin = ""
-    if len(chapters) > 1:
-        twin = twins.markup(HERO)
-        front.scripts = scripts([Twins.name(HERO)])
+    shop = viz.shop()._repr_html_() if len(chapters) > 1 else ""
     routes = []
     for name, numbers, said in ROUTES:
         some = [by_number[n] for n in numbers if n in by_number] or (list(chapters) if not numbers else [])
@@ -308,7 +302,7 @@ def fill_front(front: Page, site: Site, chapters: Sequence[Chapter], twins: Twin
         ("honesty", "What you can rely on", honest),
     ]
     front.headings = [Heading(2, anchor, name, name) for anchor, name, _ in parts]
-    front.body = hero + twin + "".join(f'<h2 id="{a}">{n}</h2>\n{b}\n' for a, n, b in parts)
+    front.body = hero + shop + "".join(f'<h2 id="{a}">{n}</h2>\n{b}\n' for a, n, b in parts)
 
 
 def search_index(site: Site) -> str:
