@@ -194,7 +194,7 @@ def test_schedules():
 
 
 def test_a_bar_is_shown_to_who_asks_for_one(monkeypatch, capsys):
-    monkeypatch.setattr("tqdm.auto.tqdm", partial(tqdm.tqdm, disable=False))  # whatever TQDM_DISABLE says
+    monkeypatch.setattr("tqdm.auto.tqdm", partial(tqdm.tqdm, disable=False, mininterval=0))
     train(Hope(CONFIG), batches, 2)
     assert capsys.readouterr().err == ""
     train(Hope(CONFIG), batches, 2, label="reading")
