@@ -25,6 +25,8 @@ from nlbook.errors import NLBookError, need
 
 CHECKPOINT = "checkpoint.safetensors"
 
+__all__ = ["adamw", "constant", "cosine", "train"]
+
 
 class TrainingStopped(NLBookError):
     """Training cannot go on: the loss or a gradient is no longer finite."""

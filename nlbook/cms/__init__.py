@@ -16,24 +16,6 @@ from nlbook.cms.stack import LevelStack, find_mlps, stack_levels
 from nlbook.cms.state import CMSState, Event, LevelState, schedule
 from nlbook.door import doors
 
-__all__ = [
-    "CMS",
-    "MLP",
-    "SGD",
-    "Adam",
-    "CMSState",
-    "Clock",
-    "Event",
-    "Inner",
-    "LevelStack",
-    "LevelState",
-    "Momentum",
-    "additive",
-    "cms_reference",
-    "find_mlps",
-    "half_squared_error",
-    "schedule",
-    "stack_levels",
-]
+__all__ = ["CMS", "MLP", "LevelStack", "find_mlps", "schedule", "stack_levels"]
 
 doors(__name__)

@@ -11,6 +11,6 @@ from nlbook.hope.mixers import MIXERS, Attention, LinearMixer
 from nlbook.hope.model import Hope, HopeAttention, HopeBlock, HopeConfig
 from nlbook.hope.state import HopeState
 
-__all__ = ["MIXERS", "Attention", "Hope", "HopeAttention", "HopeBlock", "HopeConfig", "HopeState", "LinearMixer"]
+__all__ = ["Hope", "HopeAttention", "HopeConfig", "HopeState"]
 
 doors(__name__)

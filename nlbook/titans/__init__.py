@@ -16,16 +16,6 @@ from nlbook.titans.rules import Gates, Rule, Start
 from nlbook.titans.selfmod import BOXES, SelfModifyingTitans
 from nlbook.titans.state import TitansState
 
-__all__ = [
-    "BOXES",
-    "Gates",
-    "NeuralMemory",
-    "Rule",
-    "SelfModifyingTitans",
-    "Start",
-    "TitansState",
-    "neural_memory_reference",
-    "self_modifying_reference",
-]
+__all__ = ["NeuralMemory", "Rule", "SelfModifyingTitans", "TitansState"]
 
 doors(__name__)
