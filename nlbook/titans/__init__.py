@@ -16,6 +16,6 @@ from nlbook.titans.rules import Gates, Rule, Start
 from nlbook.titans.selfmod import BOXES, SelfModifyingTitans
 from nlbook.titans.state import TitansState
 
-__all__ = ["NeuralMemory", "Rule", "SelfModifyingTitans", "TitansState"]
+__all__ = ["Gates", "NeuralMemory", "Rule", "SelfModifyingTitans", "Start", "TitansState"]
 
 doors(__name__)
