@@ -18,10 +18,10 @@ KINDS = ("new early", "new late", "said before")
 class Speakers:
     """A stream of documents, each a list of statements `speaker fact bit`, opened by one boundary token.
 
-    Each fact is true or false for the whole stream. A share `liars` of the speakers always says the contrary, the others the
-    truth; a bit is turned round with probability `noise`. What a speaker says of a fact that nobody heard of him
-    follows from two things: whether he lies, and what others said of the fact. A memory that is linear in features of
-    the pair cannot form that product, however large it is. Tokens: speakers, facts, the two bits, the boundary.
+    Each fact is true or false for the whole stream. A share `liars` of the speakers says the contrary, the others say
+    the truth; a bit is turned round with probability `noise`. So what a speaker says of a fact that nobody heard from
+    him follows from two things: whether he lies, and what others said of the fact. A memory that is linear in features
+    of the pair cannot form that product, however large it is. Tokens: speakers, facts, the two bits, the boundary.
 
     >>> Speakers().vocabulary, Speakers().document_length
     (27, 19)
