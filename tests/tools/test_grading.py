@@ -240,6 +240,30 @@ found += [n for n in os.environ if n not in known.split() and not n.startswith((
 
 
 @needs_sandbox
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import socket; socket.socket()",
+        "import socket; socket.socket(40, 1)",  # AF_VSOCK: to the machine around this one
+        "import os; os.memfd_create('x')",
+        "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+        "import ctypes; assert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0",
+        "import ctypes; assert ctypes.CDLL(None).shmget(7, 4096, 0o1666) >= 0",
+        "import ctypes; assert ctypes.CDLL(None).syscall(250, 0, -3, 1) > 0",  # the keys of the login (x86-64)
+        "import os; os.mknod('/tmp/disk', 0o60666, os.makedev(8, 0))",
+        "import os; os.chroot('/tmp')",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (9999, 9999))",
+        "open('/tmp/x', 'wb').truncate(10**9)",
+        "x = [open('/dev/null') for _ in range(999)]",
+    ],
+)
+def test_doors_that_are_shut(shared, code):
+    mine = shared()
+    with pytest.raises(RemoteError, match=r"(Permission|Assertion|OS|Value)Error"):
+        mine.ask("run", source=code)
+
+
+@needs_sandbox
 def test_a_process_and_its_children_are_gone_with_the_box(start):
     mine = start()
     mine.ask(

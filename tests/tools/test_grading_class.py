@@ -304,7 +304,7 @@ ATTACKS = {
     ),
     "disk": ("for i in range(30): open(f'/tmp/{i}', 'wb').write(bytes(8_000_000))", True, "No space left"),
     "a large file": ("open('/tmp/x', 'wb').truncate(10**9)", True, "OSError"),
-    "a file in memory": ("import os\nfd = os.memfd_create('x')\nos.ftruncate(fd, 10**9)", True, "OSError"),
+    "a file in memory": ("import os; os.memfd_create('x')", True, "PermissionError"),
     "many files": ("x = [open('/dev/null') for _ in range(999)]", True, "Too many open files"),
     "another process's secrets": ("open('/proc/1/environ').read()", True, "FileNotFoundError"),
     "kills": ("import os\nfor pid in (1, os.getppid()): os.kill(pid, 9)", False, ""),
@@ -320,10 +320,11 @@ ATTACKS = {
         "AssertionError",
     ),
     "shared memory that stays": (
-        "import ctypes; assert ctypes.CDLL(None).shmget(0x6e6c62, 4096, 0o1666) >= 0",
-        False,
-        "",
+        "import ctypes; assert ctypes.CDLL(None).shmget(0x6E6C62, 4096, 0o1666) >= 0",
+        True,
+        "AssertionError",
     ),
+    "empty files": ("for i in range(10**6): open(f'/tmp/e{i}', 'w').close()", True, "files|stopped after"),
     "forges a reply": (
         "import os\nfor fd in range(3, 20):\n"
         '    try: os.write(fd, b\'{"kind": "value", "value": 1}\\n\' * 9)\n    except OSError: pass',

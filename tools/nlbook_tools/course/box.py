@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -34,14 +35,14 @@ class Box:
 
     def __init__(self, room: Path, trusted: bool = False) -> None:
         self._sock, theirs = socket.socketpair()
-        self._scratch = tempfile.TemporaryDirectory(prefix="nlbook-scratch-")
+        self._scratch = tempfile.TemporaryDirectory(prefix="nlbook-scratch-") if trusted else None
         how: dict[str, Any] = {"stdin": theirs.fileno(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         words = [sys.executable, "-s", "-P", "-B", f"{room if trusted else fence.BOOK}/worker.py"]
-        if trusted:
+        if self._scratch is None:
+            self._process = fence.start(room, [*words, json.dumps(fence.LIMITS)], **how)
+        else:
             env = fence.ENVIRONMENT | {"PYTHONPATH": str(room), "HOME": self._scratch.name}
             self._process = subprocess.Popen([*words, "{}"], env=env, cwd=self._scratch.name, **how)
-        else:
-            self._process = fence.start(room, [*words, json.dumps(fence.LIMITS)], **how)
         theirs.close()
         with contextlib.suppress(OSError):  # where memory runs out, the kernel ends the submission first
             Path(f"/proc/{self._process.pid}/oom_score_adj").write_text("1000")
@@ -80,7 +81,7 @@ class Box:
         return answer
 
     def _look(self) -> None:
-        """Ten times a second: the memory and the number of all its processes."""
+        """Ten times a second: the memory and the number of all its processes, and the number of its files."""
         if time.monotonic() < self._looked + 0.1:
             return
         self._looked = time.monotonic()
@@ -94,13 +95,18 @@ class Box:
             raise border.Broken(f"its process was ended: it used more than {fence.MEMORY // fence.MB} MB")
         if len(family) > fence.PROCESSES:
             raise border.Broken(f"its process was ended: it started more than {fence.PROCESSES} processes")
+        with contextlib.suppress(OSError, IndexError):
+            scratch = os.statvfs(f"/proc/{family[-1].pid}/root/tmp")
+            if self._scratch is None and scratch.f_files - scratch.f_ffree > fence.FILES:
+                raise border.Broken(f"its process was ended: it made more than {fence.FILES} files")
 
     def close(self, fault: str = "closed") -> None:
         self.fault = self.fault or fault
         self._process.kill()  # the sandbox's first process dies with it, and the kernel ends all others
         self._process.wait()
         self._sock.close()
-        self._scratch.cleanup()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def __enter__(self) -> Box:
         return self

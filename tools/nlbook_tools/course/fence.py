@@ -26,7 +26,7 @@ from nlbook.book.data import folder as data_folder
 from nlbook.errors import NLBookError
 
 MB = 1 << 20
-MEMORY, SCRATCH, PROCESSES = 2500 * MB, 64 * MB, 32  # of all processes of a submission together
+MEMORY, SCRATCH, FILES, PROCESSES = 2500 * MB, 64 * MB, 10_000, 32  # of all processes of a submission together
 LIMITS = {"CORE": 0, "FSIZE": 16 * MB, "NOFILE": 128, "NPROC": PROCESSES, "CPU": 120, "DATA": MEMORY}  # of each
 BOOK = "/book"  # where the sandbox has the library
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "exercises.py", "answers.py")
@@ -117,12 +117,13 @@ def walls(room: Path) -> list[str]:
 def filter() -> bytes:
     """A program for seccomp: calls that no answer needs, and that namespaces leave open, fail with EPERM.
 
-    They are sockets (AF_VSOCK has no namespace), the keys that the kernel keeps for a login, and large doors into the
-    kernel (io_uring, bpf, userfaultfd, perf, ptrace). Empty on a processor whose numbers of calls are not known here.
+    They are sockets (AF_VSOCK has no namespace), the keys that the kernel keeps for a login, memory that no process
+    maps (memfd, System V), and large doors into the kernel (io_uring, bpf, userfaultfd, perf, ptrace). Empty on a
+    processor whose numbers of calls are not known here.
     """
     calls = {
-        "x86_64": (0xC000003E, (41, 101, 248, 249, 250, 298, 321, 323, 425)),
-        "aarch64": (0xC00000B7, (198, 117, 217, 218, 219, 241, 280, 282, 425)),
+        "x86_64": (0xC000003E, (29, 41, 64, 68, 101, 248, 249, 250, 298, 319, 321, 323, 425, 447)),
+        "aarch64": (0xC00000B7, (117, 186, 190, 194, 198, 217, 218, 219, 241, 279, 280, 282, 425, 447)),
     }
     if platform.machine() not in calls:
         return b""

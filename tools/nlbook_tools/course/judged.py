@@ -59,6 +59,8 @@ class Marking:
             OutOfTime: the submission has used up its time. NLBookError: there is no box to be had.
         """
         while self.box is None or self.box.fault:
+            if self.box is not None:
+                self.box.close()  # again: the judge's alarm may have come in between
             self.box = self.start()
             try:
                 self.box.ask("run", source="")  # it is there: now the time counts
