@@ -28,7 +28,8 @@ class SelfModifyingTitans(FastLayer):
 
     All right-hand sides are taken at the state of the last chunk boundary (eq. 90, index C floor((t-1)/C)); the factor
     in brackets acts on the running state. chunk = other_chunk = 1 is the token-wise rule. All initial states are
-    learned outside. The value v^ is constant for the inner derivative only; the outer gradient runs through it.
+    learned outside. The value v^ is constant for the inner derivative only; the outer gradient runs through it. With
+    Rule(self_values=False) the targets are v itself (eq. 79, 80, 81, 82).
 
     Args:
         dim, heads: width of x; each head has memories of its own for its dim / heads features.

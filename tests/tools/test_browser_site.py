@@ -26,7 +26,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, chromium: None) -> Path:
     out = tmp_path_factory.mktemp("web") / "a folder with spaces"
-    build(ROOT, out, few=True, only=["01", "05", "08", "10", "12"])
+    build(ROOT, out, few=True, only=["00", "01", "05", "07", "08", "10", "12"])
     return out
 
 
@@ -310,14 +310,27 @@ def test_every_cell_of_the_stability_map_has_its_run(site: Path, new_page: Calla
     clean(p)
 
 
+@pytest.mark.parametrize(("page", "picture"), [("index.html", "shop"), ("00_start_here.html", "talk")])
+def test_live_pictures_are_computed_in_the_page(site: Path, new_page: Callable[..., browser.Page], page, picture):
+    p = opened(new_page, site, page)
+    p.locator(f".nlbook-{picture} button").first.wait_for()
+    if picture == "shop":
+        p.wait_for_timeout(2000)
+        assert p.locator(".nlbook-shop .where").inner_text() != "document 1, pair 0"
+    else:
+        p.get_by_role("button", name="A", exact=True).first.click()
+        assert p.locator(".nlbook-talk .asked").inner_text() == "What is A?"
+    clean(p)
+
+
 def test_the_score_plays(site: Path, new_page: Callable[..., browser.Page]):
-    p = opened(new_page, site, "index.html")
-    twin = p.locator("figure.twin")
+    p = opened(new_page, site, "07_memory_at_many_rates.html")
+    twin = p.locator("figure.twin").filter(has=p.get_by_role("button", name="a Transformer"))
     twin.get_by_role("button", name="a Transformer").click()
     twin.locator(".nlbook-said").wait_for()
     assert "of 200" in twin.locator(".nlbook-now").inner_text()
     twin.get_by_role("button", name="Play").click()
-    p.wait_for_function("/token ([1-9]|1\\d) of 200/.test(document.querySelector('.nlbook-now').textContent)")
+    p.wait_for_function("() => /token ([1-9]|1\\d) of 200/.test(document.querySelector('.nlbook-now').textContent)")
     twin.get_by_role("button", name="Pause").click()
     clean(p)
 

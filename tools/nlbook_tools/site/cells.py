@@ -175,7 +175,7 @@ class Renderer:
                         made[-1].rstrip().removesuffix("</figure>") + f"<figcaption>{fold}</figcaption></figure>\n"
                     )
                 else:
-                    made.append(box(fold))
+                    made.append(fold if "data-nlbook-live" in fold else box(fold))
             elif data.get("text/plain"):
                 made.append(words.preformatted(data["text/plain"]))
         return "".join(made)

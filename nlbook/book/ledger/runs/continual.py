@@ -54,8 +54,10 @@ def reader(method: str, vocabulary: int, seed: int, dim: int = 32, hidden: int =
     if method == "ICL":
         return whole.baseline("attention")
     need(method in LEVELS or method == "static-3", "method", repr(method), f"ICL, static-3, {', '.join(LEVELS)}")
-    mine = replace(whole, mlp="static") if method == "static-3" else replace(whole, periods=LEVELS[method])
-    return mine.as_large_as(whole)
+    if method == "static-3":
+        return replace(whole, mlp="static").as_large_as(whole)
+    periods = LEVELS[method]
+    return replace(whole, periods=periods, ends=(1,) * (1 + len(periods))).as_large_as(whole)
 
 
 def two_languages(
