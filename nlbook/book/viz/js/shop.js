@@ -23,8 +23,8 @@ const PRESETS = {
 
 // ---- chance: a number in [0, 1) that depends on (seed, pair, draw) alone, so that an order moves no later draw
 function chance(seed, t, draw) {
-  let h = Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(t * 32 + draw + 1, 0x85ebca6b);
-  for (const m of [0x85ebca6b, 0xc2b2ae35]) { h ^= h >>> 15; h = Math.imul(h, m); h ^= h >>> 13; }
+  let h = Math.imul(seed + 1, 2654435761) ^ Math.imul(t * 32 + draw + 1, 2246822507);
+  for (const m of [2246822507, 3266489909]) { h ^= h >>> 15; h = Math.imul(h, m); h ^= h >>> 13; }
   return (h >>> 0) / 4294967296;
 }
 const pick = (seed, t, draw, n) => Math.floor(chance(seed, t, draw) * n);
