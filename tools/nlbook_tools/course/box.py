@@ -121,7 +121,10 @@ class Box:
             return Function(self, name, told.get("parameters"))
         if told.get("kind") == "class":
             return type("answer", (), {})
-        return self.read(told) if told.get("kind") == "value" else None
+        if told.get("kind") not in ("value", "missing"):  # a line of its own came between question and answer
+            self.close("no plain answer: of an unknown kind")
+            raise RemoteError("raised", self.fault)
+        return self.read(told) if told["kind"] == "value" else None
 
     def read(self, answer: dict[str, Any], key: str = "value") -> Any:
         """The value in an answer; nonsense ends the box."""
