@@ -96,7 +96,7 @@ class Box:
         if len(family) > fence.PROCESSES:
             raise border.Broken(f"its process was ended: it started more than {fence.PROCESSES} processes")
         with contextlib.suppress(OSError, IndexError):
-            scratch = os.statvfs(f"/proc/{family[-1].pid}/root/tmp")
+            scratch = os.statvfs(Path("/proc", str(family[-1].pid), "root", "tmp"))
             if self._scratch is None and scratch.f_files - scratch.f_ffree > fence.FILES:
                 raise border.Broken(f"its process was ended: it made more than {fence.FILES} files")
 
