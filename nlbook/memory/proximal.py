@@ -17,6 +17,7 @@ from nlbook.memory.rules import dgd_rate
 
 def distance(W: Tensor, centre: Tensor, lr: float) -> Tensor:
     """1/(2 lr) |W - centre|_F^2: the price of leaving `centre`. The norm that eq. 2 leaves open must be Frobenius."""
+    need(lr > 0, "lr", lr, "a rate above 0")
     return (W - centre).square().sum() / (2 * lr)
 
 

@@ -352,9 +352,10 @@ def test_a_file_outside_the_work_folder_is_a_finding(notebook, tmp_path, monkeyp
     assert (f.kind, f.cell) == ("files", 4) and there.name in f.why
 
 
-def test_many_small_writes_are_no_dead_kernel(notebook, monkeypatch):
+def test_a_lost_end_of_output_is_no_dead_kernel(notebook, monkeypatch):
+    """zmq drops messages that nobody reads in time; here the kernel itself never says that the cell has ended."""
     monkeypatch.setattr("nlbook_tools.notebooks.run.OUTPUT_S", 1)
-    f = failure(notebook("import sys\nfor i in range(8_000):\n    sys.stdout.write('.')\n    sys.stdout.flush()"))
+    f = failure(notebook("get_ipython().kernel._publish_status = lambda *args, **more: None"))
     assert (f.kind, f.cell) == ("output", 3) and "print less" in f.todo
 
 

@@ -109,7 +109,9 @@ class Deck:
                 for piece in in_pieces(self.writer.render(said)):
                     self._add(kind, f'<div class="card">{piece}</div>', label, list(map(self.writer.render, more)))
             elif "text/html" in data:
-                if "Description of the picture" not in data["text/html"]:
+                if "data-nlbook-live" in data["text/html"]:
+                    self._add("live", data["text/html"], label)
+                elif "Description of the picture" not in data["text/html"]:
                     self._box(data["text/html"], label)
             else:
                 printed += joined(o.get("text")) or data.get("text/plain", "")
@@ -233,7 +235,7 @@ def _section(s: Slide) -> str:
     eyebrow = f"<p class=eyebrow>{s.eyebrow}</p>" if s.eyebrow else ""
     head = "" if s.kind == "opening" else f"<header>{eyebrow}<h2>{html.escape(s.title)}</h2></header>"
     notes = f'<aside class="notes">{"".join(s.notes)}</aside>' if s.notes else ""
-    body = re.sub(r' (id|tabindex)="[^"]*"', "", s.body)
+    body = s.body if s.kind == "live" else re.sub(r' (id|tabindex)="[^"]*"', "", s.body)
     return (
         f'<section class="{s.kind}">{head}<div class="body">{body}</div>{re.sub(r" id=.[^ >]*", "", notes)}</section>\n'
     )

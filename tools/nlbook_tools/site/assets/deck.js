@@ -14,6 +14,7 @@
     const pres = [...body.querySelectorAll("pre, .box, table, .task")].map((e) => [e, parseFloat(getComputedStyle(e).fontSize)]);
     const images = [...body.querySelectorAll("img")].map((e) => [e, parseFloat(getComputedStyle(e).maxHeight)]);
     let scale = s.matches(".picture, .opening") ? 1 : MOST; // few words are set larger, many smaller
+    const live = body.querySelector("[data-nlbook-live]");
     const figure = s.matches(".picture"); // there the picture gives way first, its words only when it is small already
     let room = 1;
     const tooHigh = () => s.scrollHeight > HEIGHT - 14;
@@ -33,8 +34,10 @@
       body.style.fontSize = `${size * scale}px`;
       for (const [e, px] of pres) e.style.fontSize = `${px * scale}px`;
       for (const [e, px] of images) e.style.maxHeight = `${px * (figure ? room : 0.25 + 0.75 * scale)}px`;
+      if (live) live.style.zoom = scale;
       fit();
     };
+    live?.addEventListener("keydown", (e) => e.stopPropagation()); // what is typed there is the picture's
     set();
     while (tooHigh() && scale > LEAST) {
       if (figure && room > 0.55) room -= 0.03; else scale -= 0.04;
