@@ -37,7 +37,7 @@ course: .venv/.course  ## the environment, and what a teacher needs: student set
 # Other C libraries do not read this.
 lab test test-full: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 lab: setup  ## open the book in JupyterLab
-	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(LABFLAGS) notebooks/00_talk_to_it.ipynb
 
 # $(JOBS) workers share the cores, and a notebook beside another needs longer than alone: budgets are doubled in tests.
 test test-full: export NLBOOK_PATIENCE ?= 2

@@ -1,4 +1,4 @@
-"""Make the two files of chapter 10, and bring data/checksums.txt up to date.
+"""Make the two files of chapter 07, and bring data/checksums.txt up to date.
 
     python data/make_hope.py reader       hope_reader.safetensors: the small Hope that the chapter looks into
     python data/make_hope.py ablation     hope_ablation.json: every contestant on three seeds (some ten CPU minutes)

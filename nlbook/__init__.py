@@ -3,13 +3,13 @@
 Begin with `nlbook/hope/plain.py`: all of Hope in one file, one token at a time. Every fast form is tested to equal it.
 One room holds one idea, and a chapter maps to a room:
 
-    memory      associative memories: objective x learning rule x retention        chapters 01 02 04
-    attention   softmax attention and its relatives as memories                    chapter 04
-    optim       optimizers as memories of gradients                                chapter 03
-    levels      update frequency, the faster-than order, traces                    chapters 05 06
-    cms         the continuum memory system                                        chapters 07 08
-    titans      neural memories and self-modifying Titans                          chapter 09
-    hope        Hope, Hope-Attention and their baselines; train: one training loop  chapter 10
+    memory      associative memories: objective x learning rule x retention        chapters 01 02 03
+    attention   softmax attention and its relatives as memories                    chapter 03
+    optim       optimizers as memories of gradients                                chapter A
+    levels      update frequency, the faster-than order, traces                    chapters 04 E
+    cms         the continuum memory system                                        chapters 05 F
+    titans      neural memories and self-modifying Titans                          chapter 06
+    hope        Hope, Hope-Attention and their baselines; train: one training loop  chapter 07
     paper       the index of the paper's 121 equations, with errata                all chapters
     book        what only the chapters import: pictures, exercises, data, the ledger
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nlbook.book.chapters import files
 from nlbook.paper.show import bad
 
 LAST = 121
@@ -166,7 +167,7 @@ def scan_chapters(root: Path) -> Places:
     import yaml  # papermill brings it along
 
     def found() -> Iterator[tuple[int, str]]:
-        for path in sorted((root / "notebooks" / "src").glob("[0-9][0-9]_*.md")):
+        for path in files(root / "notebooks" / "src", ".md"):
             _, front, text = path.read_text(encoding="utf-8").split("---\n", 2)
             listed = _listed(yaml.safe_load(front).get("nlbook", {}).get("equations", ()))
             said = numbers_in(text) | {int(n) for n in re.findall(r"paper\.equation\((\d+)\)", text)}

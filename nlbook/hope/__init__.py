@@ -1,4 +1,4 @@
-"""Hope, Hope-Attention and their baselines as one small language model (section 8.3, eq. 94-97; chapter 10).
+"""Hope, Hope-Attention and their baselines as one small language model (section 8.3, eq. 94-97; chapter 07).
 
 plain.py    all of it in one file, token by token: the definition, to be read first
 model.py    HopeConfig (plain settings, JSON; `baseline(mixer)` of the same size), HopeBlock, Hope, HopeAttention

@@ -77,7 +77,7 @@ class DeltaMomentum(GradientMemory):
     """Gradient descent with delta momentum (eq. 48-49): W <- W + m, with m from `delta_write`.
 
     Where gradients are large the brake empties the momentum, where they are small it is plain heavy ball: on a
-    curved valley (eq. 53, Fig. 4) it stops the overshoot. What sweeps of 27 valleys say (chapter 03):
+    curved valley (eq. 53, Fig. 4) it stops the overshoot. What sweeps of 27 valleys say (chapter A):
     printed, it arrives in none; corrected to the letter in 10, and beats a tuned heavy ball in 2; bounded or clipped it
     needs fewer steps in 22, a third fewer in the median, with 13 rates for each rule. Against a heavy ball tuned to
     the last digit (825 settings each, 36 valleys) the lead shrinks to 15 %, with a third of the valleys lost.

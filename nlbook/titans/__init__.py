@@ -1,4 +1,4 @@
-"""Titans and self-modifying Titans: memories that learn while they read (section 8.1-8.2, eq. 76-93; chapter 09).
+"""Titans and self-modifying Titans: memories that learn while they read (section 8.1-8.2, eq. 76-93; chapter 06).
 
 rules.py      one memory: how it is read, its gradient, one token's write; Rule, Gates, Start: the open choices
 selfmod.py    SelfModifyingTitans: keys, values, rates and answers are memories that write themselves

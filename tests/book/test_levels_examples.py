@@ -1,4 +1,4 @@
-"""The worked examples and running boxes of chapter 05, the transfer of knowledge of chapter 06."""
+"""The worked examples and running boxes of chapter 04, the transfer of knowledge of chapter E."""
 
 from __future__ import annotations
 

@@ -496,7 +496,7 @@ def test_a_million_tokens_stay_finite():
 @pytest.mark.parametrize("language", sorted(parity.LANGUAGES))
 def test_counting_generalises_to_lengths_never_trained(language, seed):
     """Trained on short words, every prefix of every new word right up to twice their length: three seeds, a minute of
-    CPU in all (aim: under five). The controls fail where they are trained: see chapter 09's tests.
+    CPU in all (aim: under five). The controls fail where they are trained: see chapter 06's tests.
     """
     run = parity.count("self-modifying", seed, language=language, **parity.LANGUAGES[language])
     assert run.bins[:2] == (1.0, 1.0) and run.lengths[1][1] == 2 * run.longest

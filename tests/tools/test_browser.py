@@ -236,7 +236,7 @@ def test_other_periods_make_another_score(lab: browser.Page) -> None:
     lab.shot("6_periods")
 
 
-def test_chapter_01_runs_and_moves(server: browser.Server, new_page: Callable[..., browser.Page]) -> None:
+def test_chapter_memory_runs_and_moves(server: browser.Server, new_page: Callable[..., browser.Page]) -> None:
     if not CHAPTER:
         pytest.skip("notebooks/01_*.ipynb is not built yet")
     page = new_page()

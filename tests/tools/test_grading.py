@@ -18,6 +18,7 @@ from nlbook_tools.cli import main
 from nlbook_tools.course import border, box, fence, grade, handed, judged, marked, release
 from nlbook_tools.course.handed import Cell
 
+from nlbook.book.chapters import files
 from nlbook.book.check import registry
 from nlbook.book.check.call import RemoteError
 from nlbook.book.check.define import Exercise, Implement
@@ -127,7 +128,7 @@ def test_verdicts_from_another_process(shared, source, status, rung, told):
 @needs_sandbox
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("src/[0-9][0-9]_*.md")), ids=lambda p: p.stem[:2])
+@pytest.mark.parametrize("path", files(FOLDER / "src", ".md"), ids=lambda p: p.stem.split("_")[0])
 def test_a_solved_set_earns_all_points_from_another_process(start, path):
     """Laws, gradients, kernels and their counts among the rest: over there as here."""
     out, made = marked.student(release.sheet(path, SEED)), release.sheet(path, SEED)

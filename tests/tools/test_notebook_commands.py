@@ -57,7 +57,7 @@ def test_run_fails_with_a_report_and_exit_code_1(book):
 
 def test_wrong_names_are_refused(book, tmp_path, monkeypatch):
     assert "holds no notebook yet" in nlbook("run").output
-    assert "there are 98_sample_note" in nlbook("notebooks", "build", "07").output
+    assert "there are 98_sample_note" in nlbook("notebooks", "build", "05").output
     assert "nothing to write back" in nlbook("notebooks", "text", "98").output
     gone = nlbook("run", "elsewhere.ipynb")
     assert gone.exit_code == 1 and "there is no file elsewhere.ipynb" in gone.output
@@ -80,7 +80,7 @@ def test_a_broken_text_is_an_error_not_a_traceback(book, jobs):
 def test_a_chapter_can_be_named_by_its_number():
     from nlbook_tools.commands.run import chapter
 
-    assert chapter(Path("00")).name == "00_start_here.ipynb"
+    assert chapter(Path("00")).name == "00_talk_to_it.ipynb"
     assert chapter(Path("elsewhere/note.ipynb")) == Path("elsewhere/note.ipynb")
     with pytest.raises(click.UsageError, match="expected a path or the start of one chapter"):
         chapter(Path("0"))

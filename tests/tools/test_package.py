@@ -97,7 +97,7 @@ def test_the_sdist_holds_what_a_clone_needs_and_is_small(built):
     with tarfile.open(built[".gz"]) as sdist:
         names = {n.partition("/")[2] for n in sdist.getnames()}
     assert built[".gz"].stat().st_size < 12_000_000
-    wanted = ["README.md", "CHANGELOG.md", "Makefile", "constraints.txt", "notebooks/00_start_here.ipynb", *LICENCES]
+    wanted = ["README.md", "CHANGELOG.md", "Makefile", "constraints.txt", "notebooks/00_talk_to_it.ipynb", *LICENCES]
     assert {*wanted, "tests/conftest.py", "data/digits.npz", "kernels/nlkernels/py.typed"} <= names
     assert not [n for n in names if n.startswith((".venv", "build/", ".nlbook")) or n.endswith(".pyc")]
 

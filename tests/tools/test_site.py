@@ -247,10 +247,10 @@ SPOILT = {  # what is done to the page of chapter 00 -> what the check says
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_the_check_finds_what_is_wrong(small: Path, spoil: str):
     change, said = SPOILT[spoil]
-    before = (small / "00_start_here.html").read_text()
+    before = (small / "00_talk_to_it.html").read_text()
     assert change(before) != before, "the change did nothing"
     tags = check.Tags(change(before)).found
-    found = [*check.links("00_start_here.html", tags, small, {"00_start_here.html": set()}), *check.images("", tags)]
+    found = [*check.links("00_talk_to_it.html", tags, small, {"00_talk_to_it.html": set()}), *check.images("", tags)]
     assert any(said in p.what for p in found)
 
 

@@ -120,7 +120,7 @@ def _triton() -> Finding:
         version = metadata.version("triton")
         importlib.import_module("triton")
     except (metadata.PackageNotFoundError, ImportError) as error:
-        return WARN, f"not importable ({error})", "chapter 11 needs it: `make setup`"
+        return WARN, f"not importable ({error})", "chapter B needs it: `make setup`"
     pins = [Requirement(r) for r in metadata.requires("torch") or [] if Requirement(r).name == "triton"]
     for pin in pins:  # the CUDA wheel names the triton it was built with; the CPU wheel names none
         if (pin.marker is None or pin.marker.evaluate({"extra": ""})) and not pin.specifier.contains(version):
@@ -205,7 +205,9 @@ def _data() -> Finding:
 
 
 def _notebooks() -> Finding:
-    found = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    from nlbook.book.chapters import files
+
+    found = files(ROOT / "notebooks")
     if not found:
         return WARN, "none here", "the chapters are in the repository: clone it; `make book` builds them"
     return OK, f"{len(found)} chapter{'s' * (len(found) != 1)}, {found[0].name} first"

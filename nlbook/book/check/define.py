@@ -78,7 +78,7 @@ class Exercise:
 
     @property
     def chapter(self) -> str:
-        return self.id[:2]
+        return self.id.split("-")[0]
 
     def stub_source(self) -> str:
         """What the notebook's exercise cell holds before the learner starts."""
@@ -95,7 +95,7 @@ class Exercise:
             f"has {len(self.hints)} hints, needs 3": len(self.hints) != 3 or not all(h.strip() for h in self.hints),
             f"difficulty {self.difficulty!r} is not 1, 2 or 3": self.difficulty not in (1, 2, 3),
             f"minutes {self.minutes!r} is not in 1..60": not 1 <= self.minutes <= 60,
-            f"objective {self.objective!r} is not like '01.1'": not re.fullmatch(r"\d\d\.\d+", self.objective),
+            f"objective {self.objective!r} is not like '01.1'": not re.fullmatch(r"(\d\d|[A-Z])\.\d+", self.objective),
             "points are negative": self.points < 0,
             "title or prompt is empty": not self.title.strip() or not self.prompt.strip(),
         }

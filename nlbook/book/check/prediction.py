@@ -255,7 +255,7 @@ def predictions() -> Table:
             {True: "right", False: "not so"}.get(r.get("right"), "open") if mine is not None else "after the reveal"
         )  # type: ignore[arg-type]
         if verdict in ("right", "not so"):
-            tally.setdefault(id[:2], []).append(r["right"])
+            tally.setdefault(id.split("-")[0], []).append(r["right"])
         predicted = said(r["entries"][-1]["answer"] if mine is None else mine, unit)
         rows.append(
             [id, r.get("question", ""), predicted, said(r["measured"], unit) if "measured" in r else "", verdict]

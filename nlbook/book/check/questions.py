@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-ID = re.compile(r"\d\d-[a-z0-9]+(-[a-z0-9]+)*")
+ID = re.compile(r"(\d\d|[A-Z])-[a-z0-9]+(-[a-z0-9]+)*")
 LETTERS = "abcdefghijkl"
 
 
@@ -28,7 +28,7 @@ class Choices:
 
     @property
     def chapter(self) -> str:
-        return self.id[:2]
+        return self.id.split("-")[0]
 
     def lettered(self) -> list[tuple[str, Option]]:
         """a, b, c ... with the options."""

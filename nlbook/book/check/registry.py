@@ -72,17 +72,18 @@ def find(id: str, kind: type[T]) -> T:
     """The item with this id; an unknown id is answered with the nearest known one."""
     if not isinstance(id, str):
         raise NLBookError(f"id: got {type(id).__name__}, expected a text such as '01-delta'")
-    known = chapter(id[:2])
+    number = id.split("-")[0]
+    known = chapter(number)
     item = known.get(id)
     if isinstance(item, kind):
         return item
     of_kind = [k for k, v in known.items() if isinstance(v, kind)]
     near = difflib.get_close_matches(id, of_kind, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; chapter {id[:2]!r} has {', '.join(of_kind) or 'none'}"
+    hint = f"; did you mean {near[0]!r}?" if near else f"; chapter {number!r} has {', '.join(of_kind) or 'none'}"
     raise NLBookError(f"id: got {id!r}, expected the id of a registered {kind.__name__.lower()}{hint}")
 
 
 def get(id: str, kind: type[T]) -> T | None:
     """Like `find`, but None where there is no such item."""
-    item = chapter(id[:2]).get(id) if isinstance(id, str) else None
+    item = chapter(id.split("-")[0]).get(id) if isinstance(id, str) else None
     return item if isinstance(item, kind) else None

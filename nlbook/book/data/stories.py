@@ -2,7 +2,7 @@
 
 A token has a subject, an object and a question. Before the switch every object is a city. After it the rule is either
 "facts" (objects are cities again, other ones) or "references" (objects are people: the subject now lives where that
-person lives at this moment). Only a memory that can write what it already holds can follow a reference. Chapter 09.
+person lives at this moment). Only a memory that can write what it already holds can follow a reference. Chapter 06.
 """
 
 from __future__ import annotations

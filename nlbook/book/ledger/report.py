@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nlbook.book.chapters import FOLDERS
 from nlbook.book.ledger.code import code_hash
 from nlbook.book.ledger.engine import Outcome, run, settings_hash
 from nlbook.book.ledger.row import Cell, Results, Row, gather
@@ -266,7 +267,7 @@ def section(row: Row, e: Entry) -> str:
 
 
 def looked(x: str) -> str:
-    return f"chapter {x}" if x.isdigit() else f"`{x}`"
+    return f"chapter {x}" if x in FOLDERS else f"`{x}`"
 
 
 def seeds(e: Entry) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from nlbook.book import coverage as scan
 from nlbook.book import data
+from nlbook.book.chapters import FOLDERS
 from nlbook.paper.show import Shown, bad, table
 
 WORDS = ("proved", "reproduced at toy scale", "partly", "not reproduced", "out of reach")
@@ -131,4 +132,4 @@ def _judged(row: Mapping[str, Any]) -> Judged:
 
 
 def _looked(look: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f"chapter {x}" if x.isdigit() else x for x in look)
+    return tuple(f"chapter {x}" if x in FOLDERS else x for x in look)

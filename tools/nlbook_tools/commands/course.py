@@ -47,12 +47,13 @@ def measure() -> None:
     notebooks/teaching/infra.md (some minutes). On a busy machine only the processor time means something."""
     import psutil
 
+    from nlbook.book.chapters import files
     from nlbook_tools.commands.run import carry_out
     from nlbook_tools.course.docs import COSTS
     from nlbook_tools.notebooks.run import Run, run
 
     folder, out = book() / "notebooks", book() / "build" / "executed"
-    ended = carry_out({p.name: partial(run, p, out) for p in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}, 1)
+    ended = carry_out({p.name: partial(run, p, out) for p in files(folder)}, 1)
     done = [r for r in ended if isinstance(r, Run)]
     if len(done) < len(ended):
         raise click.ClickException("a notebook failed: nothing is noted")

@@ -61,7 +61,7 @@ def coverage_table(rows: list[dict]) -> str:
         e = paper.equation(row["number"])
         has = bool(row["code"] or row["tests"])
         covered += has or bool(e.definition_only)
-        chapter = " ".join(c[:2] for c in row["chapter"]) or "-"
+        chapter = " ".join(c.split("_")[0] for c in row["chapter"]) or "-"
         state = e.name if has else f"{e.name} ({'definition only' if e.definition_only else 'not covered'})"
         code, tests = (len(row[k]) or "-" for k in ("code", "tests"))
         lines.append(f"{e.number:>4}  {code:>4}  {tests:>4}  {chapter:<10}  {state}")

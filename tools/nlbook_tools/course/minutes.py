@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from nlbook.book.chapters import files
 from nlbook_tools.course import tasks
 from nlbook_tools.notebooks import sync
 from nlbook_tools.notebooks.contract import words
@@ -85,7 +86,7 @@ def read(source: Path) -> Chapter:
     working = whole([w + a * rest for w, a in zip(work, asks)], front["minutes"]["exercises"])
     sections = [Section(h, r, w, tuple(i)) for h, r, w, i in zip(headings, reading, working, ids)]
     return Chapter(
-        str(front["number"]).zfill(2),
+        str(front["number"]),
         source.stem,
         front["title"],
         front["claim"],
@@ -108,4 +109,4 @@ def whole(parts: list[float], total: int) -> list[int]:
 
 def chapters(folder: Path) -> list[Chapter]:
     """Every chapter of notebooks/, in order."""
-    return [read(p) for p in sorted(folder.glob("src/[0-9][0-9]_*.md"))]
+    return [read(p) for p in files(folder / "src", ".md")]

@@ -32,7 +32,7 @@ def facts(view: str) -> dict[str, float]:
 
 
 def hope_numbers(width: int) -> int:
-    """How many numbers the state of chapter 10's Hope holds at this width."""
+    """How many numbers the state of chapter 07's Hope holds at this width."""
     import dataclasses
 
     import torch

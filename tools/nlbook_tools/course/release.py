@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
+from nlbook.book.chapters import files
 from nlbook.book.check.define import Estimate, Exercise
 from nlbook.errors import NLBookError
 from nlbook_tools.course import tasks as find
@@ -23,7 +24,7 @@ from nlbook_tools.course.tasks import Task
 from nlbook_tools.course.variants import listed, private
 from nlbook_tools.notebooks import sync
 
-LINK = re.compile(r"\[([^\]]+)\]\((\d\d)_[a-z0-9_]+\.ipynb\)")
+LINK = re.compile(r"\[([^\]]+)\]\((\d\d|[A-Z])_[a-z0-9_]+\.ipynb\)")
 FRONT = """> **A set for a class.** Write your answers into the exercise cells, and helpers that an answer needs into
 > the same cell. Run the check below it as often as you like; hints are in its folds, solutions are with your
 > teacher. Leave the other cells as they are, save, and hand this file in under its name. How many points an
@@ -58,12 +59,12 @@ def sources(folder: Path, chapters: Iterable[str]) -> list[Path]:
     Raises:
         NLBookError: no such chapter; the text says which there are.
     """
-    every = sorted(folder.glob("src/[0-9][0-9]_*.md"))
+    every = files(folder / "src", ".md")
     found = []
     for name in chapters:
         mine = [p for p in every if p.stem.split("_")[0] == name or p.stem == Path(name).stem]
         if not mine:
-            known = ", ".join(p.stem[:2] for p in every)
+            known = ", ".join(p.stem.split("_")[0] for p in every)
             raise NLBookError(f"chapter: got {name!r}, expected one of {known}, or a session of `nlbook course`")
         found += mine
     return list(dict.fromkeys(found))
@@ -77,7 +78,7 @@ def sheet(source: Path, seed: int = 0, drop: Iterable[str] = ()) -> Sheet:
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(
-                lambda m: m[0] if m[2] == source.stem[:2] else f"{m[1]} (chapter {m[2]})", cell.source
+                lambda m: m[0] if m[2] == source.stem.split("_")[0] else f"{m[1]} (chapter {m[2]})", cell.source
             )
         else:
             cell.execution_count, cell.outputs = None, []

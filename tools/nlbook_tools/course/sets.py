@@ -41,7 +41,7 @@ def make(
     for name in dict.fromkeys(names):
         for fresh, drop in sheets(folder, name, seed):
             made = fresh()
-            assignment = name if made.exam or name in sessions() else made.name[:2]
+            assignment = name if made.exam or name in sessions() else made.name.split("_")[0]
             seeds[assignment] = seed
             for kind in kinds if not made.exam else ["student"] + ["solution"] * with_key:
                 nb = notebook(fresh(), kind, folder, drop)

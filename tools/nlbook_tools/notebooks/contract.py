@@ -44,6 +44,7 @@ TAGS = {
 ANYWHERE = {"predict", "check", "visual", "exercise"}  # what the reader does may come between any two of the others
 CODE_LINES, CODE_MEDIAN, WORDS, CELLS, ALT_WORDS, GAP_MINUTES = 30, 6, 120, 70, 8, 12.0
 EQUATIONS = range(1, 122)
+NUMBER = r"\d\d|[A-Z]"  # of a chapter, of an appendix
 PROFILES = ("quick", "full")
 WIDGET_STATE, WIDGET_VIEW = "widgets", "application/vnd.jupyter.widget-view+json"
 READER_ACTS = {"predict", "check", "exercise", "retrieval"}
@@ -211,11 +212,11 @@ def _front_matter(nb: NotebookNode, name: str) -> Iterator[Found]:
     m = nb.metadata.get("nlbook") or {}
     say = "mend the `nlbook:` block of the front matter in notebooks/src"
     given = m.get("number")
-    number = int(str(given)) if re.fullmatch(r"\d{1,2}", str(given)) else None  # 7 or "07": YAML's 07 is the former
+    number = given if isinstance(given, str) and re.fullmatch(NUMBER, given) else None
     if number is None:
-        yield f"nlbook.number is {given!r}", f"give the chapter's number; {say}"
-    elif name[:3] != f"{number:02d}_":
-        yield f"nlbook.number is {number}, the file's name begins with {name[:3]!r}", "the two must agree"
+        yield f"nlbook.number is {given!r}", f'give the chapter\'s number in quotes, such as "07" or "A"; {say}'
+    elif not name.startswith(f"{number}_"):
+        yield f"nlbook.number is {number}, the file is {name}", "its name begins with the number"
     for key in ("title", "claim"):
         if not isinstance(m.get(key), str) or not m[key].strip():
             yield f"nlbook.{key} is {m.get(key)!r}", f"give one sentence; {say}"
@@ -229,15 +230,15 @@ def _front_matter(nb: NotebookNode, name: str) -> Iterator[Found]:
         yield "nlbook.objectives is empty or not a list", todo
     else:
         ids = [o.get("id") if isinstance(o, dict) else None for o in objectives]
-        want = ids if number is None else [f"{number:02d}.{k}" for k in range(1, len(ids) + 1)]
+        want = ids if number is None else [f"{number}.{k}" for k in range(1, len(ids) + 1)]
         if ids != want:
             yield f"nlbook.objectives have the ids {ids}", f"quoted and numbered in order: {want}; {say}"
         if any(not isinstance(o, dict) or not str(o.get("text") or "").strip() for o in objectives):
             yield "an objective has no text", say
     before = m.get("prerequisites")
-    if not isinstance(before, list) or not all(isinstance(p, str) and re.fullmatch(r"\d\d", p) for p in before):
+    if not isinstance(before, list) or not all(isinstance(p, str) and re.fullmatch(NUMBER, p) for p in before):
         yield f"nlbook.prerequisites is {before!r}", f'give a list of quoted numbers such as ["00", "01"]; {say}'
-    elif number is not None and (late := [p for p in before if int(p) >= number]):
+    elif number is not None and (late := [p for p in before if p >= number]):  # digits come before letters
         yield f"nlbook.prerequisites names {late}", f"a prerequisite comes earlier in the book; {say}"
     equations = m.get("equations")
     if not isinstance(equations, list) or not all(isinstance(e, int) and e in EQUATIONS for e in equations):

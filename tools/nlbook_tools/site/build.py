@@ -28,16 +28,16 @@ ASSETS = Path(__file__).parent / "assets"
 JS = Path(viz.__file__).parent / "js"
 VIEWS = ("score", "grid", "detective", "ledger")
 ROUTES = (
-    ("One lecture", ("00", "01", "05", "07"), "What a nested view of learning is, in 75 minutes with the pictures."),
+    ("One lecture", ("00", "01", "04", "05"), "What a nested view of learning is, in 75 minutes with the pictures."),
     (
         "One week",
-        ("01", "02", "03", "04", "05", "07", "08"),
+        ("01", "02", "A", "03", "04", "05", "F"),
         "Three sessions of 50 minutes and the exercises between them.",
     ),
     ("A module", (), "The whole book in six weeks, in its order."),
     (
         "An engineer",
-        ("01", "04", "07", "10", "11"),
+        ("01", "03", "05", "07", "B"),
         "Memories, attention, many rates, the whole model, and how to make it fast.",
     ),
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nlbook.book.chapters import files
 from nlbook.errors import NLBookError
 from nlbook_tools.site import text as words
 from nlbook_tools.site.maths import plain
@@ -54,7 +55,7 @@ class Chapter:
 
     @property
     def number(self) -> str:
-        return str(self.meta["number"]).zfill(2)
+        return str(self.meta["number"])
 
     @property
     def title(self) -> str:
@@ -74,9 +75,7 @@ def read_chapters(folder: Path) -> list[Chapter]:
     """Every executed chapter of notebooks/, in reading order."""
     import json
 
-    return [
-        Chapter(p.stem, json.loads(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    ]
+    return [Chapter(p.stem, json.loads(p.read_text(encoding="utf-8"))) for p in files(folder)]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Chapter 04: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter 03: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -54,50 +54,50 @@ def linear_ones(Q, K, V):
 
 
 MUTANTS = {
-    "04-fit": {
+    "03-fit": {
         "linear weights": lambda q, K, V, temperature: (K @ q) @ V / (K @ q).sum(),
         "temperature squared": lambda q, K, V, temperature: torch.softmax(K @ q / temperature**2, 0) @ V,
         "farthest": lambda q, K, V, temperature: torch.softmax(-K @ q / temperature, 0) @ V,
         "nearest": lambda q, K, V, temperature: V[(K @ q).argmax()],
     },
-    "04-mask": {
+    "03-mask": {
         "no mask": lambda Q, K, V: torch.softmax(scores(Q, K), -1) @ V,
         "zero scores": lambda Q, K, V: torch.softmax(torch.tril(scores(Q, K)), -1) @ V,
         "normalised over queries": lambda Q, K, V: (
             torch.nan_to_num(torch.softmax(scores(Q, K).masked_fill(upper(len(K), 1), -torch.inf), 0)) @ V
         ),
     },
-    "04-linear": {
+    "03-linear": {
         "softmax": attend_exp,
         "divided by t": lambda Q, K, V: torch.tril(Q @ K.T) @ V / torch.arange(1, len(K) + 1, dtype=V.dtype)[:, None],
         "strict": lambda Q, K, V: torch.nan_to_num(
             torch.tril(w := Q @ K.T, -1) @ V / torch.tril(w, -1).sum(1, keepdim=True)
         ),
     },
-    "04-steps": {  # listed: 1 softmax, 2 values, 3 mask, 4 scores, 5 temperature
+    "03-steps": {  # listed: 1 softmax, 2 values, 3 mask, 4 scores, 5 temperature
         "masked after the softmax": [4, 5, 1, 3, 2],
         "temperature after the softmax": [4, 3, 1, 5, 2],
         "values first": [2, 4, 5, 3, 1],
         "softmax first": [1, 4, 5, 3, 2],
         "mask first": [3, 4, 5, 1, 2],
     },
-    "04-cache": {
+    "03-cache": {
         "bytes": 2**32,
     },
 }
 
 ACCEPTED = {
-    "04-fit": {
+    "03-fit": {
         "a loop": fit_loop,
         "least squares": fit_by_lstsq,
         "softmax": lambda q, K, V, temperature: torch.softmax(K @ q / temperature, 0) @ V,
     },
-    "04-mask": {
+    "03-mask": {
         "a loop": attend_loop,
         "exponentials": attend_exp,
         "torch": lambda Q, K, V: torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True),
     },
-    "04-linear": {"a loop": linear_loop, "cumulative sums": linear_cumsum, "a column of ones": linear_ones},
-    "04-steps": {"temperature, then mask": [4, 5, 3, 1, 2], "mask, then temperature": [4, 3, 5, 1, 2]},
-    "04-cache": {"exact": 2**31, "rounded": 2.1e9, "in words": "2.15 billion"},
+    "03-linear": {"a loop": linear_loop, "cumulative sums": linear_cumsum, "a column of ones": linear_ones},
+    "03-steps": {"temperature, then mask": [4, 5, 3, 1, 2], "mask, then temperature": [4, 3, 5, 1, 2]},
+    "03-cache": {"exact": 2**31, "rounded": 2.1e9, "in words": "2.15 billion"},
 }

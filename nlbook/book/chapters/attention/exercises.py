@@ -1,4 +1,4 @@
-"""Chapter 04, Attention is a memory without parameters: the local fit, masks, linear attention, what a cache costs."""
+"""Chapter 03, Attention is a memory without parameters: the local fit, masks, linear attention, what a cache costs."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ SCORES, DIVIDE, MASK, SOFTMAX, MIX = (
 
 ITEMS = [
     Implement(
-        id="04-fit",
+        id="03-fit",
         title="Attention from least squares",
-        objective="04.1",
+        objective="03.1",
         minutes=7,
         difficulty=2,
         points=2,
@@ -177,9 +177,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="04-mask",
+        id="03-mask",
         title="The model that is too good",
-        objective="04.3",
+        objective="03.3",
         minutes=5,
         difficulty=2,
         prompt="In training this layer scores suspiciously well, in use it is poor. One number is wrong.",
@@ -235,9 +235,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="04-linear",
+        id="03-linear",
         title="Linear attention, all tokens at once",
-        objective="04.3",
+        objective="03.3",
         minutes=8,
         difficulty=2,
         points=2,
@@ -291,9 +291,9 @@ ITEMS = [
         ],
     ),
     Order(
-        id="04-steps",
+        id="03-steps",
         title="Five steps of causal attention",
-        objective="04.3",
+        objective="03.3",
         minutes=2,
         difficulty=1,
         prompt="Put the steps in an order that gives causal softmax attention. Some may swap.",
@@ -312,9 +312,9 @@ ITEMS = [
         ),
     ),
     Estimate(
-        id="04-cache",
+        id="03-cache",
         title="What a long context costs",
-        objective="04.4",
+        objective="03.4",
         minutes=4,
         difficulty=2,
         prompt="A model has 32 layers with 8 key-value heads of width 128. How many floats does it keep after 32,768 tokens of one sequence?",

@@ -1,4 +1,4 @@
-"""Figures of chapter 04: the temperature's ends, recall for the floats kept, and facts that change or resemble."""
+"""Figures of chapter 03: the temperature's ends, recall for the floats kept, and facts that change or resemble."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a memory recalls for the floats that it keeps: caches, windows and matrices on one axis (chapter 04).
+"""What a memory recalls for the floats that it keeps: caches, windows and matrices on one axis (chapter 03).
 
 Everybody gets the same stream of pairs of width d and the same questions. A cache grows with the pairs; a matrix is
 made wider by a feature map: `fourier_features` is the kernel of softmax attention in D numbers. Each world has keys and

@@ -1,4 +1,4 @@
-"""Chapter 07: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter 05: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -136,31 +136,31 @@ def nested_lerp(start, grads, lr, fast, slow, rho):
 
 
 MUTANTS = {
-    "07-level": {
+    "05-level": {
         "shifted by one token": lambda *a: level(*a, shift=1),
         "frozen surprises": lambda *a: level(*a, at_start=True),
         "one chunk only": lambda W0, X, Y, lr, period: level(W0, X, Y, lr, period, stop=period),
         "ascends": lambda W0, X, Y, lr, period: level(W0, X, Y, -lr, period),
         "whole stream at once": lambda W0, X, Y, lr, period: level(W0, X, Y, lr, len(X)),
     },
-    "07-partial": {
+    "05-partial": {
         "first call only": first_call_only,
         "every call is a chunk": every_call_is_a_chunk,
         "clock kept, sum lost": kept_clock_lost_sum,
         "every token": lambda W0, X, Y, lr, period, cut: level_by_buffer(W0, X, Y, lr, 1),
     },
-    "07-headwise": {
+    "05-headwise": {
         "raw mixture": panel(lambda m: m),
         "sigmoid": panel(torch.sigmoid),
     },
-    "07-nested": {
+    "05-nested": {
         "mean": nest(mean=True),
         "ascends": nest(sign=-1),
     },
-    "07-cost": {
+    "05-cost": {
         "sum of periods": 5440,
     },
-    "07-notes": {
+    "05-notes": {
         "one": 1,
         "lane 1": 60,
         "none": 0,
@@ -168,10 +168,10 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "07-level": {"a buffer": level_by_buffer, "reshape": level_by_split, "moments": level_by_moments},
-    "07-partial": {"lists": stream_by_lists, "one call": stream(level_by_buffer), "reshape": stream(level_by_split)},
-    "07-headwise": {"einsum": panel_einsum, "matmul": panel_matmul, "a loop": panel(lambda m: m.exp() / m.exp().sum())},
-    "07-nested": {"contexts": nested_by_contexts, "lerp": nested_lerp, "written out": nest()},
-    "07-cost": {"exact": 43520, "in thousands": (43.5, "thousand"), "rounded": 43000},
-    "07-notes": {"four": 4, "float": 4.0, "text": "4 notes"},
+    "05-level": {"a buffer": level_by_buffer, "reshape": level_by_split, "moments": level_by_moments},
+    "05-partial": {"lists": stream_by_lists, "one call": stream(level_by_buffer), "reshape": stream(level_by_split)},
+    "05-headwise": {"einsum": panel_einsum, "matmul": panel_matmul, "a loop": panel(lambda m: m.exp() / m.exp().sum())},
+    "05-nested": {"contexts": nested_by_contexts, "lerp": nested_lerp, "written out": nest()},
+    "05-cost": {"exact": 43520, "in thousands": (43.5, "thousand"), "rounded": 43000},
+    "05-notes": {"four": 4, "float": 4.0, "text": "4 notes"},
 }

@@ -1,4 +1,4 @@
-"""Chapter 07, Memory at many rates: a level's clock, partial chunks, the three variants, the cost."""
+"""Chapter 05, Memory at many rates: a level's clock, partial chunks, the three variants, the cost."""
 
 from __future__ import annotations
 
@@ -214,9 +214,9 @@ def notes_with_b() -> float:
 
 ITEMS = [
     Implement(
-        id="07-level",
+        id="05-level",
         title="One level and its clock",
-        objective="07.1",
+        objective="05.1",
         minutes=8,
         difficulty=2,
         points=2,
@@ -264,9 +264,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="07-partial",
+        id="05-partial",
         title="The stream that was cut",
-        objective="07.3",
+        objective="05.3",
         minutes=5,
         difficulty=2,
         prompt="A stream that arrives in several calls must end where one long call ends. This loop loses tokens. Which?",
@@ -291,9 +291,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="07-headwise",
+        id="05-headwise",
         title="Levels side by side",
-        objective="07.2",
+        objective="05.2",
         minutes=5,
         difficulty=1,
         prompt="The third variant, eq. 74: all levels read the same x, and a learned mixture adds their answers to it.",
@@ -331,9 +331,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="07-nested",
+        id="05-nested",
         title="A level with an owner",
-        objective="07.2",
+        objective="05.2",
         minutes=9,
         difficulty=3,
         points=2,
@@ -380,9 +380,9 @@ ITEMS = [
         ],
     ),
     Estimate(
-        id="07-cost",
+        id="05-cost",
         title="What a token costs",
-        objective="07.2",
+        objective="05.2",
         minutes=4,
         difficulty=1,
         unit="parameters",
@@ -404,9 +404,9 @@ ITEMS = [
         },
     ),
     ReadPicture(
-        id="07-notes",
+        id="05-notes",
         title="Notes that know of B",
-        objective="07.1",
+        objective="05.1",
         minutes=3,
         difficulty=1,
         unit="notes",

@@ -1,4 +1,4 @@
-"""Figures of chapter 07: what each level of a stream knows of the task before and of the task now, with its writes."""
+"""Figures of chapter 05: what each level of a stream knows of the task before and of the task now, with its writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stream, levels of different periods: what each level knows of the task before and of the task now (chapter 07).
+"""One stream, levels of different periods: what each level knows of the task before and of the task now (chapter 05).
 
 Streams of pairs (x, x + R x): a rotation A for `switch` tokens, then a rotation B. Every level is a CMS of one
 level that learns the stream by itself, at a step that was tuned for it on other streams. The streams of a run are one

@@ -1,4 +1,4 @@
-"""The fair ablation of chapter 08: a CMS, one MLP of the same size, and every cheaper explanation of the difference."""
+"""The fair ablation of chapter F: a CMS, one MLP of the same size, and every cheaper explanation of the difference."""
 
 from __future__ import annotations
 

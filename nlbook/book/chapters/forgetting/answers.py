@@ -1,4 +1,4 @@
-"""Chapter 08: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter F: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -64,25 +64,25 @@ def steps_loop(lr, periods, reduce):
 
 
 MUTANTS = {
-    "08-gap": {
+    "F-gap": {
         "no curvature": lambda a, lr, p: (1 - lr) ** p - (1 - p * lr),
         "small steps only": lambda a, lr, p: (1 - lr * a) ** p,
         "one step short": lambda a, lr, p: (1 - lr * a) ** (p - 1) - (1 - p * lr * a),
     },
-    "08-border": {
+    "F-border": {
         "singular value": lambda k: float(2 / torch.linalg.matrix_norm(k, 2)),
         "constant": lambda k: 2.0,
     },
-    "08-steps": {
+    "F-steps": {
         "multiplied": each(lambda lr, c, r: lr if r == "sum" else lr * c),
         "root": each(lambda lr, c, r: lr if r == "sum" else lr / c**0.5),
         "sum multiplied": lambda lr, periods, reduce: [lr * c if reduce == "sum" else lr for c in periods],
     },
-    "08-forgetting": {
+    "F-forgetting": {
         "sum": lambda R: forgetting_loop(R) * (len(R) - 1),
         "rows": lambda R: float((R[:-1, :-1].max(1).values - R[:-1, -1]).mean()) + 0.01,
     },
-    "08-picture": {
+    "F-picture": {
         "knows nothing": 1.0,
         "knows B": 2.0,
         "half": 0.5,
@@ -90,13 +90,13 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "08-gap": {"a loop": gap_loop, "binomial": gap_binomial, "tensor": gap_tensor},
-    "08-border": {"norm": border_by_norm, "loop": border_by_loop, "gram": border_by_gram},
-    "08-steps": {
+    "F-gap": {"a loop": gap_loop, "binomial": gap_binomial, "tensor": gap_tensor},
+    "F-border": {"norm": border_by_norm, "loop": border_by_loop, "gram": border_by_gram},
+    "F-steps": {
         "a loop": steps_loop,
         "comprehension": each(lambda lr, c, r: lr / (c if r == "mean" else 1)),
         "table": lambda lr, periods, reduce: [lr * {"sum": 1, "mean": 1 / c}[reduce] for c in periods],
     },
-    "08-picture": {"the label": 0.17, "three digits": 0.167, "text": "0.17"},
-    "08-forgetting": {"a loop": forgetting_loop, "library": forgetting_library, "amax": forgetting_amax},
+    "F-picture": {"the label": 0.17, "three digits": 0.167, "text": "0.17"},
+    "F-forgetting": {"a loop": forgetting_loop, "library": forgetting_library, "amax": forgetting_amax},
 }

@@ -1,4 +1,4 @@
-"""The learners of chapter 08 and of the ledger's streams of digits: a CMS against one MLP, and what else could explain
+"""The learners of chapter F and of the ledger's streams of digits: a CMS against one MLP, and what else could explain
 the difference.
 
 Every learner is a `nlbook.cms.CMS` of three residual blocks, chained (eq. 70) or side by side (eq. 74), and a linear

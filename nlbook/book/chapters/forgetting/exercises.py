@@ -1,4 +1,4 @@
-"""Chapter 08, Rate, step or forgetting?: fair controls, the stability border, the second-order effect, the metrics."""
+"""Chapter F, Rate, step or forgetting?: fair controls, the stability border, the second-order effect, the metrics."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def a_after() -> float:
 
 ITEMS = [
     Implement(
-        id="08-gap",
+        id="F-gap",
         title="Once or often",
-        objective="08.1",
+        objective="F.1",
         minutes=6,
         difficulty=1,
         prompt="One number, one bowl. Return the weight after `period` small steps minus the weight after one step with the summed gradient.",
@@ -109,9 +109,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="08-border",
+        id="F-border",
         title="The border of the map",
-        objective="08.2",
+        objective="F.2",
         minutes=5,
         difficulty=2,
         prompt="Return the step at which the run of a level with these keys changes from learning to diverging.",
@@ -147,9 +147,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="08-steps",
+        id="F-steps",
         title="An unfair control",
-        objective="08.1",
+        objective="F.1",
         minutes=5,
         difficulty=2,
         prompt="To ask whether the *period* matters, the control must have the same step per token and no period. This one has too small steps.",
@@ -185,9 +185,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="08-forgetting",
+        id="F-forgetting",
         title="How the field measures forgetting",
-        objective="08.3",
+        objective="F.3",
         minutes=6,
         difficulty=2,
         points=2,
@@ -219,9 +219,9 @@ ITEMS = [
         ],
     ),
     ReadPicture(
-        id="08-picture",
+        id="F-picture",
         title="A more forgetful fast level",
-        objective="08.2",
+        objective="F.2",
         minutes=3,
         difficulty=1,
         within=0.05,

@@ -1,4 +1,4 @@
-"""Figures of chapter 08: the ablation as dots, and the saw-tooth of knowledge that comes back."""
+"""Figures of chapter F: the ablation as dots, and the saw-tooth of knowledge that comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 10: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter 07: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -72,21 +72,21 @@ def verdict_by_counting(base, changed):
 
 
 MUTANTS = {
-    "10-block": {
+    "07-block": {
         "transposed gate": lambda x, o, W_g, W_o, up, down: ch10.block_with(x, o, W_g.T, W_o, up, down),
         "one level only": lambda x, o, W_g, W_o, up, down: ch10.block_with(x, o, W_g, W_o, up[:1], down[:1]),
         "unchanged": lambda x, o, W_g, W_o, up, down: x,
     },
-    "10-excess": {
+    "07-excess": {
         "sum": lambda n, o, g: float((n - o)[g].sum()),
         "mean of means": lambda n, o, g: float(torch.stack([(a - b)[m].mean() for a, b, m in zip(n, o, g)]).mean()),
         "the ungraded": lambda n, o, g: float((n - o)[~g].mean()),
     },
-    "10-life": {
+    "07-life": {
         "index": lambda d, r, c: d.index(x) if (x := ch10.half_life(d, r, c)) is not None else None,
         "never none": lambda d, r, c: ch10.half_life(d, r, c) or d[-1],
     },
-    "10-verdict": {
+    "07-verdict": {
         "majority": lambda b, c: "it helps" if sum(y > x for x, y in zip(b, c)) > len(b) / 2 else "it hurts",
         "always": lambda b, c: "it helps",
         "not worse": lambda b, c: (
@@ -104,14 +104,14 @@ MUTANTS = {
             else "cannot tell"
         ),
     },
-    "10-state": {
+    "07-state": {
         "numbers": 24_900.0,
         "the width": 32.0,
         "parameters": 20_356.0,
     },
-    "10-picture": {"all of it": 0.95, "nothing": 0.0, "half": 0.5, "chance of two": 0.75, "too much": 1.2},
+    "07-picture": {"all of it": 0.95, "nothing": 0.0, "half": 0.5, "chance of two": 0.75, "too much": 1.2},
 }
-MUTANTS["10-levels"] = {
+MUTANTS["07-levels"] = {
     "slow to fast": [ch10.EMBED, ch10.CMS_SLOW, ch10.BOXES, ch10.CMS_FAST, ch10.CONV],
     "memories first": [ch10.BOXES, ch10.CONV, ch10.CMS_FAST, ch10.CMS_SLOW, ch10.EMBED],
     "both MLPs last": [ch10.CONV, ch10.BOXES, ch10.CMS_FAST, ch10.CMS_SLOW, ch10.EMBED],
@@ -119,17 +119,17 @@ MUTANTS["10-levels"] = {
     "slow MLP before the memories": [ch10.CONV, ch10.CMS_FAST, ch10.CMS_SLOW, ch10.BOXES, ch10.EMBED],
 }
 ACCEPTED = {
-    "10-block": {"by rows": block_by_rows, "einsum": block_by_einsum, "sigmoid": block_by_sigmoid},
-    "10-excess": {
+    "07-block": {"by rows": block_by_rows, "einsum": block_by_einsum, "sigmoid": block_by_sigmoid},
+    "07-excess": {
         "where": lambda n, o, g: float(torch.where(g, n - o, 0.0).sum() / g.sum()),
         "selected": lambda n, o, g: float(n[g].mean() - o[g].mean()),
         "loop": lambda n, o, g: (
             sum(float(n[i, j] - o[i, j]) for i in range(len(n)) for j in range(n.shape[1]) if g[i, j]) / int(g.sum())
         ),
     },
-    "10-life": {"list": life_by_list, "loop": life_by_loop, "next": life_by_next},
-    "10-verdict": {"signs": verdict_by_signs, "extremes": verdict_by_extremes, "counting": verdict_by_counting},
-    "10-levels": {"the order": [ch10.CONV, ch10.CMS_FAST, ch10.BOXES, ch10.CMS_SLOW, ch10.EMBED]},
-    "10-picture": {"read off": 0.17, "another digit": 0.174, "a little more": 0.18},
-    "10-state": {"computed": 390.5, "rounded": 390.0, "a little less": 370.0},
+    "07-life": {"list": life_by_list, "loop": life_by_loop, "next": life_by_next},
+    "07-verdict": {"signs": verdict_by_signs, "extremes": verdict_by_extremes, "counting": verdict_by_counting},
+    "07-levels": {"the order": [ch10.CONV, ch10.CMS_FAST, ch10.BOXES, ch10.CMS_SLOW, ch10.EMBED]},
+    "07-picture": {"read off": 0.17, "another digit": 0.174, "a little more": 0.18},
+    "07-state": {"computed": 390.5, "rounded": 390.0, "a little less": 370.0},
 }

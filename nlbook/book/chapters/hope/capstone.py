@@ -1,4 +1,4 @@
-"""Chapter 10's experiments: a small Hope, its baselines and its ablations on the language whose entropy is known.
+"""Chapter 07's experiments: a small Hope, its baselines and its ablations on the language whose entropy is known.
 
 Everything is pinned here, so that the chapter's numbers do not move when a default does. A run is a pure function of
 (name, seed, steps): the same configuration, the same documents, the same budget for everybody.

@@ -1,4 +1,4 @@
-"""Chapter 10, Hope, whole: the block of eq. 94-97, nats above the optimum, levels and state, how long a fact lasts, a fair ablation."""
+"""Chapter 07, Hope, whole: the block of eq. 94-97, nats above the optimum, levels and state, how long a fact lasts, a fair ablation."""
 
 from __future__ import annotations
 
@@ -196,9 +196,9 @@ CONV = "the convolution's window of the last 3 tokens"
 
 ITEMS: list = [
     Implement(
-        id="10-block",
+        id="07-block",
         title="The block",
-        objective="10.1",
+        objective="07.1",
         minutes=8,
         difficulty=2,
         points=2,
@@ -258,9 +258,9 @@ ITEMS: list = [
         ],
     ),
     FixTheBug(
-        id="10-excess",
+        id="07-excess",
         title="Half of the tokens are no answers",
-        objective="10.2",
+        objective="07.2",
         minutes=4,
         difficulty=1,
         prompt="Keys are random: nobody can predict them, and nobody is asked to. This measure counts them.",
@@ -292,9 +292,9 @@ ITEMS: list = [
         ],
     ),
     Order(
-        id="10-levels",
+        id="07-levels",
         title="From fast to slow",
-        objective="10.1",
+        objective="07.1",
         minutes=4,
         difficulty=1,
         prompt="Put the parts of this chapter's Hope in order, the most often rewritten first.",
@@ -312,9 +312,9 @@ ITEMS: list = [
         ),
     ),
     Estimate(
-        id="10-state",
+        id="07-state",
         title="What must be kept",
-        objective="10.1",
+        objective="07.1",
         minutes=5,
         difficulty=2,
         unit="tokens",
@@ -335,9 +335,9 @@ ITEMS: list = [
         },
     ),
     ReadPicture(
-        id="10-picture",
+        id="07-picture",
         title="Without its memory",
-        objective="10.3",
+        objective="07.3",
         minutes=3,
         difficulty=1,
         within=0.15,
@@ -352,9 +352,9 @@ ITEMS: list = [
         solution=held_back,
     ),
     Implement(
-        id="10-life",
+        id="07-life",
         title="How long does a fact last?",
-        objective="10.3",
+        objective="07.3",
         minutes=5,
         difficulty=1,
         prompt="Half-life of a fact, counted in pairs about other things.",
@@ -398,9 +398,9 @@ ITEMS: list = [
         ],
     ),
     Implement(
-        id="10-verdict",
+        id="07-verdict",
         title="Does the part help?",
-        objective="10.4",
+        objective="07.4",
         minutes=5,
         difficulty=2,
         points=2,

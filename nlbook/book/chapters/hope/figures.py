@@ -1,4 +1,4 @@
-"""Figures of chapter 10: the race to the optimum, the ablation seed by seed, and how long a told fact lasts."""
+"""Figures of chapter 07: the race to the optimum, the ablation seed by seed, and how long a told fact lasts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A model reads: which memory moves, what surprises it, and what it would answer if it were asked now.
 
-The model is the small Hope of chapter 10, trained on documents of facts at three time scales (data/hope_reader). One
+The model is the small Hope of chapter 07, trained on documents of facts at three time scales (data/hope_reader). One
 memory after the other can be held at its start while the rest go on: that is how one sees what each of them carries.
 """
 

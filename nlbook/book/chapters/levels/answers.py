@@ -1,4 +1,4 @@
-"""Chapter 05: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter 04: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def levels_by_relaxing(f, needs):
 
 
 MUTANTS = {
-    "05-faster": {
+    "04-faster": {
         "turned round": lambda a, b, f, needs: is_faster(b, a, f, needs),
         "at least as fast": lambda a, b, f, needs: f[a] >= f[b],
         "always": lambda a, b, f, needs: True,
     },
-    "05-levels": {
+    "04-levels": {
         "one level": lambda f, needs: dict.fromkeys(f, 1),
         "all apart": lambda f, needs: {n: i for i, n in enumerate(sorted(f, key=lambda n: f[n]), 1)},
         "two deep at most": lambda f, needs: {
@@ -73,16 +73,16 @@ MUTANTS = {
             for n in f
         },
     },
-    "05-writes": {
+    "04-writes": {
         "one unit": 85,
         "without the slowest": 165,
     },
-    "05-arrows": {
+    "04-arrows": {
         "none": 0,
         "parts": 7,
         "levels": 4,
     },
-    "05-order": {
+    "04-order": {
         "layers": [
             "the projection W_k",
             "the attention read",
@@ -116,16 +116,16 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "05-faster": {"the library": by_library, "recursion": by_recursion, "closure": by_closure},
-    "05-levels": {
+    "04-faster": {"the library": by_library, "recursion": by_recursion, "closure": by_closure},
+    "04-levels": {
         "the library": levels_by_library,
         "peeling": levels_by_peeling,
         "relaxing": levels_by_relaxing,
         "the solution": level_numbers,
     },
-    "05-writes": {"sum": 170, "text": "170 writes", "pair": (170.0, "writes")},
-    "05-arrows": {"count": 17, "text": "17 arrows", "float": 17.0},
-    "05-order": {
+    "04-writes": {"sum": 170, "text": "170 writes", "pair": (170.0, "writes")},
+    "04-arrows": {"count": 17, "text": "17 arrows", "float": 17.0},
+    "04-order": {
         "m first": [
             "the projection W_k",
             "the first moment m",

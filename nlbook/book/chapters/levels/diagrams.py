@@ -1,4 +1,4 @@
-"""Level diagrams of live models, every diagram that could be claimed of them, and a run that ticks (chapter 05)."""
+"""Level diagrams of live models, every diagram that could be claimed of them, and a run that ticks (chapter 04)."""
 
 from __future__ import annotations
 

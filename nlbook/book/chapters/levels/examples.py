@@ -1,4 +1,4 @@
-"""Two small torch modules with fast states, whose levels chapter 05 reads off."""
+"""Two small torch modules with fast states, whose levels chapter 04 reads off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 05, The level lens: who is updated how often, and who needs whom at the same time."""
+"""Chapter 04, The level lens: who is updated how often, and who needs whom at the same time."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def broken_arrows() -> float:
 
 ITEMS = [
     Implement(
-        id="05-faster",
+        id="04-faster",
         title="Faster than",
-        objective="05.2",
+        objective="04.2",
         minutes=8,
         difficulty=2,
         points=2,
@@ -162,9 +162,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="05-levels",
+        id="04-levels",
         title="One frequency, one level?",
-        objective="05.2",
+        objective="04.2",
         minutes=8,
         difficulty=2,
         points=2,
@@ -211,9 +211,9 @@ ITEMS = [
         ],
     ),
     Estimate(
-        id="05-writes",
+        id="04-writes",
         title="Writes of four levels",
-        objective="05.1",
+        objective="04.1",
         minutes=3,
         difficulty=1,
         unit="writes",
@@ -232,9 +232,9 @@ ITEMS = [
         },
     ),
     ReadPicture(
-        id="05-arrows",
+        id="04-arrows",
         title="Everything in one lane",
-        objective="05.4",
+        objective="04.4",
         minutes=2,
         difficulty=1,
         unit="arrows",
@@ -253,9 +253,9 @@ ITEMS = [
         },
     ),
     Order(
-        id="05-order",
+        id="04-order",
         title="From slow to fast",
-        objective="05.1",
+        objective="04.1",
         minutes=4,
         difficulty=1,
         prompt="A Transformer layer with a fast memory, trained by Adam. Put its parts in order, the slowest first.",

@@ -1,4 +1,4 @@
-"""Figures of chapter 05: level diagrams, slow below and fast above, as in figures 2 and 3 of the paper."""
+"""Figures of chapter 04: level diagrams, slow below and fast above, as in figures 2 and 3 of the paper."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ ITEMS = [
             Misconception(
                 "softmax",
                 lambda K, V: torch.softmax(K @ K.T, -1) @ V,
-                "This normalises the overlaps, as softmax attention does (chapter 04). A Hebbian sum does not.",
+                "This normalises the overlaps, as softmax attention does (chapter 03). A Hebbian sum does not.",
             ),
             Misconception(
                 "causal",

@@ -1,4 +1,4 @@
-"""Chapter 03: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter A: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -58,26 +58,26 @@ def unit(G):
 
 
 MUTANTS = {
-    "03-inner": {
+    "A-inner": {
         "sign": lambda m, grad, eta, keep: -grad - (1 - keep) / eta * m,
         "no rate": lambda m, grad, eta, keep: grad + (1 - keep) * m,
     },
-    "03-horizon": {
+    "A-horizon": {
         "one too many": lambda beta, share: horizon_by_sum(beta, share) + 1,
         "always half": lambda beta, share: horizon_by_sum(beta, 0.5),
         "not whole": lambda beta, share: math.log(1 - share) / math.log(beta),
     },
-    "03-picture": {
+    "A-picture": {
         "fast half": 7,
         "slow alone": 440,
         "far": 4603,
     },
-    "03-brake": {
+    "A-brake": {
         "length, not square": lambda m, g, lr, keep, erase: (keep - erase * g.norm()).clamp(min=0) * m - lr * g,
         "heavy ball": lambda m, g, lr, keep, erase: keep * m - lr * g,
         "uphill": lambda m, g, lr, keep, erase: (keep - erase * (g @ g)).clamp(min=0) * m + lr * g,
     },
-    "03-polar": {
+    "A-polar": {
         "no division": cubic(lambda G: G),
         "printed step": cubic(unit, lambda O: O - 0.25 * (4 * O @ O.T @ O - 4 * O)),
         "quintic": cubic(unit, lambda O: 3.4445 * O - 4.7750 * O @ O.T @ O + 2.0315 * O @ O.T @ O @ O.T @ O),
@@ -86,19 +86,19 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "03-inner": {
+    "A-inner": {
         "by autograd": inner_by_autograd,
         "one fraction": lambda m, grad, eta, keep: (eta * grad + (1 - keep) * m) / eta,
         "from the step": lambda m, grad, eta, keep: (m - (keep * m - eta * grad)) / eta,
     },
-    "03-horizon": {"by logarithm": horizon_by_log, "by summing": horizon_by_sum, "by table": horizon_by_tensor},
-    "03-picture": {"as read": 333, "rounded": 330, "a little more": 340},
-    "03-brake": {
+    "A-horizon": {"by logarithm": horizon_by_log, "by summing": horizon_by_sum, "by table": horizon_by_tensor},
+    "A-picture": {"as read": 333, "rounded": 330, "a little more": 340},
+    "A-brake": {
         "a branch": brake_by_branch,
         "relu": lambda m, g, lr, keep, erase: torch.relu(keep - erase * g.square().sum()) * m - lr * g,
         "max": lambda m, g, lr, keep, erase: max(0.0, keep - erase * float((g * g).sum())) * m - lr * g,
     },
-    "03-polar": {
+    "A-polar": {
         "on the singular values": polar_by_svd_values,
         "from the right": cubic(unit, lambda O: O @ (1.5 * torch.eye(O.shape[1], dtype=O.dtype) - 0.5 * O.T @ O)),
         "as descent": cubic(unit, lambda O: O - 0.5 * (O @ O.T @ O - O)),

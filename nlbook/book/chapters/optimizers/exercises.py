@@ -1,4 +1,4 @@
-"""Chapter 03, Optimizers remember too: momentum's inner objective, horizon, brake, and Newton-Schulz."""
+"""Chapter A, Optimizers remember too: momentum's inner objective, horizon, brake, and Newton-Schulz."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def _iterate(O: Tensor, steps: int, a: float, b: float) -> Tensor:
 
 ITEMS = [
     Derive(
-        id="03-inner",
+        id="A-inner",
         title="The gradient of momentum's own objective",
-        objective="03.1",
+        objective="A.1",
         minutes=6,
         difficulty=2,
         points=2,
@@ -162,9 +162,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="03-horizon",
+        id="A-horizon",
         title="How many gradients make half of it?",
-        objective="03.2",
+        objective="A.2",
         minutes=6,
         difficulty=2,
         points=2,
@@ -198,9 +198,9 @@ ITEMS = [
         ],
     ),
     ReadPicture(
-        id="03-picture",
+        id="A-picture",
         title="The tail of a slow momentum",
-        objective="03.2",
+        objective="A.2",
         minutes=3,
         difficulty=1,
         prompt="Landmark *0.9 and a slow one*: how many of the latest gradients make 99 % of the step now?",
@@ -216,9 +216,9 @@ ITEMS = [
         wrong={44: "That is the fast momentum alone; turn the slow one on.", 12: "That is the half. Look at 99 %."},
     ),
     FixTheBug(
-        id="03-brake",
+        id="A-brake",
         title="A brake that throws the car into reverse",
-        objective="03.3",
+        objective="A.3",
         minutes=6,
         difficulty=2,
         points=2,
@@ -256,9 +256,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="03-polar",
+        id="A-polar",
         title="Move singular values to one",
-        objective="03.4",
+        objective="A.4",
         minutes=6,
         difficulty=2,
         points=2,

@@ -1,4 +1,4 @@
-"""Figures of chapter 03: what a momentum still holds of an old task, the bent valley, Newton-Schulz, the race."""
+"""Figures of chapter A: what a momentum still holds of an old task, the bent valley, Newton-Schulz, the race."""
 
 from __future__ import annotations
 

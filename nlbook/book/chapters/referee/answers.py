@@ -1,4 +1,4 @@
-"""Chapter 12: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter C: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def order(*places):
 
 
 MUTANTS = {
-    "12-verdict": {
+    "C-verdict": {
         "always level": lambda a, b: "level",
         "one spread": lambda a, b: (
             "level"
@@ -79,42 +79,42 @@ MUTANTS = {
             else "better"
         ),
     },
-    "12-search": {
+    "C-search": {
         "first": lambda v, t: t[0],
         "mean": lambda v, t: t.mean(0),
     },
-    "12-slip": {
+    "C-slip": {
         "one factor": lambda M, k, v: torch.outer(v, 2 * (M.T @ v) - k),
         "transposed": lambda M, k, v: 2 * torch.outer(M.T @ v - k, v),
     },
-    "12-m3": {
+    "C-m3": {
         "heavy ball": lambda g, b1, b3, p: ch12.m3_with(g, 1 - b1, 1 - b3, p),
     },
-    "12-order": {
+    "C-order": {
         "nearly as listed": order(1, 0, 2, 3, 4, 5),
         "rule last": order(5, 4, 2, 1, 3, 0),
         "rule after tuning": order(5, 4, 2, 3, 1, 0),
         "test before tuning": order(5, 4, 3, 1, 2, 0),
         "no prediction first": order(4, 5, 3, 2, 1, 0),
     },
-    "12-seeds": {
+    "C-seeds": {
         "huge": 200.0,
     },
 }
 
 ACCEPTED = {
-    "12-verdict": {"statistics": verdict_statistics, "the ledger's": verdict_ledger, "the referee's": verdict_referee},
-    "12-search": {
+    "C-verdict": {"statistics": verdict_statistics, "the ledger's": verdict_ledger, "the referee's": verdict_referee},
+    "C-search": {
         "a loop": reported_loop,
         "sorted": reported_sort,
         "indexed": lambda v, t: t[int(v.mean(dim=1).argmin())],
     },
-    "12-slip": {
+    "C-slip": {
         "two terms": lambda M, k, v: 2 * torch.outer(v, v) @ M - 2 * torch.outer(v, k),
         "einsum": lambda M, k, v: torch.einsum("i,j->ij", 2 * v, M.T @ v - k),
         "columns": lambda M, k, v: -2 * v[:, None] * (k - v @ M)[None],
     },
-    "12-m3": {"a waiting sum": m3_loop, "weights": m3_weights, "lerp": m3_lerp},
-    "12-order": {"the order": order(5, 4, 3, 2, 1, 0)},
-    "12-seeds": {"number": 18, "text": "18 seeds", "rounded up": math.ceil(18.0)},
+    "C-m3": {"a waiting sum": m3_loop, "weights": m3_weights, "lerp": m3_lerp},
+    "C-order": {"the order": order(5, 4, 3, 2, 1, 0)},
+    "C-seeds": {"number": 18, "text": "18 seeds", "rounded up": math.ceil(18.0)},
 }

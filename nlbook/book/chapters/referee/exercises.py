@@ -1,4 +1,4 @@
-"""Chapter 12, Read like a referee: a rule, a fair search, two slips, M3 once more, a plan, and how many seeds."""
+"""Chapter C, Read like a referee: a rule, a fair search, two slips, M3 once more, a plan, and how many seeds."""
 
 from __future__ import annotations
 
@@ -139,9 +139,9 @@ STEPS = (
 
 ITEMS = [
     Implement(
-        id="12-verdict",
+        id="C-verdict",
         title="A rule, before the run",
-        objective="12.2",
+        objective="C.2",
         minutes=7,
         difficulty=2,
         points=2,
@@ -183,9 +183,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="12-search",
+        id="C-search",
         title="A search that looks at the answer",
-        objective="12.2",
+        objective="C.2",
         minutes=4,
         difficulty=1,
         prompt="This method reports its best test loss over all rates. Mend it: the rate must be chosen by what may be seen.",
@@ -226,9 +226,9 @@ ITEMS = [
         ],
     ),
     Derive(
-        id="12-slip",
+        id="C-slip",
         title="Find the slip: Oja's rule",
-        objective="12.1",
+        objective="C.1",
         minutes=7,
         difficulty=2,
         points=2,
@@ -266,9 +266,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="12-m3",
+        id="C-m3",
         title="M3, derived once more",
-        objective="12.3",
+        objective="C.3",
         minutes=8,
         difficulty=3,
         points=2,
@@ -324,9 +324,9 @@ ITEMS = [
         ],
     ),
     Order(
-        id="12-order",
+        id="C-order",
         title="Before and after the run",
-        objective="12.4",
+        objective="C.4",
         minutes=3,
         difficulty=1,
         prompt="Put the steps of a test in an order that a referee accepts.",
@@ -349,9 +349,9 @@ ITEMS = [
         ),
     ),
     Estimate(
-        id="12-seeds",
+        id="C-seeds",
         title="How many seeds?",
-        objective="12.4",
+        objective="C.4",
         minutes=5,
         difficulty=2,
         unit="seeds",

@@ -1,4 +1,4 @@
-"""Figures of chapter 12: what an unequal search does to a verdict, how often a rule is fooled, ten slips."""
+"""Figures of chapter C: what an unequal search does to a verdict, how often a rule is fooled, ten slips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 09: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter 06: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -134,42 +134,42 @@ def count_power(bits, c):
 
 
 MUTANTS = {
-    "09-titans": {
+    "06-titans": {
         "state swapped": lambda M, S, k, v, eta, alpha, mu: titans_loop(M, S, k, v, eta, alpha, mu)[::-1],
     },
-    "09-dgd": {
+    "06-dgd": {
         "sign": lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x - g, x),
     },
-    "09-self": {
+    "06-self": {
         "factor on the left": lambda M, k, v, eta, alpha: factor(k, eta, alpha) @ M - eta * torch.outer(M @ (k - v), k),
         "sign": lambda M, k, v, eta, alpha: M @ factor(k, eta, alpha) + eta * torch.outer(M @ (k - v), k),
         "key and value swapped": lambda M, k, v, eta, alpha: self_by_error(M, v, k, eta, alpha),
     },
-    "09-transition": {
+    "06-transition": {
         "sign": lambda k, v, eta, alpha: alpha * torch.eye(len(k), dtype=k.dtype) - eta * torch.outer(v - 2 * k, k),
         "no forgetting": lambda k, v, eta, alpha: transition_outer(k, v, eta, 1.0),
         "swapped": lambda k, v, eta, alpha: transition_outer(v, k, eta, alpha),
     },
-    "09-order": {
+    "06-order": {
         "write first": [1, 5, 4, 3, 2],
         "answer last": [5, 3, 2, 1, 4],
         "value before v": [5, 4, 2, 3, 1],
         "answer without query": [4, 5, 3, 2, 1],
         "v last": [5, 4, 2, 1, 3],
     },
-    "09-detach": {
+    "06-detach": {
         "as given": cut,
         "memory cut in the value": lambda *a: cut(*a, value=False, memory=True),
         "v cut": lambda *a: cut(*a, value=False),
         "start cut": lambda *a: cut(*a, value=False, memory=True, start=True),
     },
-    "09-picture": {
+    "06-picture": {
         "nothing": 0.1,
         "ten": 10,
         "double": 2.2,
         "three": 3.0,
     },
-    "09-count": {
+    "06-count": {
         "never": lambda bits, c: (torch.ones_like(bits), rate(c)),
         "sign": lambda bits, c: (-parity_of(bits), rate(c)),
         "zero or one": lambda bits, c: (bits.cumsum(0) % 2, rate(c)),
@@ -180,16 +180,16 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "09-titans": {"einsum": titans_einsum, "autograd": titans_autograd, "a loop": titans_loop},
-    "09-dgd": {"a solve": dgd_solve, "right factor": dgd_right_factor, "columns": dgd_column},
-    "09-self": {"matrix": self_by_matrix, "autograd": self_by_autograd, "error": self_by_error},
-    "09-transition": {
+    "06-titans": {"einsum": titans_einsum, "autograd": titans_autograd, "a loop": titans_loop},
+    "06-dgd": {"a solve": dgd_solve, "right factor": dgd_right_factor, "columns": dgd_column},
+    "06-self": {"matrix": self_by_matrix, "autograd": self_by_autograd, "error": self_by_error},
+    "06-transition": {
         "outer": transition_outer,
         "columns": transition_by_columns,
         "from the identity": transition_from_identity,
     },
-    "09-order": {"query first": [5, 3, 2, 4, 1], "answer early": [5, 4, 3, 2, 1], "value first": [3, 2, 5, 4, 1]},
-    "09-detach": {"einsum": outer_einsum, "steps": outer_steps, "matrix": outer_matrix},
-    "09-picture": {"one digit": 1.3, "two digits": 1.3, "text": "1.30"},
-    "09-count": {"a loop": count_loop, "parity": count_parity, "power": count_power},
+    "06-order": {"query first": [5, 3, 2, 4, 1], "answer early": [5, 4, 3, 2, 1], "value first": [3, 2, 5, 4, 1]},
+    "06-detach": {"einsum": outer_einsum, "steps": outer_steps, "matrix": outer_matrix},
+    "06-picture": {"one digit": 1.3, "two digits": 1.3, "text": "1.30"},
+    "06-count": {"a loop": count_loop, "parity": count_parity, "power": count_power},
 }

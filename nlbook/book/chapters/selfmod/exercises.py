@@ -1,4 +1,4 @@
-"""Chapter 09, A memory that teaches itself: DGD, self-generated values, the outer gradient, counting with one number."""
+"""Chapter 06, A memory that teaches itself: DGD, self-generated values, the outer gradient, counting with one number."""
 
 from __future__ import annotations
 
@@ -220,9 +220,9 @@ BEFORE = (
 
 ITEMS = [
     Implement(
-        id="09-titans",
+        id="06-titans",
         title="Surprise, momentum, forgetting",
-        objective="09.1",
+        objective="06.1",
         minutes=5,
         difficulty=1,
         prompt="Return (M, S) after one token of Titans.",
@@ -282,9 +282,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="09-dgd",
+        id="06-dgd",
         title="Delta gradient descent",
-        objective="09.1",
+        objective="06.1",
         minutes=6,
         difficulty=2,
         points=2,
@@ -338,9 +338,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="09-self",
+        id="06-self",
         title="Write what you already know",
-        objective="09.2",
+        objective="06.2",
         minutes=6,
         difficulty=2,
         points=2,
@@ -400,9 +400,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="09-transition",
+        id="06-transition",
         title="One write, one matrix",
-        objective="09.2",
+        objective="06.2",
         minutes=5,
         difficulty=2,
         prompt="Return T with M_t = M_{t-1} T for the write of the last exercise.",
@@ -435,9 +435,9 @@ ITEMS = [
         ],
     ),
     Order(
-        id="09-order",
+        id="06-order",
         title="One token",
-        objective="09.2",
+        objective="06.2",
         minutes=3,
         difficulty=1,
         steps=STEPS,
@@ -450,9 +450,9 @@ ITEMS = [
         ),
     ),
     FixTheBug(
-        id="09-detach",
+        id="06-detach",
         title="A constant, but for whom?",
-        objective="09.3",
+        objective="06.3",
         minutes=5,
         difficulty=2,
         points=2,
@@ -480,9 +480,9 @@ ITEMS = [
         ],
     ),
     ReadPicture(
-        id="09-picture",
+        id="06-picture",
         title="The switch in the picture",
-        objective="09.2",
+        objective="06.2",
         minutes=3,
         difficulty=1,
         view="memories:switch=16",
@@ -493,9 +493,9 @@ ITEMS = [
         hints=("Press 'an early switch'.", "The numbers stand in the words below the picture.", "After 'mem'."),
     ),
     Implement(
-        id="09-count",
+        id="06-count",
         title="A memory that counts",
-        objective="09.5",
+        objective="06.5",
         minutes=6,
         difficulty=3,
         points=2,

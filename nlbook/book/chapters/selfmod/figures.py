@@ -1,4 +1,4 @@
-"""Figures of chapter 09: adaptation after a rule switch, counting on lengths never trained, the sign that flips."""
+"""Figures of chapter 06: adaptation after a rule switch, counting on lengths never trained, the sign that flips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Five memories while they read: what each writes, what it loses and how far it gets. No outer training. Chapter 09.
+"""Five memories while they read: what each writes, what it loses and how far it gets. No outer training. Chapter 06.
 
 One layer of self-modifying Titans (d = 16, 32 hidden units) reads a text of four words that repeat (A); at the switch
 four other words come (B). Each `case` leaves out one of the things that the paper does not mention and that it needs.

@@ -1,7 +1,7 @@
 """Parity and (aa)*, trained on short strings and read at lengths never trained: which memory can count modulo two?
 
-One block of the book's model (chapter 10 puts it together), chunk size 1, without decay and convolution, so that
-nothing but the memory can carry the count. What differs is the rule of that memory. Chapter 09.
+One block of the book's model (chapter 07 puts it together), chunk size 1, without decay and convolution, so that
+nothing but the memory can carry the count. What differs is the rule of that memory. Chapter 06.
 """
 
 from __future__ import annotations

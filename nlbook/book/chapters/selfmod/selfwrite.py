@@ -1,4 +1,4 @@
-"""Chapter 09's trained readers: what a memory writes (given, own, random values), and what training makes of it.
+"""Chapter 06's trained readers: what a memory writes (given, own, random values), and what training makes of it.
 
 A reader turns each token of a story (`nlbook.book.data.stories`) into a key, a v, a query and a rate, writes one linear
 memory and answers from it. Everything outside the memory is trained: embeddings, maps, rate, read-out and the

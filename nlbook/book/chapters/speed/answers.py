@@ -1,4 +1,4 @@
-"""Chapter 11: wrong answers that its checks must refuse, and right ones that they must accept. Kernels are plain
+"""Chapter B: wrong answers that its checks must refuse, and right ones that they must accept. Kernels are plain
 functions here, as in the notebook; one of them carries @triton.jit."""
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import torch
 try:
     import triton
     import triton.language as tl
-except ImportError:  # the checks then say so; see tests/book/test_chapter_11.py
+except ImportError:  # the checks then say so; see tests/book/test_chapter_speed.py
     triton = SimpleNamespace(jit=lambda f: f)
     tl = SimpleNamespace(constexpr=int)
 
 from nlbook.book.chapters.speed import exercises as ch11
 
-# ---- 11-chunk, 11-rows, 11-index ------------------------------------------------------------------------------------
+# ---- B-chunk, B-rows, B-index ------------------------------------------------------------------------------------
 
 
 def chunk_by_mask(S, Q, K, V):
@@ -246,11 +246,11 @@ def order(*words):
 
 
 MUTANTS = {
-    "11-chunk": {
+    "B-chunk": {
         "one token short": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, S + K[:-1].T @ V[:-1]),
         "gradient cut": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1).detach() @ V, S + K.T @ V),
     },
-    "11-rows": {
+    "B-rows": {
         "inclusive": lambda S, K, V, eta: torch.linalg.solve(
             torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T), eta * (V - K @ S)
         ),
@@ -258,35 +258,35 @@ MUTANTS = {
             torch.eye(len(K), dtype=K.dtype) + torch.tril(K @ K.T, -1), eta * (V - K @ S)
         ),
     },
-    "11-index": {
+    "B-index": {
         "number of the chunk": lambda t, C: (t - 1) // C,
         "token before": lambda t, C: t - 1,
     },
-    "11-order": {
+    "B-order": {
         "nearly as listed": order("outputs", "next", "solve", "triangular", "load"),
         "state first": order("load", "next", "triangular", "solve", "outputs"),
         "outputs before rows": order("load", "triangular", "outputs", "solve", "next"),
         "solve at once": order("load", "solve", "triangular", "outputs", "next"),
         "load last": order("triangular", "solve", "outputs", "next", "load"),
     },
-    "11-picture": {"rate 0.1": 7.9, "share": 0.52, "chunk 8": 31.3, "chunk 32": 112.0, "chunk 64": 657.0},
-    "11-intensity": {
+    "B-picture": {"rate 0.1": 7.9, "share": 0.52, "chunk 8": 31.3, "chunk 32": 112.0, "chunk 64": 657.0},
+    "B-intensity": {
         "one product": 16,
         "bytes": 32768,
     },
-    "11-write": {
+    "B-write": {
         "no mask": write_unmasked,
         "every program the same rows": write_same_rows,
         "sign": write_erases,
         "greedy": write_greedy,
     },
-    "11-scores": {
+    "B-scores": {
         "no end": scores_unmasked_tail,
         "first chunk only": scores_first_chunk,
         "masked places never written": scores_half,
         "keys twice": scores_twice,
     },
-    "11-loop": {
+    "B-loop": {
         "partial chunk dropped": loop_whole_chunks_only,
         "one head": loop_one_head,
         "state transposed": loop_state_transposed,
@@ -295,34 +295,34 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "11-chunk": {"a loop": ch11.by_tokens, "a mask": chunk_by_mask, "cumulated states": chunk_by_sums},
-    "11-rows": {
+    "B-chunk": {"a loop": ch11.by_tokens, "a mask": chunk_by_mask, "cumulated states": chunk_by_sums},
+    "B-rows": {
         "token by token": ch11.rows_by_tokens,
         "a solver": rows_by_solve,
         "doubling, in float64": rows_by_doubling,
     },
-    "11-index": {
+    "B-index": {
         "ceil": lambda t, C: C * (math.ceil(t / C) - 1),
         "a loop": index_by_loop,
         "remainder": lambda t, C: t - 1 - (t - 1) % C,
     },
-    "11-order": {
+    "B-order": {
         "outputs first": order("load", "triangular", "solve", "outputs", "next"),
         "state first": order("load", "triangular", "solve", "next", "outputs"),
     },
-    "11-picture": {"read": 52.5, "with unit": "53 %", "rounded": 50},
-    "11-intensity": {"number": 64, "with unit": "64 FLOP/B", "nearly": 62.0},
-    "11-write": {
+    "B-picture": {"read": 52.5, "with unit": "53 %", "rounded": 50},
+    "B-intensity": {"number": 64, "with unit": "64 FLOP/B", "nearly": 62.0},
+    "B-write": {
         "jitted": triton.jit(ch11.outer_write),
         "other names, one block": write_block_pointers,
         "scaled key": write_scaled_key,
     },
-    "11-scores": {
+    "B-scores": {
         "jitted": triton.jit(ch11.causal_scores),
         "a sum of products": scores_by_product,
         "keys loaded transposed": scores_transposed_load,
     },
-    "11-loop": {
+    "B-loop": {
         "jitted": triton.jit(ch11.linear_loop),
         "M as in the paper": loop_memory_as_in_the_paper,
         "the future taken off": loop_takes_the_future_off,

@@ -1,4 +1,4 @@
-"""Chapter 11, Make it fast: the chunk form, its triangular system, intensity, and three Triton kernels.
+"""Chapter B, Make it fast: the chunk form, its triangular system, intensity, and three Triton kernels.
 
 A kernel here is a plain function; the checker launches it in Triton's interpreter (`nlbook.book.chapters.speed.kernel_player`), so that this
 file can be imported where Triton does not exist.
@@ -300,23 +300,23 @@ def example(id: str) -> tuple[Any, ...]:
     """The arguments with which a kernel's moves are counted and drawn."""
     d = Draw(11)
     return {
-        "11-write": (d.tensor(8), d.tensor(10), d.tensor(10, 8), 0.5, 10, 8, 4),
-        "11-scores": (d.tensor(14, 4), d.tensor(14, 4), blank(14, 4), 14, 4, 4),
-        "11-loop": (d.tensor(2, 14, 4), d.tensor(2, 14, 4), d.tensor(2, 14, 4), blank(2, 14, 4), 14, 4, 4),
+        "B-write": (d.tensor(8), d.tensor(10), d.tensor(10, 8), 0.5, 10, 8, 4),
+        "B-scores": (d.tensor(14, 4), d.tensor(14, 4), blank(14, 4), 14, 4, 4),
+        "B-loop": (d.tensor(2, 14, 4), d.tensor(2, 14, 4), d.tensor(2, 14, 4), blank(2, 14, 4), 14, 4, 4),
     }[id]
 
 
 WRITE = Puzzle(outer_write, lambda a: (-(-a["DV"] // a["ROWS"]),), "M")
 SCORES = Puzzle(causal_scores, lambda a: (-(-a["L"] // a["C"]),), "A")
 LOOP = Puzzle(linear_loop, lambda a: (a["q"].shape[0],), "y")
-PUZZLES = {"11-write": WRITE, "11-scores": SCORES, "11-loop": LOOP}
+PUZZLES = {"B-write": WRITE, "B-scores": SCORES, "B-loop": LOOP}
 
 
 ITEMS = [
     Implement(
-        id="11-chunk",
+        id="B-chunk",
         title="Linear attention, a chunk at once",
-        objective="11.1",
+        objective="B.1",
         minutes=6,
         difficulty=2,
         points=2,
@@ -361,9 +361,9 @@ ITEMS = [
         ],
     ),
     Implement(
-        id="11-rows",
+        id="B-rows",
         title="What is really written",
-        objective="11.1",
+        objective="B.1",
         minutes=7,
         difficulty=3,
         points=2,
@@ -408,9 +408,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="11-index",
+        id="B-index",
         title="Which state may be read?",
-        objective="11.2",
+        objective="B.2",
         minutes=4,
         difficulty=1,
         prompt="Eq. 90 as printed reads the state number C ceil(t / C). Token 1 in chunks of 4 would read M_4. Mend it.",
@@ -442,9 +442,9 @@ ITEMS = [
         ],
     ),
     Order(
-        id="11-order",
+        id="B-order",
         title="What waits for what",
-        objective="11.1",
+        objective="B.1",
         minutes=3,
         difficulty=2,
         prompt="The delta rule in chunks. Put the steps into an order in which nothing waits for something that comes later.",
@@ -468,9 +468,9 @@ ITEMS = [
         ),
     ),
     ReadPicture(
-        id="11-picture",
+        id="B-picture",
         title="Freezing at a large rate",
-        objective="11.2",
+        objective="B.2",
         minutes=3,
         difficulty=1,
         prompt="Chunks of 16, rate 0.5, the frozen rule: how far is the state from the token loop's, in percent?",
@@ -485,9 +485,9 @@ ITEMS = [
         within=0.1,
     ),
     Estimate(
-        id="11-intensity",
+        id="B-intensity",
         title="FLOPs for each byte",
-        objective="11.4",
+        objective="B.4",
         minutes=5,
         difficulty=2,
         prompt="Linear attention, one chunk of C = 64 tokens, width d = 64, bf16 (2 bytes), state on the chip. How many FLOPs for "
@@ -507,9 +507,9 @@ ITEMS = [
         },
     ),
     KernelPuzzle(
-        id="11-write",
+        id="B-write",
         title="Kernel 1: an outer product",
-        objective="11.5",
+        objective="B.5",
         minutes=7,
         difficulty=2,
         points=3,
@@ -524,7 +524,7 @@ ITEMS = [
         draw=draw_outer,
         in_place=("M",),
         launch=WRITE.launch,
-        counter=WRITE.counter(*example("11-write")),
+        counter=WRITE.counter(*example("B-write")),
         par={"loads": 3 * 8 + 10 + 80, "stores": 80},
         samples=4,
         seconds=60.0,
@@ -537,9 +537,9 @@ ITEMS = [
         ],
     ),
     KernelPuzzle(
-        id="11-scores",
+        id="B-scores",
         title="Kernel 2: the causal mask",
-        objective="11.5",
+        objective="B.5",
         minutes=7,
         difficulty=2,
         points=3,
@@ -554,7 +554,7 @@ ITEMS = [
         draw=draw_scores,
         in_place=("A",),
         launch=SCORES.launch,
-        counter=SCORES.counter(*example("11-scores")),
+        counter=SCORES.counter(*example("B-scores")),
         par={"loads": 2 * 14 * 4, "stores": 14 * 4},
         samples=4,
         seconds=60.0,
@@ -571,9 +571,9 @@ ITEMS = [
         ],
     ),
     KernelPuzzle(
-        id="11-loop",
+        id="B-loop",
         title="Kernel 3: walk the chunks, carry the state",
-        objective="11.5",
+        objective="B.5",
         minutes=10,
         difficulty=3,
         points=4,
@@ -589,7 +589,7 @@ ITEMS = [
         in_place=("y",),
         launch=LOOP.launch,
         time_dim=1,
-        counter=LOOP.counter(*example("11-loop")),
+        counter=LOOP.counter(*example("B-loop")),
         par={"loads": 3 * 2 * 14 * 4, "stores": 2 * 14 * 4},
         samples=4,
         seconds=60.0,

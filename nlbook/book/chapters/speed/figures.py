@@ -1,4 +1,4 @@
-"""Figures of chapter 11: a kernel's moves, solvers under repeated keys, errors against the chunk, and a roofline."""
+"""Figures of chapter B: a kernel's moves, solvers under repeated keys, errors against the chunk, and a roofline."""
 
 from __future__ import annotations
 

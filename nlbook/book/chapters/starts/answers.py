@@ -1,4 +1,4 @@
-"""Chapter 06: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Chapter E: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
 
@@ -80,18 +80,18 @@ def adapt_in_place(start, K, V, eta):
 
 
 MUTANTS = {
-    "06-adapt": {
+    "E-adapt": {
         "gradient cut": lambda start, K, V, eta: adapt(start.detach(), K, V, eta),
         "first order": lambda start, K, V, eta: adapt(start.detach(), K, V, eta) + start - start.detach(),
         "full steps": lambda start, K, V, eta: adapt(start, K, V, 1.0),
         "backwards": lambda start, K, V, eta: adapt(start, K.flip(0), V.flip(0), eta),
     },
-    "06-outer": {
+    "E-outer": {
         "wrong sign": lambda phi, c, a, eta: -outer_gradient(phi, c, a, eta),
         "without loudness": lambda phi, c, a, eta: ((1 - eta * c) ** 2 * (phi - a)).sum(),
         "rate outside": lambda phi, c, a, eta: (c * (1 - eta) ** 2 * (phi - a)).sum(),
     },
-    "06-cut": {
+    "E-cut": {
         "unchanged": broken_outer,
         "straight through": straight_through,
         "without the half": lambda start, k, v, q, target, eta: 2 * outer_loss(start, k, v, q, target, eta),
@@ -102,11 +102,11 @@ MUTANTS = {
             .sum()
         ),
     },
-    "06-worth": {
+    "E-worth": {
         "s instead of s squared, width 8": 5.2,
         "too many": 44,
     },
-    "06-order": {
+    "E-order": {
         "asks first": [ONE[0], ONE[2], ONE[1], *ONE[3:]],
         "throws away too early": [*ONE[:3], ONE[5], ONE[3], ONE[4]],
         "moves first": [ONE[4], *ONE[:4], ONE[5]],
@@ -116,22 +116,22 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "06-adapt": {
+    "E-adapt": {
         "recursion": adapt_recursive,
         "erase, then write": adapt_erase_then_write,
         "the library": adapt_by_task,
         "in place on a copy": adapt_in_place,
     },
-    "06-outer": {
+    "E-outer": {
         "autograd": by_autograd,
         "a loop": by_loop,
         "one expression": lambda phi, c, a, eta: ((phi - a) * c * (eta * c - 1) ** 2).sum(),
     },
-    "06-cut": {
+    "E-cut": {
         "without forming M": loss_by_parts,
         "through adapt": loss_by_adapt,
         "a clone keeps its history": loss_by_clone,
     },
-    "06-worth": {"exact": 21.48, "rounded": 21, "1.39 d": 22.2},
-    "06-order": {"listed": ONE, "thrown away before the move": [*ONE[:4], ONE[5], ONE[4]]},
+    "E-worth": {"exact": 21.48, "rounded": 21, "1.39 d": 22.2},
+    "E-order": {"listed": ONE, "thrown away before the move": [*ONE[:4], ONE[5], ONE[4]]},
 }

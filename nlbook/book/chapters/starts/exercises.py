@@ -1,4 +1,4 @@
-"""Chapter 06, Where you start matters: inner state, initial state, outer weights, and the gradient through the writes."""
+"""Chapter E, Where you start matters: inner state, initial state, outer weights, and the gradient through the writes."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def worth() -> float:
 
 ITEMS = [
     Implement(
-        id="06-adapt",
+        id="E-adapt",
         title="The inner loop",
-        objective="06.2",
+        objective="E.2",
         minutes=6,
         difficulty=1,
         prompt="Write all pairs, one after the other, by the delta rule, beginning at `start`. The gradient must pass through to `start`.",
@@ -149,9 +149,9 @@ ITEMS = [
         ],
     ),
     Derive(
-        id="06-outer",
+        id="E-outer",
         title="The gradient through one write",
-        objective="06.2",
+        objective="E.2",
         minutes=8,
         difficulty=2,
         points=2,
@@ -200,9 +200,9 @@ ITEMS = [
         ],
     ),
     FixTheBug(
-        id="06-cut",
+        id="E-cut",
         title="It trains, and nothing is learned",
-        objective="06.2",
+        objective="E.2",
         minutes=4,
         difficulty=1,
         prompt="The value of this outer loss is right, and yet the start never moves in training. Mend it.",
@@ -229,9 +229,9 @@ ITEMS = [
         ],
     ),
     Estimate(
-        id="06-worth",
+        id="E-worth",
         title="What a start is worth",
-        objective="06.2",
+        objective="E.2",
         minutes=3,
         difficulty=2,
         unit="writes",
@@ -250,9 +250,9 @@ ITEMS = [
         },
     ),
     Order(
-        id="06-order",
+        id="E-order",
         title="One outer step",
-        objective="06.1",
+        objective="E.1",
         minutes=3,
         difficulty=1,
         prompt="Put one step of meta-learning in order, for one context.",

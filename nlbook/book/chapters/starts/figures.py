@@ -1,4 +1,4 @@
-"""Figures of chapter 06: the error of a memory after each write, for several starts."""
+"""Figures of chapter E: the error of a memory after each write, for several starts."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ A context is a stream of pairs (k, A k) with a map A of its own. All maps have a
     A = sqrt(1 - s^2) C + s R        C common to all contexts, R new in each; entries N(0, 1/d), so |A k| is about 1
 
 A linear memory reads the pairs by the delta rule (chapter 01). The slow level sees many contexts and may learn where
-the fast one starts (eq. 28 with the inner adaptation that the print leaves out). Chapter 06.
+the fast one starts (eq. 28 with the inner adaptation that the print leaves out). Chapter E.
 """
 
 from __future__ import annotations

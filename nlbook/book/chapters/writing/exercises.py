@@ -164,7 +164,7 @@ ITEMS = [
             Misconception(
                 "softmax weights",
                 lambda W0, keys, surprises, lr, q: W0 @ q - lr * torch.softmax(keys @ q, -1) @ surprises,
-                "Here the overlaps weigh the surprises as they are. A softmax would make it attention (chapter 04).",
+                "Here the overlaps weigh the surprises as they are. A softmax would make it attention (chapter 03).",
             ),
         ],
     ),
