@@ -42,7 +42,7 @@ TAGS = {
     "note": (),
 }
 ANYWHERE = {"predict", "check", "visual", "exercise"}  # what the reader does may come between any two of the others
-CODE_LINES, CODE_MEDIAN, WORDS, CELLS, ALT_WORDS, GAP_MINUTES = 30, 6, 120, 70, 8, 12.0
+CODE_LINES, CODE_MEDIAN, WORDS, CELLS, ALT_WORDS, GAP_MINUTES = 30, 6, 250, 70, 8, 12.0
 EQUATIONS = range(1, 122)
 NUMBER = r"\d\d|[A-Z]"  # of a chapter, of an appendix
 PROFILES = ("quick", "full")
