@@ -103,7 +103,7 @@ BROKEN = {
         "median code cell has 9 lines",
         "package",
     ),
-    "many words": (lambda nb: prose(nb, "word " * 121), "121 words", "at most 120"),
+    "many words": (lambda nb: prose(nb, "word " * 251), "251 words", "at most 250"),
     "many cells": (lambda nb: [prose(nb, "x") for _ in range(60)], "cells", "at most 70"),
     "a long read": (
         lambda nb: (meta(nb)["minutes"].update(reading=60), [prose(nb, "word " * 100) for _ in range(3)]),
