@@ -24,6 +24,8 @@ STATUS = {
 class Equation(Shown):
     """One numbered equation. `latex` is the printed form; `correct_latex` is what to use where that differs.
 
+    In a notebook it shows the form that holds; what is printed, and what to watch for, unfolds on a click.
+
     `note` says what to watch for and `check` how the equation can be tested; `group` lists the numbers that the
     paper prints as one block. Maths in `meaning`, `shapes`, `note` and `check` stands between `$` signs.
     """
@@ -55,15 +57,18 @@ class Equation(Shown):
         return Printed(self)
 
     def markdown(self) -> str:
-        head = f"**Eq. {self.number}: {self.name}** (Section {self.section}; {STATUS[self.status]})"
-        lines = [head, display(self.latex)]
-        if self.correct_latex:
-            lines += ["What holds:" if self.status == "slip" else "To be read as:", display(self.correct_latex)]
-        lines.append(self.meaning)
-        if self.shapes:
-            lines.append(f"*Shapes:* {self.shapes}")
-        if self.note:
-            lines.append(f"*Note:* {self.note}")
+        slip, fold = self.status == "slip" and bool(self.correct_latex), []
+        if slip:
+            fold = ["Printed:", display(self.latex)]
+        elif self.correct_latex:
+            fold = ["To be read as:", display(self.correct_latex)]
+        lines = [f"**Eq. {self.number}: {self.name}** (Section {self.section})"]
+        lines += [display(self.correct_latex if slip else self.latex), self.meaning]
+        lines += [f"*Shapes:* {self.shapes}"] * bool(self.shapes)
+        fold += [self.note] * bool(self.note)
+        if fold:
+            said = STATUS[self.status].capitalize() if self.status != "ok" else "A note"
+            lines += [f"<details><summary>{said}</summary>", *fold, "</details>"]
         return "\n\n".join(lines)
 
     def __str__(self) -> str:

@@ -96,8 +96,12 @@ class Box:
         if len(family) > fence.PROCESSES:
             raise border.Broken(f"its process was ended: it started more than {fence.PROCESSES} processes")
         with contextlib.suppress(OSError, IndexError):
-            scratch = os.statvfs(Path("/proc", str(family[-1].pid), "root", "tmp"))
-            if self._scratch is None and scratch.f_files - scratch.f_ffree > fence.FILES:
+            place = Path("/proc", str(family[-1].pid), "root", "tmp")
+            inside = (
+                place.stat().st_dev != Path("/tmp").stat().st_dev
+            )  # while it starts, its root is still the machine's
+            scratch = os.statvfs(place)
+            if inside and self._scratch is None and scratch.f_files - scratch.f_ffree > fence.FILES:
                 raise border.Broken(f"its process was ended: it made more than {fence.FILES} files")
 
     def close(self, fault: str = "closed") -> None:

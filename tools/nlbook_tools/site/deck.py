@@ -103,7 +103,7 @@ class Deck:
                 self._picture(data, o.get("metadata", {}), source, label)
             elif "text/markdown" in data:
                 said, *more = re.split(
-                    r"^(?=\*(?:Shapes|Note|Remark):\*)", data["text/markdown"], maxsplit=1, flags=re.M
+                    r"^(?=\*(?:Shapes|Remark):\*|<details>)", data["text/markdown"], maxsplit=1, flags=re.M
                 )
                 kind = "equation" if EQUATION.match(said) else "words"
                 for piece in in_pieces(self.writer.render(said)):
