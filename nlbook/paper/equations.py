@@ -42,7 +42,6 @@ class Equation(Shown):
     correct_latex: str
     check: str
     group: tuple[int, ...]
-    chapters: tuple[str, ...]
     erratum_test: str = field(default="", repr=False)
     definition_only: str = field(default="", repr=False)
 
@@ -138,7 +137,7 @@ def display(latex: str) -> str:
 def equations() -> tuple[Equation, ...]:
     """All 121 equations, in order."""
     rows: list[dict[str, Any]] = json.loads(Path(__file__).with_name("equations.json").read_text(encoding="utf-8"))
-    return tuple(Equation(**{**row, "group": tuple(row["group"]), "chapters": tuple(row["chapters"])}) for row in rows)
+    return tuple(Equation(**{**row, "group": tuple(row["group"])}) for row in rows)
 
 
 def equation(number: int) -> Equation:

@@ -97,9 +97,7 @@ class Box:
             raise border.Broken(f"its process was ended: it started more than {fence.PROCESSES} processes")
         with contextlib.suppress(OSError, IndexError):
             place = Path("/proc", str(family[-1].pid), "root", "tmp")
-            inside = (
-                place.stat().st_dev != Path("/tmp").stat().st_dev
-            )  # while it starts, its root is still the machine's
+            inside = place.stat().st_dev != Path("/tmp").stat().st_dev  # its root is ours while it starts
             scratch = os.statvfs(place)
             if inside and self._scratch is None and scratch.f_files - scratch.f_ffree > fence.FILES:
                 raise border.Broken(f"its process was ended: it made more than {fence.FILES} files")
