@@ -33,14 +33,16 @@ def command(number: int | None, show_errata: bool, show_coverage: bool, show_not
         elif number is not None:
             e = paper.equation(number)
             code, tests = coverage.places(number)
-            facts = {**vars(e), "code": code, "tests": tests}
+            root = coverage.checkout()  # an installed book has no chapters
+            told = coverage.scan_chapters(root).get(number, ()) if root else ()
+            facts = {**vars(e), "code": code, "tests": tests, "chapters": told}
             click.echo(json.dumps(facts, indent=1) if as_json else equation_text(facts, str(e)))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
 def equation_text(facts: dict, shown: str) -> str:
-    lines = [shown, f"  section {facts['section']}, chapter {', '.join(facts['chapters'])}"]
+    lines = [shown, f"  section {facts['section']}"] + [f"  chapter: {stem}" for stem in facts["chapters"]]
     for name in ("shapes", "note", "check", "definition_only"):
         if facts[name]:
             lines.append(f"  {name.replace('_', ' ')}: {facts[name]}")
