@@ -14,9 +14,10 @@ FOLDERS = {
     "05": "clocks",
     "06": "selfmod",
     "07": "hope",
+    "08": "referee",
     "A": "optimizers",
     "B": "speed",
-    "C": "referee",
+    "C": "errata",
     "E": "starts",
     "F": "forgetting",
 }

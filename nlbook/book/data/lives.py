@@ -95,7 +95,18 @@ class Lives:
         graded = at_values(torch.ones_like(key), 0).bool()
         return Sequences(tokens, graded, at_values(optimum, 0), at_values(kind[key], -1), KINDS)
 
+    @property
+    def names(self) -> list[str]:
+        """What people write for each token."""
+        return [*self.keys, *map(str, range(1, self.values + 1)), "|"]
+
     def words(self, tokens: Tensor) -> str:
         """Tokens as people read them: `| A 3 d 1 x 7`."""
-        names = [*self.keys, *map(str, range(1, self.values + 1)), "|"]
-        return " ".join(names[t] for t in tokens.tolist())
+        return " ".join(self.names[t] for t in tokens.tolist())
+
+    def tokens(self, words: str) -> Tensor:
+        """The tokens (length,) of `| A3 d1 x7`, spaces or none."""
+        said = [w for w in words if not w.isspace()]
+        strange = sorted(set(said) - set(self.names))
+        need(not strange, "words", strange, f"only {' '.join(self.names)}")
+        return torch.tensor([self.names.index(w) for w in said])

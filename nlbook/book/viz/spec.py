@@ -39,7 +39,7 @@ BOOK = {
     "memories": "chapters.selfmod.memories",
     "reading": "chapters.hope.reading",
     "theatre": "chapters.speed.theatre",
-    "ledger": "chapters.referee.ledger",
+    "ledger": "chapters.errata.ledger",
 }
 """Key -> where nlbook/book draws it, in the order of the book: imported by name, when it is asked for."""
 

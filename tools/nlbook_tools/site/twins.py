@@ -275,7 +275,7 @@ class Twins:
             return common | self.grid(spec, base)
         models = {str(s): {**plain_model(spec.live(s)), "description": spec.describe(s)} for s in marks.values()}
         if spec.key == "ledger":
-            from nlbook.book.chapters.referee import ledger
+            from nlbook.book.chapters.errata import ledger
 
             return common | {
                 "models": models,

@@ -1,4 +1,4 @@
-"""Figures of chapter C: what an unequal search does to a verdict, how often a rule is fooled, ten slips."""
+"""Figures of chapter 08: what a file of memories knows, a race, an unequal search, and how often a rule is fooled."""
 
 from __future__ import annotations
 
@@ -6,11 +6,49 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from nlbook.book.chapters.referee.referee import OUTCOMES
-from nlbook.book.chapters.referee.ten_equations import Slip
+from nlbook.book.chapters.referee.referee import OUTCOMES, Losses
 from nlbook.book.viz.style import COLORS, book_style, end_label, figure
 
 INK = {"better": COLORS["value"], "level": COLORS["control"], "worse": COLORS["error"]}
+
+
+def memory_bars(known: Mapping[str, Mapping[str, float]]) -> Figure:
+    """A panel a case, a bar a key: the probability that the model gives to what it was told."""
+    fig = figure(8.8, 2.5)
+    with book_style():
+        for ax, (name, shares) in zip(fig.subplots(1, len(known), sharey=True), known.items()):
+            ax.bar(list(shares), list(shares.values()), color=COLORS["memory"], width=0.7)
+            ax.axhline(1 / 8, color=COLORS["control"], lw=1, ls=":")
+            ax.set(ylim=(0, 1.02))
+            ax.set_title(name, fontsize=9.5)
+        fig.axes[0].set(ylabel="probability of what was told", yticks=[0, 0.5, 1])
+        fig.axes[-1].text(5.45, 0.18, "a guess", ha="right", fontsize=8.5, color=COLORS["control"])
+    return fig
+
+
+def memory_alt(known: Mapping[str, Mapping[str, float]]) -> str:
+    said = "; ".join(f"{n}: " + ", ".join(f"{k} {p:.2f}" for k, p in s.items()) for n, s in known.items())
+    return f"Bars of the probability that the model gives to what it was told, for each key. {said}."
+
+
+def race_dots(race: Mapping[str, Losses]) -> Figure:
+    """A row a contestant: the test loss at the chosen setting, a dot a seed, and the mean as a line."""
+    fig = figure(8.6, 0.42 * len(race) + 0.8)
+    with book_style():
+        ax = fig.subplots()
+        for y, t in enumerate(reversed(race.values())):
+            x = t.test[t.valid.mean(1).argmin()]
+            ax.plot(x, [y] * len(x), "o", color=COLORS["memory"], ms=5, alpha=0.6)
+            ax.plot([x.mean()] * 2, [y - 0.32, y + 0.32], color=COLORS["truth"], lw=2)
+        ax.set(yticks=range(len(race)), xlim=(0, None), xlabel="mean squared error on streams not used for choosing")
+        ax.set_yticklabels(list(race)[::-1])
+    return fig
+
+
+def race_alt(race: Mapping[str, Losses]) -> str:
+    means = {n: t.test[t.valid.mean(1).argmin()].mean() for n, t in race.items()}
+    said = ", ".join(f"{name} {x:.3f}" for name, x in means.items())
+    return f"Dots of the error of each contestant at its chosen setting, one dot a seed. Means: {said}."
 
 
 def verdict_bars(found: Mapping[str, Mapping[str, float]], ours: str) -> Figure:
@@ -79,31 +117,3 @@ def power_alt(counts: Sequence[int], fooled: Sequence[float], seen: Mapping[str,
         for name, ys in {"two equal methods are told apart": fooled, **seen}.items()
     )
     return f"Share of comparisons that find a difference, over the number of seeds. {said}."
-
-
-FLOOR = 1e-17
-
-
-def slip_dots(slips: Sequence[Slip]) -> Figure:
-    """Distance from the truth, printed and mended, for each equation; a logarithmic scale."""
-    fig = figure(8.8, 0.33 * len(slips) + 0.9)
-    with book_style():
-        ax = fig.subplots()
-        for y, s in enumerate(reversed(slips)):
-            holds = max(s.holds, FLOOR)
-            ax.plot([holds, s.printed], [y, y], color=COLORS["grid"], lw=2, zorder=1)
-            ax.plot([s.printed], [y], "s", color=COLORS["error"], ms=7)
-            ax.plot([holds], [y], "o", color=COLORS["value"], ms=7)
-        ax.set(xscale="log", xlim=(FLOOR / 3, 60), yticks=range(len(slips)), xlabel="distance from the truth, relative")
-        ax.set_yticklabels([f"{s.label}: {s.asked}" for s in reversed(slips)], fontsize=9)
-        ax.set_title("orange squares: as printed    green dots: what holds", fontsize=9)
-    return fig
-
-
-def slip_alt(slips: Sequence[Slip]) -> str:
-    worst = max(s.holds for s in slips)
-    least, most = (f(s.printed for s in slips) for f in (min, max))
-    return (
-        f"Ten equations: the printed forms are off by {least:.0%} to {most:.0%} of the truth, what holds in their "
-        f"place by {worst:.0e} at most."
-    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,10 @@ OUTCOMES = ("better", "level", "worse")
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of one method: valid (rates, seeds) on validation images, for choosing; test (rates, seeds) to report."""
+    """Losses of one method: valid (settings, seeds) on validation data, for choosing; test (settings, seeds) to report."""
 
     name: str
-    rates: tuple[float, ...]
+    settings: tuple[Any, ...]
     valid: Tensor
     test: Tensor
 
@@ -63,6 +64,11 @@ def outcome(a: Tensor, b: Tensor) -> str:
     return "level" if abs(by) <= 2 * error else "better" if by < 0 else "worse"
 
 
+def settle(a: Losses, b: Losses) -> str:
+    """What a fair comparison says of a: each reports its test losses at the setting that its validation losses choose."""
+    return outcome(*(t.test[t.valid.mean(1).argmin()] for t in (a, b)))
+
+
 def judge_once(a: Losses, b: Losses, tries_a: int, tries_b: int, *, g: torch.Generator, seeds: int = 4) -> str:
     """One referee: each method gets so many rates of its list, drawn at random, the best is chosen by validation on one
     seed, and both are graded on `seeds` seeds of their own."""
@@ -70,8 +76,8 @@ def judge_once(a: Losses, b: Losses, tries_a: int, tries_b: int, *, g: torch.Gen
     need(2 <= seeds <= have // 2, "seeds", seeds, f"an int in 2 .. {have // 2}: the two methods share no seed")
     order, graded = torch.randperm(have, generator=g), []
     for i, (t, tries) in enumerate(((a, tries_a), (b, tries_b))):
-        need(1 <= tries <= len(t.rates), "tries", tries, f"an int in 1 .. {len(t.rates)}")
-        offered = torch.randperm(len(t.rates), generator=g)[:tries]
+        need(1 <= tries <= len(t.settings), "tries", tries, f"an int in 1 .. {len(t.settings)}")
+        offered = torch.randperm(len(t.settings), generator=g)[:tries]
         tuning = int(torch.randint(t.valid.shape[1], (), generator=g))
         best = offered[t.valid[offered, tuning].argmin()]
         graded.append(t.test[best, order[i * seeds : (i + 1) * seeds]])
