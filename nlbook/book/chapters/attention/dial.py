@@ -179,9 +179,9 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
 @view(
     "dial",
     title="Attention dial: how sharply does it look?",
-    task="Predict the answer at temperature 0 and at temperature inf, then turn the dial to both ends. Then set the "
-    "temperature back to 0.01, change softmax for 64, 16 and 4 bumps, and raise the number of tokens: what stays, "
-    "and what is lost?",
+    task="Predict the answer at temperature 0 and at temperature inf, then turn the dial to both ends and back to 0.01. "
+    "Raise the number of tokens and watch the counter. The feature maps are for later in the chapter: with 64, 16 and 4 "
+    "bumps, what stays, and what is lost?",
     answer="At temperature 0 one pair answers, the nearest key's; at infinity all pairs speak alike and every query "
     "gets the mean. In between the temperature is a trade: too cold repeats the noise, too hot wipes out the "
     "step. The cache grows by 3 floats a token, up to the window if there is one; a linear memory keeps the "

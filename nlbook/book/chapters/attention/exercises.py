@@ -1,4 +1,4 @@
-"""Chapter 03, Attention is a memory without parameters: the local fit, masks, linear attention, what a cache costs."""
+"""Chapter 03, Attention, or never forgetting: the local fit, hot attention, masks, a layer and its recurrent twin."""
 
 from __future__ import annotations
 
@@ -108,6 +108,144 @@ def two_running_sums(answer, d: Draw) -> str | None:
     )
 
 
+def hot_attention(q: Tensor, K: Tensor, V: Tensor, temperature: float) -> Tensor:
+    """Softmax attention to first order in 1 / temperature: the mean of the values V (n, d_v), plus a matrix asked with q.
+
+    q (d,), K (n, d) -> (d_v,). No exponential and no sum of weights is left.
+    """
+    # BEGIN SOLUTION
+    mean = V.mean(0)
+    M = (V - mean).T @ K  # (d_v, d): a Hebbian sum, of what is special in each value
+    return mean + M @ q / (len(K) * temperature)
+    # END SOLUTION
+
+
+def draw_hot(d: Draw):
+    q, K, V, _ = draw_fit(d)
+    return q, K, V, float(d.pick(2, 4, 8))
+
+
+def ten_times_hotter(answer, d: Draw) -> str | None:
+    """First order: at ten times the temperature the distance from softmax attention is a hundred times smaller."""
+    q, K, V = d.tensor(3), d.tensor(5, 3), d.tensor(5, 2)
+    near, far = (float((answer(q, K, V, t) - local_fit(q, K, V, t)).norm()) for t in (1e4, 1e3))
+    return (
+        None
+        if near < far / 50
+        else f"at ten times the temperature the error falls by {far / max(near, 1e-300):.3g} only."
+    )
+
+
+def hot_by_hand() -> Case:
+    K = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    V = torch.tensor([[7.0], [0.0], [14.0]], dtype=torch.float64)
+    return Case((torch.ones(1, dtype=torch.float64), K, V, 10.0), "the three pairs at temperature 10: 7 + 7/30")
+
+
+def one_token(S: Tensor, z: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Linear attention, one token: write the pair k (D,), v (d_v,), then read with q (D,); q and k are features.
+
+    The state is two sums over all pairs so far. Of every pair, S (d_v, D) has got v k^T, and z (D,) has got k.
+    Returns the answer y (d_v,), and the new S and z.
+    """
+    # BEGIN SOLUTION
+    S, z = S + torch.outer(v, k), z + k
+    return S @ q / (z @ q), S, z
+    # END SOLUTION
+
+
+def draw_token(d: Draw):
+    D, d_v = d.int(1, 4), d.int(1, 3)
+    return d.tensor(d_v, D), d.tensor(D).abs() + 1, d.tensor(D).abs() + 1, d.tensor(D).abs() + 0.5, d.tensor(d_v)
+
+
+def first_pair() -> Case:
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    return Case(
+        (torch.zeros(1, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), x, x, x[1:] + 4),
+        "the very first pair: its value, 6, is all there is to answer",
+    )
+
+
+def phi(x: Tensor) -> Tensor:
+    """Features > 0 of keys and queries: elu + 1, a usual choice for linear attention."""
+    return torch.nn.functional.elu(x) + 1
+
+
+def recurrent_layer(
+    X: Tensor, W_q: Tensor, W_k: Tensor, W_v: Tensor, S: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer of linear attention that reads the tokens X (n, dim) one after another and carries its state S, z.
+
+    Queries and keys are W_q x and W_k x, each made positive by `phi`; values are W_v x.
+    Returns the answers Y (n, d_v) and the state after the last token.
+    """
+    # BEGIN SOLUTION
+    Y = []
+    for x in X:
+        y, S, z = one_token(S, z, phi(W_q @ x), phi(W_k @ x), W_v @ x)
+        Y.append(y)
+    return torch.stack(Y), S, z
+    # END SOLUTION
+
+
+def draw_layer(d: Draw):
+    n, dim, D, d_v = d.int(2, 5), d.int(1, 3), d.int(1, 3), d.int(1, 3)
+    S, z = d.tensor(d_v, D), d.tensor(D).abs() + 1
+    return d.tensor(n, dim), d.tensor(D, dim), d.tensor(D, dim), d.tensor(d_v, dim), S, z
+
+
+def all_at_once(answer, d: Draw) -> str | None:
+    """From an empty state, the layer of exercise 6: all tokens together, under a mask."""
+    X, W_q, W_k, W_v, S, z = d.tensor(6, 3), d.tensor(4, 3), d.tensor(4, 3), d.tensor(2, 3), d.tensor(2, 4), d.tensor(4)
+    Y = answer(X, W_q, W_k, W_v, 0 * S, 0 * z)[0]
+    gap = float((Y - linear_attention(phi(X @ W_q.T), phi(X @ W_k.T), X @ W_v.T)).abs().max())
+    return None if gap < 1e-9 else f"all tokens at once, under the mask, give other answers: they differ by {gap:.3g}."
+
+
+def cut_anywhere(answer, d: Draw) -> str | None:
+    """A text read in two pieces, the state carried over, gives what it gives in one."""
+    X, W_q, W_k, W_v = d.tensor(6, 3), d.tensor(4, 3), d.tensor(4, 3), d.tensor(2, 3)
+    S, z = d.tensor(2, 4), d.tensor(4).abs() + 1
+    whole = answer(X, W_q, W_k, W_v, S, z)
+    first, S, z = answer(X[:2], W_q, W_k, W_v, S, z)
+    second, *state = answer(X[2:], W_q, W_k, W_v, S, z)
+    pieces = (torch.cat([first, second]), *state)
+    gap = max(float((a - b).abs().max()) for a, b in zip(whole, pieces))
+    return None if gap < 1e-9 else f"read in two pieces it differs by {gap:.3g}: is the state carried on?"
+
+
+def layer_with(step, phi=phi):
+    """A recurrent layer with another step, or other features: the ways in which it goes wrong."""
+
+    def layer(X, W_q, W_k, W_v, S, z):
+        Y = []
+        for x in X:
+            y, S, z = step(S, z, phi(W_q @ x), phi(W_k @ x), W_v @ x)
+            Y.append(y)
+        return torch.stack(Y), S, z
+
+    return layer
+
+
+def read_first(S, z, q, k, v):
+    return S @ q / (z @ q), S + torch.outer(v, k), z + k
+
+
+def never_divides(S, z, q, k, v):
+    S, z = S + torch.outer(v, k), z + k
+    return S @ q, S, z
+
+
+def old_sum(S, z, q, k, v):
+    S = S + torch.outer(v, k)
+    return S @ q / (z @ q), S, z + k
+
+
+def never_carries(S, z, q, k, v):
+    return one_token(S, z, q, k, v)[0], S, z
+
+
 def cache_floats() -> float:
     """Keys and values of 32,768 tokens, in 8 heads of width 128, in 32 layers."""
     # BEGIN SOLUTION
@@ -129,7 +267,7 @@ ITEMS = [
         id="03-fit",
         title="Attention from least squares",
         objective="03.1",
-        minutes=7,
+        minutes=8,
         difficulty=2,
         points=2,
         prompt="Set the gradient of the weighted squared error to zero, solve for m, and return it.",
@@ -176,11 +314,56 @@ ITEMS = [
             ),
         ],
     ),
+    Implement(
+        id="03-hot",
+        title="What a hot softmax is",
+        objective="03.2",
+        minutes=8,
+        difficulty=2,
+        points=2,
+        prompt="Put 1 + x for every exponential, divide the two sums, and keep what is of first order in 1 / temperature.",
+        hints=(
+            "Write x_i = k_i . q / temperature. The sum above is sum v_i + sum x_i v_i. What is the sum below?",
+            "(a + b) / (n + c) is a/n + (b - c a/n) / n, if b and c are small. Here a/n is the mean value.",
+            "`M = (V - V.mean(0)).T @ K`; the answer is the mean plus `M @ q` over n times the temperature.",
+        ),
+        solution=hot_attention,
+        draw=draw_hot,
+        cases=[hot_by_hand()],
+        properties=[Property("ten times hotter, a hundred times nearer to softmax attention", ten_times_hotter)],
+        misconceptions=[
+            Misconception(
+                "numerator alone",
+                lambda q, K, V, temperature: V.mean(0) + V.T @ K @ q / (len(K) * temperature),
+                "You expanded the sum above, and took n for the sum below. That one is n + sum x_i: it moves as well, and takes the mean off every value.",
+            ),
+            Misconception(
+                "no n",
+                lambda q, K, V, temperature: V.mean(0) + (V - V.mean(0)).T @ K @ q / temperature,
+                "The second part is divided by n as well: both sums are over n pairs.",
+            ),
+            Misconception(
+                "still a quotient",
+                lambda q, K, V, temperature: (1 + K @ q / temperature) @ V / (1 + K @ q / temperature).sum(),
+                "This is the quotient of the two sums, before the last step: it still divides by a sum of weights. Expand it: what is left is a mean and a matrix.",
+            ),
+            Misconception(
+                "exact",
+                lambda q, K, V, temperature: torch.softmax(K @ q / temperature, 0) @ V,
+                "This is softmax attention itself. Asked for is what it becomes when e^x is replaced by 1 + x.",
+            ),
+            Misconception(
+                "no mean",
+                lambda q, K, V, temperature: (V - V.mean(0)).T @ K @ q / (len(K) * temperature),
+                "This is the matrix alone. At an infinite temperature the answer is the mean value, and yours would be zero.",
+            ),
+        ],
+    ),
     FixTheBug(
         id="03-mask",
         title="The model that is too good",
         objective="03.3",
-        minutes=5,
+        minutes=6,
         difficulty=2,
         prompt="In training this layer scores suspiciously well, in use it is poor. One number is wrong.",
         hints=(
@@ -212,7 +395,7 @@ ITEMS = [
                     )
                     @ V
                 ),
-                "Token 0 may see nobody now, so its weights are 0 / 0: nan. A token sees itself; hide the tokens from t + 1 on.",
+                "Row 0 of the mask is empty: token 0 may see nobody, so its weights are 0 / 0, and that is the nan. A token sees itself; hide the tokens from t + 1 on.",
             ),
             Misconception(
                 "masked after the softmax",
@@ -243,7 +426,7 @@ ITEMS = [
         points=2,
         prompt="The kernel is now a plain product of features, phi(k) . phi(q). Return the weighted mean of the values up to each token.",
         hints=(
-            "Recall exercise 5 of chapter 01: recall from overlaps. What must be hidden, and what must be divided by?",
+            "The weight of pair i for token t is Q[t] . K[i]. Which of them must be hidden, and what must a row be divided by?",
             "The weights of token t are Q[t] . K[i] for i <= t. Their sum is the divisor of row t.",
             "`weights = torch.tril(Q @ K.T)`, then divide `weights @ V` by the row sums.",
         ),
@@ -290,11 +473,90 @@ ITEMS = [
             ),
         ],
     ),
+    Implement(
+        id="03-token",
+        title="The twin: one token at a time",
+        objective="03.3",
+        minutes=6,
+        difficulty=2,
+        points=2,
+        prompt="Write the pair into the two sums, then read. Return the answer and the new state.",
+        hints=(
+            "Linear attention is one sum over another. Which part of each knows nothing of the query?",
+            "Above: (sum of v_i k_i^T) q, so S grows by `torch.outer(v, k)`. Below: (sum of k_i) . q, so z grows by k.",
+            "`S, z = S + torch.outer(v, k), z + k`, and the answer is `S @ q / (z @ q)`.",
+        ),
+        solution=one_token,
+        draw=draw_token,
+        cases=[first_pair()],
+        misconceptions=[
+            Misconception(
+                "reads first",
+                read_first,
+                "You read before you write. Here a token may use its own pair, as in the mask of exercise 5: write first.",
+            ),
+            Misconception(
+                "never divides",
+                never_divides,
+                "This is the Hebbian sum of chapter 01. A weighted mean divides it by the sum of the weights, z . q.",
+            ),
+            Misconception(
+                "old divisor",
+                old_sum,
+                "S holds the new pair, but you divide by the weights without it. Add k to z first.",
+            ),
+        ],
+    ),
+    Implement(
+        id="03-layer",
+        title="The whole layer, carried along a stream",
+        objective="03.3",
+        minutes=8,
+        difficulty=2,
+        points=3,
+        prompt="Make queries, keys and values of every token, let your `one_token` walk over them, and hand back answers and state.",
+        hints=(
+            "Three things happen to a token x: it becomes q, k and v; q and k become features; `one_token` does the rest.",
+            "Keep S and z in variables that every token replaces, and collect the answers in a list.",
+            "`y, S, z = one_token(S, z, phi(W_q @ x), phi(W_k @ x), W_v @ x)` for every row x, then `torch.stack`.",
+        ),
+        solution=recurrent_layer,
+        draw=draw_layer,
+        time_dim=0,
+        properties=[
+            Property("equal to the layer that answers all tokens at once", all_at_once),
+            Property("a stream cut anywhere", cut_anywhere),
+        ],
+        misconceptions=[
+            Misconception(
+                "no features",
+                layer_with(one_token, lambda x: x),
+                "Queries and keys went in as they are. Only features that are positive make weights: apply `phi` to both.",
+            ),
+            Misconception(
+                "state lost",
+                layer_with(never_carries),
+                "Each token starts from the state that came in: what `one_token` returns must replace S and z.",
+            ),
+            Misconception(
+                "values through phi",
+                lambda X, W_q, W_k, W_v, S, z: layer_with(lambda S, z, q, k, v: one_token(S, z, q, k, phi(v)))(
+                    X, W_q, W_k, W_v, S, z
+                ),
+                "The values went through the feature map as well. It makes keys and queries comparable; a value is what is answered.",
+            ),
+            Misconception(
+                "empty state",
+                lambda X, W_q, W_k, W_v, S, z: recurrent_layer(X, W_q, W_k, W_v, 0 * S, 0 * z),
+                "You began with an empty memory. The state that was handed in holds what was read before.",
+            ),
+        ],
+    ),
     Order(
         id="03-steps",
         title="Five steps of causal attention",
         objective="03.3",
-        minutes=2,
+        minutes=3,
         difficulty=1,
         prompt="Put the steps in an order that gives causal softmax attention. Some may swap.",
         steps=(SOFTMAX, MIX, MASK, SCORES, DIVIDE),
@@ -315,7 +577,7 @@ ITEMS = [
         id="03-cache",
         title="What a long context costs",
         objective="03.4",
-        minutes=4,
+        minutes=5,
         difficulty=2,
         prompt="A model has 32 layers with 8 key-value heads of width 128. How many floats does it keep after 32,768 tokens of one sequence?",
         hints=(

@@ -1,14 +1,17 @@
-"""Figures of chapter 03: the temperature's ends, recall for the floats kept, and facts that change or resemble."""
+"""Figures of chapter 03: the reader's list, springs, what is kept, the layer and its twin, recall and change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from nlbook.book.chapters.attention.dial import feature_map
 from nlbook.book.chapters.attention.frontier import LABELS, Point
 from nlbook.book.viz.style import COLORS, end_label, figure
 
@@ -20,9 +23,7 @@ STYLE: dict[str, dict[str, Any]] = {
     "hebbian": {"color": COLORS["value"], "marker": "."},
     "features": {"color": COLORS["value"], "ls": "--", "marker": "."},
     "delta": {"color": COLORS["memory"], "marker": "."},
-    "gated_delta": {"color": COLORS["memory"], "ls": ":", "marker": "."},
     "rls": {"color": COLORS["baseline"], "marker": "."},
-    "mlp": {"color": COLORS["error"], "marker": "."},
 }
 
 
@@ -35,6 +36,186 @@ def curve(ax: Axes, x: Sequence[float], shares: Sequence[Tensor], **style: Any) 
         x, [float(s.min()) for s in shares], [float(s.max()) for s in shares], color=style["color"], alpha=0.15, lw=0
     )
     ax.plot(x, [float(s.mean()) for s in shares], **style)
+
+
+def cards(story: str, asked: str, weights: Tensor, answer: Tensor) -> Figure:
+    """The reader's list, each pair as high as it counts for the question, and the shares of the digits in the answer.
+
+    story: pairs like `x2`, `|` where a document ends. weights (pairs,), answer (10,).
+    """
+    fig = figure(9.5, 2.7)
+    left, right = fig.subplots(1, 2, width_ratios=(2.4, 1))
+    at, tokens = 0, story.split()
+    for token in tokens:
+        if token == "|":
+            left.axvline(at - 0.5, color=COLORS["truth"], lw=1, ls=":")
+            left.text(at - 0.42, 1.06 * float(weights.max()), "new document", fontsize=8.5, color=COLORS["baseline"])
+        else:
+            mine = token[0] == asked
+            left.bar(at, float(weights[at]), width=0.7, color=COLORS["value"] if mine else COLORS["control"])
+            at += 1
+    pairs = [t for t in tokens if t != "|"]
+    left.set_xticks(range(at), pairs)
+    for label in left.get_xticklabels():
+        label.set_fontweight("bold" if label.get_text()[0] == asked else "normal")
+    left.set(
+        title=f"asked for {asked}: how much each kept pair counts",
+        ylabel="weight",
+        ylim=(0, 1.2 * float(weights.max())),
+    )
+    latest = int(next(p for p in reversed(pairs) if p[0] == asked)[1])
+    right.bar(
+        range(10), answer, width=0.7, color=[COLORS["value"] if i == latest else COLORS["error"] for i in range(10)]
+    )
+    for digit in (i for i in range(10) if float(answer[i]) > 0.01):
+        right.text(digit, float(answer[digit]) + 0.02, f"{float(answer[digit]):.2f}", ha="center", fontsize=9)
+    right.set(title="the answer", xlabel="digit", xticks=range(10), ylim=(0, 1.1), ylabel="share")
+    return fig
+
+
+def cards_alt(story: str, asked: str, weights: Tensor, answer: Tensor) -> str:
+    shares = ", ".join(f"{i} with {float(y):.2f}" for i, y in enumerate(answer) if y > 0.01)
+    return (
+        f"Bars over the pairs {story}: asked for {asked}, only its own pairs count, all alike. The answer is {shares}."
+    )
+
+
+def springs(strengths: Sequence[float], values: Sequence[float]) -> Figure:
+    """A bead on a rail, pulled by a spring to each value; it rests where the pulls cancel, at the weighted mean."""
+    rest = sum(s * v for s, v in zip(strengths, values)) / sum(strengths)
+    fig = figure(8, 2.7)
+    ax = fig.subplots()
+    for row, (s, v) in enumerate(zip(strengths, values), 1):
+        x = np.linspace(v, rest, 200)
+        wave = np.sin(np.linspace(0, 20 * np.pi, 200)) * np.clip(
+            np.minimum(np.arange(200), 199 - np.arange(200)) / 20, 0, 1
+        )
+        ax.plot(x, row + 0.22 * wave, color=COLORS["objective"], lw=0.8 + 0.8 * s)
+        ax.plot([v], [row], "s", color=COLORS["value"], ms=10)
+        pull = s * (v - rest)
+        side = 0.45 if v > rest else -0.45
+        said = f"value {v:g}, strength {s:g}\npull {s:g} × {abs(v - rest):g} = {abs(pull):g} {'→' if pull > 0 else '←'}"
+        ax.text(v + side, row, said, va="center", ha="left" if side > 0 else "right", fontsize=9)
+    ax.plot([rest] * 2, [0.5, len(values) + 0.3], color=COLORS["memory"], lw=3)
+    ax.text(rest, 0.42, f"the bead rests at {rest:g}", color=COLORS["memory"], ha="center", va="top", weight="bold")
+    ax.set(xlim=(min(values) - 5, max(values) + 5), ylim=(-0.1, len(values) + 0.9), yticks=[], xlabel="number line")
+    ax.grid(False)
+    ax.spines["left"].set_visible(False)
+    return fig
+
+
+def springs_alt(strengths: Sequence[float], values: Sequence[float]) -> str:
+    rest = sum(s * v for s, v in zip(strengths, values)) / sum(strengths)
+    said = ", ".join(f"to {v:g} with strength {s:g}" for s, v in zip(strengths, values))
+    return f"A bead on a number line hangs on springs {said}. The pulls cancel where it rests, at {rest:g}."
+
+
+def growth(width: int, window: int = 1024) -> Figure:
+    """Floats that one head keeps, against the tokens it has read: a cache, a window of it, and a square matrix."""
+    fig = figure(7.5, 3.1)
+    ax = fig.subplots()
+    t = [2**i for i in range(3, 16)]
+    for name, y, color in (
+        ("cache: all keys and values", [2 * width * x for x in t], COLORS["objective"]),
+        (f"cache of the latest {window:,}", [2 * width * min(x, window) for x in t], COLORS["query"]),
+        (f"one {width} × {width} matrix", [width * width] * len(t), COLORS["memory"]),
+    ):
+        ax.plot(t, y, color=color, ls="--" if "latest" in name else "-")
+        end_label(ax, t[-1], y[-1], name, color)
+    ax.plot([width / 2], [width * width], "o", color=COLORS["truth"], ms=6)
+    ax.annotate(f"{width // 2} tokens", (width / 2, width * width), (6, -14), textcoords="offset points", fontsize=9)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xticks(ticks := [8, 64, 512, 4096, 32768], [f"{x:,}" for x in ticks])
+    ax.set_yticks(ticks := [2**i for i in (11, 14, 17, 20, 23)], [f"{x:,}" for x in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="tokens read (both axes: equal steps multiply)", ylabel="floats kept by one head")
+    return fig
+
+
+def growth_alt(width: int, window: int = 1024) -> str:
+    return (
+        f"Floats that one head of width {width} keeps against tokens read, both axes logarithmic. The cache grows without "
+        f"end, to {2 * width * 32768:,} after 32,768 tokens; a window of {window:,} stops at {2 * width * window:,}; a matrix "
+        f"keeps {width * width:,} from the start, which the cache passes at {width // 2} tokens."
+    )
+
+
+def bumps(asked: float = 0.3, few: int = 4, many: int = 16) -> Figure:
+    """Left: `few` bumps, and the numbers that they make of one key. Right: the kernels that bumps multiply out to."""
+    x = torch.linspace(-1, 1, 201, dtype=torch.float64)[:, None]
+    q = torch.tensor([asked], dtype=torch.float64)
+    fig = figure(9.5, 2.9)
+    left, right = fig.subplots(1, 2)
+    phi = feature_map(f"{few} bumps", 0.01)
+    left.plot(x, phi(x), color=COLORS["key"], lw=1.5)
+    left.axvline(asked, color=COLORS["query"], lw=1.5)
+    left.plot([asked] * few, phi(q), "o", color=COLORS["memory"], ms=6)
+    for y in phi(q).tolist():
+        if y > 0.01:
+            left.text(asked + 0.04, y, f"{y:.2f}", fontsize=9, va="center", color=COLORS["memory"])
+    left.set(title=f"{few} bumps: a key becomes {few} numbers", xlabel="key", ylabel="feature")
+    styles = ((few, "--", COLORS["error"]), (many, "-.", COLORS["rate"]), (64, "-", COLORS["value"]))
+    for D, ls, color in styles:
+        kernel = feature_map(f"{D} bumps", 0.01)
+        y = kernel(x) @ kernel(q)
+        right.plot(x, y / y.max(), color=color, ls=ls, label=f"{D} bumps")
+    right.plot(x, torch.exp(-(x - asked).square() / 0.02), color=COLORS["objective"], lw=5, alpha=0.35, label="softmax")
+    right.set(title=f"how much a key counts for the question {asked:g}", xlabel="key", ylabel="kernel, largest = 1")
+    right.legend(loc="upper left")
+    return fig
+
+
+def bumps_alt(asked: float = 0.3, few: int = 4, many: int = 16) -> str:
+    made = ", ".join(f"{y:.2f}" for y in feature_map(f"{few} bumps", 0.01)(torch.tensor([asked], dtype=torch.float64)))
+    return (
+        f"Left, {few} bell curves over a line of keys; of the key {asked:g} they make the numbers {made}. Right, the kernels "
+        f"for that question: with 64 bumps the narrow bell of softmax, with {many} wider, with {few} wide as half the line."
+    )
+
+
+def twins(n: int = 5) -> Figure:
+    """The same answers in two ways: a triangle of weights, or two sums that are carried from token to token."""
+    fig = figure(9.5, 2.9)
+    left, right = fig.subplots(1, 2, width_ratios=(1, 1.7))
+    left.imshow(np.tril(np.ones((n, n))), cmap="Purples", vmin=0, vmax=2.2)
+    for t in range(n):
+        for i in range(n):
+            left.text(i, t, f"q{t}·k{i}" if i <= t else "–", ha="center", va="center", fontsize=9)
+    left.set(title="all at once: every question, every key", xticks=[], yticks=[], xlabel="pairs kept →")
+    left.set_ylabel("questions")
+    for t in range(n + 1):
+        right.text(
+            2 * t,
+            0,
+            f"S, z\nafter {t}",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            bbox={"boxstyle": "round", "fc": "#E8E4F4", "ec": COLORS["memory"]},
+        )
+        if t < n:
+            arrow = {"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+            right.annotate("", (2 * t + 1.45, 0), (2 * t + 0.5, 0), arrowprops=arrow | {"color": COLORS["memory"]})
+            right.annotate("", (2 * t + 1, 0.08), (2 * t + 1, 0.85), arrowprops=arrow | {"color": COLORS["key"]})
+            right.text(2 * t + 1, 0.9, f"k{t}, v{t}", ha="center", va="bottom", fontsize=9, color=COLORS["key"])
+            right.annotate("", (2 * t + 2, -0.95), (2 * t + 2, -0.35), arrowprops=arrow | {"color": COLORS["query"]})
+            right.text(2 * t + 2, -1, f"y{t}", ha="center", va="top", fontsize=9, color=COLORS["truth"])
+    right.set(
+        title="its twin: two sums, carried along", xlim=(-0.8, 2 * n + 0.8), ylim=(-1.4, 1.3), xticks=[], yticks=[]
+    )
+    for ax in (left, right):
+        ax.grid(False)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    return fig
+
+
+def twins_alt(n: int = 5) -> str:
+    return (
+        f"Left, a triangle of {n * (n + 1) // 2} weights: each of {n} questions meets its own key and those before it. Right, "
+        f"a chain of states S, z: each token writes its key and value into them, and an answer is read off."
+    )
 
 
 def temperature_curve(
@@ -54,7 +235,7 @@ def temperature_curve(
     middle = [*plain].index(default)
     ax.text(middle, 0.98, "the same, without the mean value", color=COLORS["baseline"], fontsize=9)
     ax.text(middle, 0.05, "softmax attention as it answers", color=COLORS["objective"], fontsize=9)
-    ax.set(xlabel="temperature", ylabel="share identified", ylim=(0, 1.08))
+    ax.set(xlabel="temperature (evenly spaced, not to scale)", ylabel="share identified", ylim=(0, 1.08))
     return fig
 
 

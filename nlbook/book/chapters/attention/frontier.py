@@ -30,9 +30,7 @@ LABELS = {
     "window": "softmax, sliding window",
     "hebbian": "Hebbian",
     "delta": "delta",
-    "gated_delta": "gated delta",
     "rls": "best linear (RLS)",
-    "mlp": "MLP, one pass",
     "recency": "softmax with recency",
     "features": "Hebbian, 32 features",
 }
@@ -84,15 +82,13 @@ def _matrix(name: str, **options: Any) -> Callable[[int, int, int], Memory]:
     return lambda d, D, seed: make(name, phi=fourier_features(d, D, seed=seed), **options)
 
 
-# How each member is built at a size: features D, hidden units h, or tokens c. Rates: the best of a grid on other seeds.
+# How each member is built at a size: features D or tokens c. Delta's rate: the best of a grid on other seeds.
 MEMBERS: dict[str, Callable[[int, int, int], Memory]] = {
     "softmax": lambda d, c, seed: make("softmax", temperature=TEMPERATURE),
     "window": lambda d, c, seed: make("sliding_window", window=c, temperature=TEMPERATURE),
     "hebbian": _matrix("hebbian"),
     "delta": _matrix("delta", lr=0.3),
-    "gated_delta": _matrix("gated_delta", lr=1.0, keep=0.99),
     "rls": _matrix("rls"),
-    "mlp": lambda d, h, seed: make("mlp", hidden=h, lr=1 / h, residual=False, seed=seed),
 }
 
 
@@ -104,8 +100,7 @@ def sizes(name: str, n: int, d: int) -> list[int]:
     if name == "window":
         return [c for i in range(5, -1, -1) if (c := n >> i) >= 1]
     cache = n * (2 * d + 1)
-    cost = {"mlp": lambda s: 2 * d * s, "rls": lambda s: s * s + d * s}.get(name, lambda s: d * s)
-    return [s for s in (16 << i for i in range(8)) if cost(s) <= 1.25 * cache]
+    return [s for s in (16 << i for i in range(8)) if d * s + (s * s if name == "rls" else 0) <= 1.25 * cache]
 
 
 def frontier(
@@ -151,12 +146,18 @@ def rewriting(
     *,
     n: int = 8,
     d: int = 32,
-    rho: float = 0.0,
     worlds: int = 5,
     seed: int = 0,
+    change: bool = True,
 ) -> dict[str, dict[int, Tensor]]:
-    """n keys, each written `times` times with new values; asked for the latest: member -> times -> (worlds,)."""
-    streams = {r: task.rewrites(n, r, d, rho, batch=worlds * SEQUENCES, seed=seed) for r in times}
+    """n keys, each written `times` times with new values; asked for the latest: member -> times -> (worlds,).
+
+    change=False is the control: the same keys as often in the same order, but each says its latest value every time.
+    """
+    streams = {r: task.rewrites(n, r, d, batch=worlds * SEQUENCES, seed=seed) for r in times}
+    if not change:
+        own = {r: (s.k @ s.q.mT).argmax(-1, keepdim=True).expand_as(s.v) for r, s in streams.items()}  # whose key it is
+        streams = {r: s._replace(v=s.target.gather(1, own[r])) for r, s in streams.items()}
     return {name: {r: _by_world(m, data, worlds) for r, data in streams.items()} for name, m in rewriters().items()}
 
 
