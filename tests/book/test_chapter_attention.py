@@ -12,8 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nlbook import attention, memory
 from nlbook.book import viz
-from nlbook.book.chapters.attention import figures as ch04
-from nlbook.book.chapters.attention import frontier
+from nlbook.book.chapters.attention import dial, exercises, frontier
+from nlbook.book.chapters.attention import figures as ch03
 from nlbook.book.data import recall
 from nlbook.errors import NLBookError
 
@@ -26,6 +26,32 @@ def mean(shares: Tensor) -> float:
 
 
 # ---- the cold open and the hand calculation ----
+
+STORY = "A3 B1 d5 x2 e4 x2 A3 x2 | d8 x7 B1 e6 x7 A3"
+
+
+def test_the_list_blends_what_changed_and_the_delta_rule_lets_go():
+    pairs, names = [p for p in STORY.split() if p != "|"], "ABdex"
+    keys, values = (
+        torch.eye(n, dtype=F64)[[f(p) for p in pairs]]
+        for n, f in ((5, lambda p: names.index(p[0])), (10, lambda p: int(p[1])))
+    )
+    weights = torch.softmax(keys @ torch.eye(5, dtype=F64).mT / 0.1, 0).mT
+    answers = weights @ values
+    for name, share in {
+        "A": {3: 1},
+        "B": {1: 1},
+        "d": {5: 0.5, 8: 0.5},
+        "e": {4: 0.5, 6: 0.5},
+        "x": {2: 0.6, 7: 0.4},
+    }.items():
+        assert {i: round(float(y), 2) for i, y in enumerate(answers[names.index(name)]) if y > 0.01} == share
+    rule = memory.make("delta")
+    latest = rule.read(rule.write_all(keys, values), torch.eye(5, dtype=F64)).argmax(-1)
+    assert latest.tolist() == [3, 1, 8, 6, 7]
+    assert keys.numel() + values.numel() == 210 and 10 * 5 == 50
+    fig = ch03.cards(STORY, "x", weights[4], answers[4])
+    assert len(fig.axes) == 2 and "2 with 0.60, 7 with 0.40" in ch03.cards_alt(STORY, "x", weights[4], answers[4])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -48,6 +74,16 @@ def test_the_hand_calculation():
     k, q = torch.arange(3.0, dtype=F64)[:, None], torch.ones(1, 1, dtype=F64)
     y = attention.nadaraya_watson(q, k, v[:, None].to(F64), temperature=1 / math.log(2))  # exp(kq / tau) = 2^kq
     assert abs(float(y) - 9) < 1e-12
+    pulls = [s * (v - 9) for s, v in zip((1, 2, 4), (7, 0, 14))]
+    assert sum(pulls) == 0 and ch03.springs((1, 2, 4), (7, 0, 14)).axes
+    assert "it rests, at 9" in ch03.springs_alt((1, 2, 4), (7, 0, 14))
+
+
+def test_a_cache_passes_a_matrix_at_half_the_width():
+    assert (
+        "16,384 from the start, which the cache passes at 64 tokens" in ch03.growth_alt(128) and ch03.growth(128).axes
+    )
+    assert 2 * 128 * 64 == 128**2
 
 
 # ---- temperature, feature map ----
@@ -75,6 +111,16 @@ def test_hot_softmax_is_the_mean_plus_a_hebbian_memory():
     around = data.v.mean(-2, keepdim=True)
     matrix = (data.q @ (data.k - data.k.mean(-2, keepdim=True)).mT) @ data.v / 16
     assert float((tau * (y - around) - matrix).abs().max()) < 1e-4
+
+
+def test_hot_attention_of_the_three_pairs_by_hand():
+    k, v, q = (
+        torch.arange(3.0, dtype=F64)[:, None],
+        torch.tensor([[7.0], [0.0], [14.0]], dtype=F64),
+        torch.ones(1, dtype=F64),
+    )
+    assert abs(float(exercises.hot_attention(q, k, v, 10.0)) - (7 + 7 / 30)) < 1e-12
+    assert abs(float(exercises.local_fit(q, k, v, 10.0)) - (7 + 7 / 30)) < 0.02
 
 
 def test_unit_keys_make_the_kernel_a_gaussian_and_long_ones_do_not():
@@ -110,12 +156,16 @@ def test_rewriting_softmax_loses_delta_wins_and_recency_repairs():
     assert mean(sixteen["hebbian"]) < 0.55
     for by in found.values():
         assert mean(by[1]) > 0.97  # nothing rewritten: all alike
+    for by in frontier.rewriting(worlds=5, change=False).values():
+        assert mean(by[16]) == 1  # the control: as long a stream, as many repetitions, and nothing changes
 
 
 def test_recency_costs_old_pairs():
     data = recall.pairs(256, 32, batch=5)
     plain, recent = (frontier.identified(frontier.rewriters()[m], data) for m in ("softmax", "recency"))
     assert mean(plain) == 1 and round(mean(recent), 2) == 0.29
+    lost = math.log(math.exp(10) / 10) / -math.log(0.9)  # tokens after which a match weighs what the foreign pairs do
+    assert round(lost) == 73 and abs(lost / 256 - mean(recent)) < 0.03
 
 
 def test_similar_keys():
@@ -127,6 +177,30 @@ def test_similar_keys():
         assert at["features"] > 0.9  # the same 1024 floats behind a feature map
         assert float(found["softmax"][0.9][world]) < 0.6  # nearer than its temperature tells apart
     assert round(mean(found["hebbian"][0.6]), 2) == 0.12 and round(mean(found["features"][0.6]), 2) == 0.96
+
+
+# ---- the layer and its twin ----
+
+
+def test_the_twin_carries_272_numbers_where_the_mask_has_half_a_million_weights():
+    g = torch.Generator().manual_seed(0)
+    X, W = torch.randn(1000, 16, generator=g, dtype=F64), torch.randn(3, 16, 16, generator=g, dtype=F64) / 4
+    Y, S, z = exercises.recurrent_layer(X, *W, torch.zeros(16, 16, dtype=F64), torch.zeros(16, dtype=F64))
+    masked = exercises.linear_attention(exercises.phi(X @ W[0].T), exercises.phi(X @ W[1].T), X @ W[2].T)
+    assert float((Y - masked).abs().max()) < 1e-12 and S.numel() + z.numel() == 272
+    assert len(ch03.twins().axes) == 2 and "triangle of 15 weights" in ch03.twins_alt()
+
+
+def test_many_bumps_draw_the_bell_and_few_a_blur():
+    assert "0.02, 0.41, 1.00, 0.33" in ch03.bumps_alt() and len(ch03.bumps().axes) == 2
+    x, q = torch.linspace(-1, 1, 201, dtype=F64)[:, None], torch.tensor([0.3], dtype=F64)
+    bell = torch.exp(-(x[:, 0] - 0.3).square() / 0.02)
+    apart = []
+    for D in (64, 16, 4):
+        phi = dial.feature_map(f"{D} bumps", 0.01)
+        y = phi(x) @ phi(q)
+        apart.append(float((y / y.max() - bell).abs().max()))
+    assert apart[0] < 0.01 < 0.1 < apart[1] < apart[2]
 
 
 # ---- the frontier ----
@@ -147,9 +221,6 @@ def test_frontier_and_its_control(n, seed):
     assert abs(hebbian[quarter] - 0.77) < 0.07
     deltas = {p.size: p.mean for p in found["delta"]}
     assert max(abs(hebbian[s] - deltas[s]) for s in hebbian) < 0.09  # random keys: no gain from delta
-    gated = {p.size: p.mean for p in found["gated_delta"]}
-    assert all(gated[s] < deltas[s] for s in (16, 32, 64))  # forgetting that nobody needed
-    assert found["mlp"][-1].mean < 0.7  # one pass from a random start
     for p in found["rls"]:
         assert p.floats == p.size**2 + 32 * p.size  # the second matrix is counted
     assert frontier.needed(found["rls"]) >= 32 * n  # and eats the gain
@@ -225,10 +296,10 @@ def test_dial_a_sum_cannot_let_go_of_one_pair():
 
 def test_figures_say_what_they_show():
     found = {64: frontier.frontier(64, worlds=2)}
-    assert len(ch04.frontier_curves(found).axes) == 1 and "4,160 floats" in ch04.frontier_alt(found)
+    assert len(ch03.frontier_curves(found).axes) == 1 and "4,160 floats" in ch03.frontier_alt(found)
     taus = (0.0, 32**0.5, math.inf)
     plain, centred = (frontier.by_temperature(taus, n=8, worlds=2, centred=c) for c in (False, True))
-    assert ch04.temperature_curve(plain, centred, 0.83, 32**0.5).axes
-    assert "1.00 at 0" in ch04.temperature_alt(plain, centred, 0.83)
+    assert ch03.temperature_curve(plain, centred, 0.83, 32**0.5).axes
+    assert "1.00 at 0" in ch03.temperature_alt(plain, centred, 0.83)
     again, alike = frontier.rewriting((1, 16), worlds=1), frontier.overlapping((0.0, 0.6), worlds=1)
-    assert len(ch04.changes(again, alike).axes) == 2 and "After 16 rewritings" in ch04.changes_alt(again, alike)
+    assert len(ch03.changes(again, alike).axes) == 2 and "After 16 rewritings" in ch03.changes_alt(again, alike)

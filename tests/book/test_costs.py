@@ -87,7 +87,7 @@ def test_costs_grow_with_the_length_for_softmax_alone():
 
 
 def test_family_table_has_every_member():
-    rows = costs.family(128, 16)
+    rows = costs.family(EVERY, 128, 16)
     assert [row["memory"] for row in rows] == EVERY
     assert {row["memory"]: row["floats of state"] for row in rows}["delta"] == "256"
     assert len(rows._repr_markdown_().splitlines()) == len(EVERY) + 2

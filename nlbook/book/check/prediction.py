@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlbook.book.check import registry, store
 from nlbook.book.check.questions import Prediction
-from nlbook.book.check.show import BLUE, GREEN, GREY, Shown, Table, box, form, inline, prose
+from nlbook.book.check.show import BLUE, GREEN, GREY, Shown, Table, announce, box, form, inline, prose
 from nlbook.book.check.values import digits
 from nlbook.errors import NLBookError, need
 
@@ -169,7 +169,7 @@ def predict(id: str, answer: Any = None) -> Predict:
     shown = Predict(registry.find(id, Prediction))
     if answer is not None:
         shown.record(answer)
-    return shown
+    return announce(shown)
 
 
 class Revealed(Shown):
@@ -226,7 +226,8 @@ def reveal(id: str, measured: Any = None) -> Revealed:
         raise NLBookError(f"measured: got {plain!r}, expected one of the options {list(why)}")
     told = [why[o] for o in dict.fromkeys((mine, plain)) if o in why] if isinstance(plain, str) else [item.why]
     unit = "" if isinstance(plain, str) else item.unit
-    return Revealed(id, said(plain, unit), "" if mine is None else said(mine, item.unit), hit, "\n\n".join(told), late)
+    mine_said = "" if mine is None else said(mine, item.unit)
+    return announce(Revealed(id, said(plain, unit), mine_said, hit, "\n\n".join(told), late))
 
 
 def agrees(item: Prediction, mine: Any, measured: Any) -> bool:

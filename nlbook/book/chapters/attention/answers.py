@@ -153,13 +153,6 @@ MUTANTS = {
             torch.tril(w := Q @ K.T, -1) @ V / torch.tril(w, -1).sum(1, keepdim=True)
         ),
     },
-    "03-steps": {  # listed: 1 softmax, 2 values, 3 mask, 4 scores, 5 temperature
-        "masked after the softmax": [4, 5, 1, 3, 2],
-        "temperature after the softmax": [4, 3, 1, 5, 2],
-        "values first": [2, 4, 5, 3, 1],
-        "softmax first": [1, 4, 5, 3, 2],
-        "mask first": [3, 4, 5, 1, 2],
-    },
     "03-cache": {
         "bytes": 2**32,
     },
@@ -180,6 +173,5 @@ ACCEPTED = {
         "torch": lambda Q, K, V: torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True),
     },
     "03-linear": {"a loop": linear_loop, "cumulative sums": linear_cumsum, "a column of ones": linear_ones},
-    "03-steps": {"temperature, then mask": [4, 5, 3, 1, 2], "mask, then temperature": [4, 3, 5, 1, 2]},
     "03-cache": {"exact": 2**31, "rounded": 2.1e9, "in words": "2.15 billion"},
 }

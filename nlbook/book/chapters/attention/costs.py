@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlbook.errors import need_choice, need_int
@@ -52,10 +53,10 @@ def cost(name: str, length: int, d: int, *, window: int | None = None, hidden: i
     return Cost(square * (2 if name == "rls" else 1), read + write + extra)
 
 
-def family(length: int = 1024, d: int = 64) -> Table:
-    """All members: objective, learning rule, retention (eq. 61-69) and what they cost after `length` tokens."""
+def family(members: Sequence[str], length: int = 1024, d: int = 64) -> Table:
+    """Objective, learning rule and retention (eq. 61-69) of these memories, and what they cost after `length` tokens."""
     rows = Table()
-    for name in names():
+    for name in members:
         parts, c = make(name).parts(), cost(name, length, d)
         rows.append(
             {

@@ -196,7 +196,7 @@ def draw_layer(d: Draw):
 
 
 def all_at_once(answer, d: Draw) -> str | None:
-    """From an empty state, the layer of exercise 6: all tokens together, under a mask."""
+    """From an empty state, the layer of exercise 5: all tokens together, under a mask."""
     X, W_q, W_k, W_v, S, z = d.tensor(6, 3), d.tensor(4, 3), d.tensor(4, 3), d.tensor(2, 3), d.tensor(2, 4), d.tensor(4)
     Y = answer(X, W_q, W_k, W_v, 0 * S, 0 * z)[0]
     gap = float((Y - linear_attention(phi(X @ W_q.T), phi(X @ W_k.T), X @ W_v.T)).abs().max())
@@ -254,20 +254,12 @@ def cache_floats() -> float:
     # END SOLUTION
 
 
-SCORES, DIVIDE, MASK, SOFTMAX, MIX = (
-    "multiply every query with every key",
-    "divide by the temperature",
-    "set the scores of future tokens to minus infinity",
-    "take the softmax of each row",
-    "multiply with the values",
-)
-
 ITEMS = [
     Implement(
         id="03-fit",
         title="Attention from least squares",
         objective="03.1",
-        minutes=8,
+        minutes=9,
         difficulty=2,
         points=2,
         prompt="Set the gradient of the weighted squared error to zero, solve for m, and return it.",
@@ -318,7 +310,7 @@ ITEMS = [
         id="03-hot",
         title="What a hot softmax is",
         objective="03.2",
-        minutes=8,
+        minutes=9,
         difficulty=2,
         points=2,
         prompt="Put 1 + x for every exponential, divide the two sums, and keep what is of first order in 1 / temperature.",
@@ -493,7 +485,7 @@ ITEMS = [
             Misconception(
                 "reads first",
                 read_first,
-                "You read before you write. Here a token may use its own pair, as in the mask of exercise 5: write first.",
+                "You read before you write. Here a token may use its own pair, as in the mask of exercise 4: write first.",
             ),
             Misconception(
                 "never divides",
@@ -551,27 +543,6 @@ ITEMS = [
                 "You began with an empty memory. The state that was handed in holds what was read before.",
             ),
         ],
-    ),
-    Order(
-        id="03-steps",
-        title="Five steps of causal attention",
-        objective="03.3",
-        minutes=3,
-        difficulty=1,
-        prompt="Put the steps in an order that gives causal softmax attention. Some may swap.",
-        steps=(SOFTMAX, MIX, MASK, SCORES, DIVIDE),
-        before=(
-            (SCORES, DIVIDE, "there is nothing to divide before the scores are there"),
-            (SCORES, MASK, "there is nothing to mask before the scores are there"),
-            (DIVIDE, SOFTMAX, "a temperature after the softmax only scales the weights; it makes them no sharper"),
-            (MASK, SOFTMAX, "masked after the softmax, the future keeps its share and the rows no longer sum to 1"),
-            (SOFTMAX, MIX, "the values are mixed with finished weights"),
-        ),
-        hints=(
-            "What must be known before a row can be normalised?",
-            "Temperature and mask both change the scores, so both come before the softmax.",
-            "Scores, then temperature and mask in either order, then softmax, then values.",
-        ),
     ),
     Estimate(
         id="03-cache",

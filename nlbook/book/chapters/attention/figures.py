@@ -41,36 +41,29 @@ def curve(ax: Axes, x: Sequence[float], shares: Sequence[Tensor], **style: Any) 
 def cards(story: str, asked: str, weights: Tensor, answer: Tensor) -> Figure:
     """The reader's list, each pair as high as it counts for the question, and the shares of the digits in the answer.
 
-    story: pairs like `x2`, `|` where a document ends. weights (pairs,), answer (10,).
+    story: pairs like `x2`, `|` where a document ends. weights (pairs,), answer (10,). Green is true now, red was once.
     """
     fig = figure(9.5, 2.7)
     left, right = fig.subplots(1, 2, width_ratios=(2.4, 1))
-    at, tokens = 0, story.split()
-    for token in tokens:
-        if token == "|":
-            left.axvline(at - 0.5, color=COLORS["truth"], lw=1, ls=":")
-            left.text(at - 0.42, 1.06 * float(weights.max()), "new document", fontsize=8.5, color=COLORS["baseline"])
-        else:
-            mine = token[0] == asked
-            left.bar(at, float(weights[at]), width=0.7, color=COLORS["value"] if mine else COLORS["control"])
-            at += 1
-    pairs = [t for t in tokens if t != "|"]
-    left.set_xticks(range(at), pairs)
+    pairs, top = [t for t in story.split() if t != "|"], float(weights.max())
+    latest = next(p for p in reversed(pairs) if p[0] == asked)
+    left.bar(pairs_at := range(len(pairs)), weights.tolist(), width=0.7, color=[_truth(p == latest) for p in pairs])
+    left.set_xticks(pairs_at, pairs)
     for label in left.get_xticklabels():
         label.set_fontweight("bold" if label.get_text()[0] == asked else "normal")
-    left.set(
-        title=f"asked for {asked}: how much each kept pair counts",
-        ylabel="weight",
-        ylim=(0, 1.2 * float(weights.max())),
-    )
-    latest = int(next(p for p in reversed(pairs) if p[0] == asked)[1])
-    right.bar(
-        range(10), answer, width=0.7, color=[COLORS["value"] if i == latest else COLORS["error"] for i in range(10)]
-    )
+    ended = len(story.split("|")[0].split()) - 0.5
+    left.axvline(ended, color=COLORS["truth"], lw=1, ls=":")
+    left.text(ended + 0.1, 1.06 * top, "new document", fontsize=8.5, color=COLORS["baseline"])
+    left.set(title=f"asked for {asked}: how much each kept pair counts", ylabel="weight", ylim=(0, 1.2 * top))
+    right.bar(range(10), answer.tolist(), width=0.7, color=[_truth(i == int(latest[1])) for i in range(10)])
     for digit in (i for i in range(10) if float(answer[i]) > 0.01):
         right.text(digit, float(answer[digit]) + 0.02, f"{float(answer[digit]):.2f}", ha="center", fontsize=9)
     right.set(title="the answer", xlabel="digit", xticks=range(10), ylim=(0, 1.1), ylabel="share")
     return fig
+
+
+def _truth(now: bool) -> str:
+    return COLORS["value"] if now else COLORS["error"]
 
 
 def cards_alt(story: str, asked: str, weights: Tensor, answer: Tensor) -> str:
