@@ -1020,7 +1020,8 @@ def test_a_verdict_is_seen_anywhere_in_a_cell_and_in_a_plain_script(tmp_path, ca
     assert capsys.readouterr().out.startswith("01-r1")
     from IPython.core.interactiveshell import InteractiveShell
 
-    code = "from nlbook.book import check\ncheck.reveal('03-p3')\nfirst = check.choice('01-r1', 'a')\ncheck.choice('01-r2', 'a')"
+    code = "from nlbook.book import check\ncheck.reveal('03-p3')\n"
+    code += "first = check.choice('01-r1', 'a')\ncheck.choice('01-r2', 'a')"
     shell = InteractiveShell.instance()
     try:
         with capture_output() as out:

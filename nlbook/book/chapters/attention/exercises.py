@@ -177,13 +177,14 @@ def recurrent_layer(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A layer of linear attention that reads the tokens X (n, dim) one after another and carries its state S, z.
 
-    Queries and keys are W_q x and W_k x, each made positive by `phi`; values are W_v x.
+    Queries and keys are W_q x and W_k x, each made positive by elu(...) + 1; values are W_v x.
     Returns the answers Y (n, d_v) and the state after the last token.
     """
     # BEGIN SOLUTION
+    Q, K, V = torch.nn.functional.elu(X @ W_q.T) + 1, torch.nn.functional.elu(X @ W_k.T) + 1, X @ W_v.T
     Y = []
-    for x in X:
-        y, S, z = one_token(S, z, phi(W_q @ x), phi(W_k @ x), W_v @ x)
+    for q, k, v in zip(Q, K, V):
+        y, S, z = one_token(S, z, q, k, v)
         Y.append(y)
     return torch.stack(Y), S, z
     # END SOLUTION
@@ -508,9 +509,9 @@ ITEMS = [
         points=3,
         prompt="Make queries, keys and values of every token, let your `one_token` walk over them, and hand back answers and state.",
         hints=(
-            "Three things happen to a token x: it becomes q, k and v; q and k become features; `one_token` does the rest.",
+            "A token x becomes q, k and v, and q and k become features. What does the rest?",
             "Keep S and z in variables that every token replaces, and collect the answers in a list.",
-            "`y, S, z = one_token(S, z, phi(W_q @ x), phi(W_k @ x), W_v @ x)` for every row x, then `torch.stack`.",
+            "`Q = elu(X @ W_q.T) + 1`, K alike, `V = X @ W_v.T`; then `y, S, z = one_token(S, z, q, k, v)` for their rows.",
         ),
         solution=recurrent_layer,
         draw=draw_layer,
@@ -523,7 +524,7 @@ ITEMS = [
             Misconception(
                 "no features",
                 layer_with(one_token, lambda x: x),
-                "Queries and keys went in as they are. Only features that are positive make weights: apply `phi` to both.",
+                "Queries and keys went in as they are. Only features that are positive make weights: elu(...) + 1 for both.",
             ),
             Misconception(
                 "state lost",
