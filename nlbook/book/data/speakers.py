@@ -100,8 +100,10 @@ class Speakers:
             like[row, :, what] = after
         return paid
 
-    def sample(self, batch: int, seed: int) -> Sequences:
-        """`batch` streams with what the optimum pays; bits are graded, kinds are KINDS."""
+    def sample(self, batch: int, seed: int, priced: bool = True) -> Sequences:
+        """`batch` streams with what the optimum pays (0 unless `priced`: training does not ask); bits are graded,
+        kinds are KINDS.
+        """
         a, b, bit = self.draw(batch, seed)
         pair = F.one_hot(a * self.facts + b, self.speakers * self.facts)
         again = pair.cumsum(1).gather(2, (a * self.facts + b)[..., None])[..., 0] > 1
@@ -118,5 +120,5 @@ class Speakers:
             return stream(torch.stack([blank, blank, x], -1), empty)
 
         graded = at_bits(torch.ones_like(a), 0).bool()
-        optimum = at_bits(self.pay(a, b, bit), 0)
+        optimum = at_bits(self.pay(a, b, bit) if priced else torch.zeros(a.shape, dtype=torch.float64), 0)
         return Sequences(stream(words, self.boundary), graded, optimum, at_bits(kind, -1), KINDS)
