@@ -6,8 +6,7 @@ Language: `Speakers()`. Some speakers lie; what one says of a fact that nobody h
 a memory that is linear in what it reads cannot know it. It was chosen because prototypes found a lead of levels there.
 Everybody: width 32, one block unless named, the same convolution and key shift, STEPS steps of BATCH streams, AdamW on
 a cosine. Models with levels end their mixer with each document and move the level then. The level reads the token and
-the one before (a document is read in one call), because who speaks stands before what is spoken of; gradients go
-through its updates. All others read the whole stream with whatever memory they have, and have at least as many
+the one before, because who speaks stands before what is spoken of; gradients go through its updates. All others read the whole stream with whatever memory they have, and have at least as many
 parameters as the largest model with levels, as far as the width of their MLP can make it so.
 "behind the mixer" is the level as eq. 97 prints it, without the token before.
 Tuning: each of RATES once, on the seed TUNING, half the steps; the rate with the lower excess runs on SEEDS, which no
@@ -60,16 +59,28 @@ HOPE = HopeConfig(
     hidden=48,
     periods=(LANGUAGE.document_length,),
     cms={"lr": 0.1, "first_order": False},
-    reset_token=LANGUAGE.boundary,
 )
+
+
+class EachDocument(nn.Module):
+    """A mixer that begins anew with each document. All are equally long, so it reads them side by side."""
+
+    def __init__(self, mixer: Any) -> None:
+        super().__init__()
+        self.mixer, self.initial_state = mixer, mixer.initial_state
+
+    def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        rows = x.unflatten(1, (-1, LANGUAGE.document_length)).flatten(0, 1)
+        return self.mixer(rows, self.initial_state(len(rows)))[0].reshape(x.shape), state
 
 
 def with_level(mixer: str, seed: int, **cms: Any) -> Hope:
     """A block whose level reads the token and the one before; "sequential": what the mixer made of them."""
     net = Hope(replace(HOPE, mixer=mixer, seed=seed, cms={**HOPE.cms, **cms}))
+    block: Any = net.blocks[0]
+    block.mixer = EachDocument(block.mixer)
     if cms:
         return net
-    block: Any = net.blocks[0]
     block.before = nn.Parameter(torch.ones(HOPE.dim))
 
     def source(x: Tensor) -> Tensor:
@@ -84,7 +95,7 @@ def without(mixer: str, seed: int, wide: int = 0, **fields: Any) -> Hope:
     """A baseline as large as Hope, without levels, on the whole stream. wide: heads as wide as the model."""
 
     def make(hidden: int) -> Hope:
-        plain = replace(HOPE, mixer=mixer, mlp="static", periods=(1,), cms={}, reset_token=None, seed=seed)
+        plain = replace(HOPE, mixer=mixer, mlp="static", periods=(1,), cms={}, seed=seed)
         net = Hope(replace(plain, hidden=hidden, **fields))
         return widen(net, wide, seed) if wide else net
 
@@ -115,13 +126,13 @@ CONTESTANTS: dict[str, Callable[[int], Hope]] = {  # in the order in which they 
     "gated delta, 2 full heads": lambda seed: without("gated_delta", seed, wide=2),
     "attention": lambda seed: without("attention", seed),
     "gated delta, two blocks": lambda seed: without("gated_delta", seed, layers=2),
+    "Hope-Attention": lambda seed: with_level("attention", seed),
     "gated delta, 4 full heads": lambda seed: without("gated_delta", seed, wide=4),
+    "Hope": lambda seed: with_level("self_modifying", seed),
     "attention, two blocks": lambda seed: without("attention", seed, layers=2),
+    "gated delta, two blocks, x3": lambda seed: without("gated_delta", seed, layers=2),
     "gated delta, 4 narrow heads": lambda seed: without("gated_delta", seed, heads=4),
     "gated delta": lambda seed: without("gated_delta", seed),
-    "Hope-Attention": lambda seed: with_level("attention", seed),
-    "gated delta, two blocks, x3": lambda seed: without("gated_delta", seed, layers=2),
-    "Hope": lambda seed: with_level("self_modifying", seed),
     "gated delta + level behind the mixer": lambda seed: with_level("gated_delta", seed, variant="sequential"),
 }
 
