@@ -5,9 +5,9 @@ One room holds one idea, and a chapter maps to a room:
 
     memory      associative memories: objective x learning rule x retention        chapters 01 02 03
     attention   softmax attention and its relatives as memories                    chapter 03
-    optim       optimizers as memories of gradients                                chapter A
-    levels      update frequency, the faster-than order, traces                    chapters 04 E
-    cms         the continuum memory system                                        chapters 05 F
+    optim       optimizers as memories of gradients                                chapter 02, appendix A
+    levels      update frequency, the faster-than order, traces                    chapter 04
+    cms         the continuum memory system                                        chapter 05
     titans      neural memories and self-modifying Titans                          chapter 06
     hope        Hope, Hope-Attention and their baselines; train: one training loop  chapter 07
     paper       the index of the paper's 121 equations, with errata                all chapters

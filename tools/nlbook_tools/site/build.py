@@ -28,19 +28,24 @@ ASSETS = Path(__file__).parent / "assets"
 JS = Path(viz.__file__).parent / "js"
 VIEWS = ("score", "grid", "detective", "ledger")
 ROUTES = (
-    ("One lecture", ("00", "01", "04", "05"), "What a nested view of learning is, in 75 minutes with the pictures."),
-    (
-        "One week",
-        ("01", "02", "A", "03", "04", "05", "F"),
-        "Three sessions of 50 minutes and the exercises between them.",
-    ),
-    ("A module", (), "The whole book in six weeks, in its order."),
-    (
-        "An engineer",
-        ("01", "03", "05", "07", "B"),
-        "Memories, attention, many rates, the whole model, and how to make it fast.",
-    ),
+    ("One lecture", ("00", "01", "04", "05"), "The gap between frozen and now, and clocks that fill it, with the pictures."),
+    ("One week", ("00", "01", "02", "03", "04", "05", "07", "08"), "Three meetings and the exercises between them."),
+    ("A module", (), "The whole book in its order, appendices where they are needed."),
+    ("An engineer", ("01", "03", "05", "07", "B"), "Memories, attention, clocks, the whole model, and how to make it fast."),
 )
+MOVED = {  # pages of the first edition -> where they are now
+    "00_start_here": "00_talk_to_it",
+    "03_optimizers_remember_too": "A_optimizers",
+    "04_attention_is_a_memory": "03_attention_or_never_forgetting",
+    "05_the_level_lens": "04_who_is_written_how_often",
+    "06_where_you_start_matters": "04_who_is_written_how_often",
+    "07_memory_at_many_rates": "05_clocks",
+    "08_rate_step_or_forgetting": "05_clocks",
+    "09_a_memory_that_teaches_itself": "06_a_memory_that_teaches_itself",
+    "10_hope_whole": "07_hope_whole",
+    "11_make_it_fast": "B_make_it_fast",
+    "12_read_like_a_referee": "08_what_it_is_good_for",
+}
 
 
 class Site:
@@ -100,6 +105,11 @@ def build(
 
     front = Page("index.html", "Start", "", kind="front")
     site.add(front, "The book", "Front page")
+    for old, now in MOVED.items():
+        if now in {c.stem for c in chapters}:
+            to = f'<meta http-equiv="refresh" content="0; url={now}.html">'
+            moved = f'<title>Moved</title>{to}<p>This chapter is <a href="{now}.html">here</a> now.</p>'
+            site.save(f"{old}.html", f'<!doctype html>\n<html lang="en"><meta charset="utf-8">{moved}</html>\n'.encode())
     for c in chapters:
         site.add(chapter_page(site, c, twins, known, extra), "The book", c.title, c.number)
     index = sources(site)

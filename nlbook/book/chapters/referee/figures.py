@@ -36,7 +36,7 @@ def race_dots(race: Mapping[str, Losses]) -> Figure:
     fig = figure(8.6, 0.42 * len(race) + 0.8)
     with book_style():
         ax = fig.subplots()
-        for y, t in enumerate(reversed(race.values())):
+        for y, t in enumerate(reversed(list(race.values()))):
             x = t.test[t.valid.mean(1).argmin()]
             ax.plot(x, [y] * len(x), "o", color=COLORS["memory"], ms=5, alpha=0.6)
             ax.plot([x.mean()] * 2, [y - 0.32, y + 0.32], color=COLORS["truth"], lw=2)
