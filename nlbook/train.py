@@ -9,6 +9,8 @@ replaced as a whole.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import math
 import os
@@ -143,28 +145,36 @@ def train(
 
     Args:
         batches: step -> batch; a pure function of the step.
-        optimizer: any torch optimizer over the model's parameters; AdamW (`adamw`) with `lr` when None. Its groups'
-            rates are multiplied by `schedule(step, steps)`.
-        clip: bound on the gradient's norm; None: none.
+        optimizer: any torch optimizer over (some of) the model's parameters; AdamW (`adamw`) with `lr` when None. Its
+            groups' rates are multiplied by `schedule(step, steps)`.
+        clip: bound on the norm of the gradient of what the optimizer moves; None: none.
         seed: of torch's global generator inside the loop (dropout and the like); the caller's generator is not touched.
         folder: keep a checkpoint here, every `save_every` steps and at the end. If there is one already, training goes
-            on from it, bit for bit as if it had never stopped.
+            on from it, bit for bit as if it had never stopped; another seed, rate, model or optimizer is refused.
         label: show a progress bar of this name (needs tqdm; TQDM_DISABLE=1 hides it).
 
     Raises:
+        NLBookError: what cannot be kept in a checkpoint (before the first step), or a damaged or foreign checkpoint.
         TrainingStopped: the loss or the gradient is not finite. The model is back at its last good checkpoint, if any.
     """
     need(isinstance(steps, int) and steps >= 0, "steps", steps, "an int >= 0")
     need(save_every >= 1, "save_every", save_every, "an int >= 1")
     opt = adamw(model, lr) if optimizer is None else optimizer
+    closure = inspect.signature(opt.step).parameters.get("closure")
+    need(
+        closure is None or closure.default is None, "optimizer", type(opt).__name__, "one that steps without a closure"
+    )
     for group in opt.param_groups:
         group.setdefault("initial_lr", group["lr"])
     path = None if folder is None else Path(folder) / CHECKPOINT
+    if path is not None:
+        need(not path.parent.is_file(), "folder", str(folder), "a folder, not a file")
+        _facts(model, opt, History(), seed)
     history = History()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if path is not None and path.is_file():
-            history = load_checkpoint(path, model, opt)
+            history = load_checkpoint(path, model, opt, seed)
         bar = None if label is None else _bar(steps, history.steps, label)
         while history.steps < steps and not history.stopped:
             for group in opt.param_groups:
@@ -172,14 +182,14 @@ def train(
             batch = batches(history.steps)
             paid, norm = _gradients(model, batch, opt, clip)
             if not (math.isfinite(paid) and math.isfinite(norm)):
-                raise TrainingStopped(_why(paid, norm, history, path, model, opt))
+                raise TrainingStopped(_why(paid, norm, history, path, model, opt, seed))
             opt.step()
             history.loss.append(paid)
             history.norm.append(norm)
             if watch is not None:
                 watch.look(model, history)
             if path is not None and (history.steps % save_every == 0 or history.steps == steps or history.stopped):
-                save_checkpoint(path, model, opt, history)
+                save_checkpoint(path, model, opt, history, seed)
             if bar is not None:
                 bar.set_postfix_str(_speed(bar, history, batch), refresh=False)
                 bar.update()
@@ -190,10 +200,12 @@ def train(
 
 def _gradients(model: nn.Module, batch: Any, opt: torch.optim.Optimizer, clip: float | None) -> tuple[float, float]:
     """Fill the gradients of one batch; returns the loss and the gradient's norm before clipping."""
+    model.zero_grad(set_to_none=True)
     opt.zero_grad(set_to_none=True)
     paid = loss_of(model, batch)
     paid.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip is None else clip)
+    moved = [p for group in opt.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(moved, math.inf if clip is None else clip)
     return float(paid.detach()), float(norm)
 
 
@@ -210,7 +222,13 @@ def _speed(bar: Any, history: History, batch: Any) -> str:
 
 
 def _why(
-    paid: float, norm: float, history: History, path: Path | None, model: nn.Module, opt: torch.optim.Optimizer
+    paid: float,
+    norm: float,
+    history: History,
+    path: Path | None,
+    model: nn.Module,
+    opt: torch.optim.Optimizer,
+    seed: int,
 ) -> str:
     """What is not finite, and where the model stands now: at its last checkpoint, which is loaded here."""
     what = f"the loss is {paid}"
@@ -219,7 +237,8 @@ def _why(
     before = ", ".join(f"{x:.4g}" for x in history.loss[-3:]) or "none"
     step, kept = history.steps, "no checkpoint was kept (folder=None)"
     if path is not None and path.is_file():
-        kept = f"the model is back at the checkpoint of step {load_checkpoint(path, model, opt).steps} ({path.name})"
+        back = load_checkpoint(path, model, opt, seed).steps
+        kept = f"the model is back at the checkpoint of step {back} ({path.name})"
     elif path is not None:
         kept = "no checkpoint had been written yet"
     return (
@@ -229,17 +248,15 @@ def _why(
 
 
 # ---------------------------------------------------------------------- checkpoints
-def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History) -> None:
-    """Model, optimizer, history and random state in one safetensors file, replaced as a whole, also by a kill."""
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flat = {
-        f"model/{k}": v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()
-    }
+def _facts(
+    model: nn.Module, opt: torch.optim.Optimizer, history: History, seed: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a checkpoint keeps: tensors by name, and plain values for JSON; refused if there is anything else."""
+    flat, plain = {}, {}
+    for k, v in model.state_dict().items():
+        need(isinstance(v, Tensor), f"model.state_dict()[{k!r}]", type(v).__name__, "tensors only, for a checkpoint")
+        flat[f"model/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
     held = opt.state_dict()
-    plain: dict[str, dict[str, Any]] = {}
     for i, kept in held["state"].items():
         for k, v in kept.items():
             if isinstance(v, Tensor):
@@ -247,22 +264,52 @@ def save_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
             else:
                 plain.setdefault(str(i), {})[k] = v
     flat["random"] = torch.get_rng_state()
-    facts = {"history": asdict(history), "groups": held["param_groups"], "plain": plain}
+    facts = {"history": asdict(history), "groups": held["param_groups"], "plain": plain, "seed": seed}
+    try:
+        json.dumps(facts)
+    except TypeError as e:
+        raise NLBookError(f"optimizer: got settings that a checkpoint cannot keep ({e}), expected plain numbers") from e
+    return flat, facts
+
+
+def _digest(flat: Mapping[str, Tensor]) -> str:
+    """One number for all bytes of the tensors: a bit that turned is found."""
+    h = hashlib.blake2b(digest_size=16)
+    for name in sorted(flat):
+        h.update(name.encode() + flat[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()
+
+
+def save_checkpoint(
+    path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History, seed: int = 0
+) -> None:
+    """Model, optimizer, history and random state in one safetensors file, replaced as a whole, also by a kill."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat, facts = _facts(model, opt, history, seed)
     part = path.with_suffix(".part")
-    save_file(flat, str(part), metadata={"nlbook.train": json.dumps(facts)})
+    save_file(flat, str(part), metadata={"nlbook.train": json.dumps(facts | {"digest": _digest(flat)})})
     os.replace(part, path)
 
 
-def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer) -> History:
+def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, seed: int = 0) -> History:
     """Put model, optimizer and torch's generator where `save_checkpoint` found them; returns the history until then."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(str(path), framework="pt") as f:
-        meta = (f.metadata() or {}).get("nlbook.train")
-        if meta is None:
-            raise NLBookError(f"path: got {path}, which is no training checkpoint, expected a file that train() wrote")
-        flat = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            meta = (f.metadata() or {}).get("nlbook.train")
+            flat = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except (SafetensorError, OSError) as e:
+        raise NLBookError(f"path: got {path}, which cannot be read ({e}), expected a file that train() wrote") from e
+    need(meta is not None, "path", path, "a training checkpoint, a file that train() wrote")
     facts = json.loads(meta)
+    need(facts["digest"] == _digest(flat), "path", path, "a checkpoint as it was written; this one is damaged")
+    need(facts["seed"] == seed, "seed", seed, f"{facts['seed']}, with which the run in {path} began")
+    rates = [[g["initial_lr"] for g in groups] for groups in (opt.param_groups, facts["groups"])]
+    need(rates[0] == rates[1], "lr", rates[0], f"{rates[1]}, with which the run in {path} began")
     try:
         model.load_state_dict({k[6:]: v for k, v in flat.items() if k.startswith("model/")})
     except RuntimeError as e:
@@ -273,7 +320,10 @@ def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
             _, i, k = name.split("/", 2)
             state.setdefault(int(i), {})[k] = v
     groups = [{**g, **{k: tuple(v) for k, v in g.items() if k == "betas"}} for g in facts["groups"]]
-    opt.load_state_dict({"state": state, "param_groups": groups})
+    try:
+        opt.load_state_dict({"state": state, "param_groups": groups})
+    except ValueError as e:
+        raise NLBookError(f"folder: got a checkpoint of another optimizer, expected this one's ({e})") from e
     torch.set_rng_state(flat["random"])
     h: Mapping[str, Any] = facts["history"]
     return History(h["loss"], h["norm"], {int(k): v for k, v in h["marks"].items()}, h["stopped"])

@@ -8,17 +8,17 @@ its own for each sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nlbook.errors import NLBookError, need
+from nlbook.errors import need
 from nlbook.levels import Component
 
-Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+PAIRS = (("linear1", "linear2"), ("fc1", "fc2"), ("intermediate", "output"))  # torch; OPT, BART; BERT, ViT
 
 
 @dataclass
@@ -32,21 +32,23 @@ class Level:
     optimizer: torch.optim.Optimizer
     tokens: int = 0  # gathered since the last update
     updates: int = 0
-    gathered: list[Tensor] = field(default_factory=list)  # sum over tokens of the gradient, one per parameter
+    gathered: list[Tensor] = field(default_factory=list)  # sum over tokens of the gradient, float32 or wider
 
 
 def find_mlps(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Path -> MLP parameters, in the model's order.
 
-    Modules named mlp, feed_forward or ffn (Llama, GPT-2, Qwen, most hand-written decoders), or linear1 and linear2 of
-    torch's own Transformer layers.
+    Modules named mlp, feed_forward or ffn (Llama, GPT-2, Qwen, most hand-written decoders), the two layers of a block
+    that PAIRS names (torch's own Transformer layers, OPT, BERT), or `DenseReluDense` (T5).
     """
     found: dict[str, list[nn.Parameter]] = {}
     for path, m in model.named_modules():
-        if path and path.rsplit(".", 1)[-1] in ("mlp", "feed_forward", "ffn"):
+        if path and path.rsplit(".", 1)[-1] in ("mlp", "feed_forward", "ffn", "DenseReluDense"):
             found[path] = list(m.parameters())
-        elif isinstance(m, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
-            found[path] = [*m.linear1.parameters(), *m.linear2.parameters()]
+        for pair in PAIRS:
+            inner = [getattr(m, name, None) for name in pair]
+            if all(isinstance(part, nn.Module) for part in inner):
+                found[path] = [p for part in inner for p in part.parameters()]
     inside = [p for p in found if any(p != q and p.startswith(q + ".") for q in found)]
     return {p: params for p, params in found.items() if p not in inside and params}
 
@@ -61,8 +63,14 @@ class LevelStack:
     optimizer sees. It has what `levels_of` and files need: `param_groups`, `state_dict`, `nested_components`.
     """
 
-    def __init__(self, levels: Sequence[Level], frozen: Iterable[nn.Parameter], reduce: str) -> None:
-        self.levels, self.frozen, self.reduce, self.position = list(levels), list(frozen), reduce, 0
+    def __init__(self, levels: Sequence[Level], asked: Mapping[nn.Parameter, bool], reduce: str) -> None:
+        self.levels, self.asked, self.reduce, self.position = list(levels), dict(asked), reduce, 0
+
+    def unstack(self) -> None:
+        """Give every parameter the `requires_grad` back that it had before; what the levels learned stays."""
+        self.zero_grad()
+        for p, wanted in self.asked.items():
+            p.requires_grad_(wanted)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -86,12 +94,14 @@ class LevelStack:
             f"at most {fastest.period}, the period of {fastest.name}: one "
             "backward pass cannot hold two of its updates; cut the call, or use CMS for updates inside a context",
         )
+        heard = any(p.grad is not None for level in self.levels for p in level.params)
+        need(heard, "gradients", "none since the last step", "some: call backward() before step()")
         moved = []
         self.position += tokens
         for level in self.levels:
             for p, total in zip(level.params, level.gathered):
                 if p.grad is not None:
-                    total.add_(p.grad, alpha=tokens * weight)
+                    total.add_(p.grad.to(total.dtype), alpha=tokens * weight)
                     p.grad = None
             level.tokens += tokens
             if level.tokens >= level.period:
@@ -101,7 +111,7 @@ class LevelStack:
 
     def _move(self, level: Level) -> None:
         for p, total in zip(level.params, level.gathered):
-            p.grad = total / level.tokens if self.reduce == "mean" else total.clone()
+            p.grad = (total / level.tokens if self.reduce == "mean" else total).to(p.dtype, copy=True)
             total.zero_()
         level.optimizer.step()
         for p in level.params:
@@ -110,7 +120,7 @@ class LevelStack:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear `.grad`; what the levels have gathered stays."""
-        for p in [*self.frozen, *(p for v in self.levels for p in v.params)]:
+        for p in self.asked:
             p.grad = None
 
     def moved_per_token(self) -> float:
@@ -161,6 +171,7 @@ def stack_levels(
     assign: Sequence[int] | None = None,
     rest: int | None = None,
     reduce: str = "mean",
+    mlps: Sequence[str] | None = None,
 ) -> LevelStack:
     """Give the MLPs of a pre-trained decoder (torch or Hugging Face) their own periods. Function preserving.
 
@@ -173,20 +184,25 @@ def stack_levels(
             `periods`, so that (64, 256, 1024) makes early blocks fast and late ones slow, as in figure 5.
         rest: period of everything that is no MLP; None freezes it (requires_grad=False).
         reduce: "mean" over the tokens of a chunk, or "sum".
+        mlps: paths of the modules to use, as `model.named_modules()` spells them; None: what `find_mlps` finds.
 
-    With lr = 0 the model stays the pre-trained one for ever; the deviation is linear in lr (section 7.3, eq. 70-71).
+    Gradients are gathered in float32 for half-precision weights. `LevelStack.unstack` gives the model back. With lr = 0
+    the model stays the pre-trained one for ever; the deviation is linear in lr (section 7.3, eq. 70-71).
     """
     need(isinstance(periods, list | tuple) and len(periods) > 0, "periods", periods, "tokens per update, one per level")
     for c in periods:
         need(isinstance(c, int) and c >= 1, "periods", c, "ints >= 1")
     need(reduce in ("mean", "sum"), "reduce", repr(reduce), "'mean' or 'sum'")
-    mlps = find_mlps(model)
-    if not mlps:
-        raise NLBookError(
-            "model: got one without MLPs that find_mlps knows, expected modules named mlp, feed_forward "
-            "or ffn, or torch's Transformer layers"
-        )
-    k, n = len(periods), len(mlps)
+    if mlps is None:
+        found = find_mlps(model)
+        need(bool(found), "model", "one without MLPs that find_mlps knows", "MLPs, or their paths in `mlps`")
+    else:
+        known = dict(model.named_modules())
+        strange = [path for path in mlps if path not in known]
+        some = f"paths of the model, such as {', '.join(list(known)[1:3])}"
+        need(bool(mlps) and not strange, "mlps", strange or "no path", some)
+        found = {path: list(known[path].parameters()) for path in mlps}
+    k, n = len(periods), len(found)
     need(n >= k, "periods", f"{k} levels", f"at most {n}, the number of MLPs in the model")
     assign = [i * k // n for i in range(n)] if assign is None else list(assign)
     need(
@@ -200,8 +216,8 @@ def stack_levels(
     owned: set[int] = set()
     groups: list[tuple[str, int, float, list[nn.Parameter], list[str]]] = []
     for i, c in enumerate(periods):
-        blocks = [path for path, level in zip(mlps, assign) if level == i]
-        params = list({id(p): p for b in blocks for p in mlps[b] if id(p) not in owned}.values())
+        blocks = [path for path, level in zip(found, assign) if level == i]
+        params = list({id(p): p for b in blocks for p in found[b] if id(p) not in owned}.values())
         owned.update(id(p) for p in params)
         groups.append((f"C{c}" if list(periods).count(c) == 1 else f"C{c}.{i}", c, rates[i], params, blocks))
     others = [p for p in model.parameters() if id(p) not in owned]
@@ -209,12 +225,18 @@ def stack_levels(
         need(isinstance(rest, int) and rest >= 1, "rest", rest, "tokens per update, an int >= 1, or None")
         groups.append(("rest", rest, rates[-1], others, []))
     levels = [
-        Level(name, c, ps, blocks, optimizer(ps, lr=rate), gathered=[torch.zeros_like(p) for p in ps])
+        Level(name, c, ps, blocks, optimizer(ps, lr=rate), gathered=[_wide(p) for p in ps])
         for name, c, rate, ps, blocks in groups
     ]
+    asked = {p: p.requires_grad for p in model.parameters()}
     for p in others:
         p.requires_grad_(rest is not None)
     for v in levels:
         for p in v.params:
             p.requires_grad_(True)
-    return LevelStack(levels, [] if rest is not None else others, reduce)
+    return LevelStack(levels, asked, reduce)
+
+
+def _wide(p: Tensor) -> Tensor:
+    """Zeros like p in float32 or wider: a sum of many bfloat16 numbers in bfloat16 stands still."""
+    return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))

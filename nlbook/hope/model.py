@@ -338,12 +338,20 @@ class Hope(nn.Module):
         """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is
         true.
         """
+        need(
+            tokens.shape[1] >= 2,
+            "tokens",
+            tuple(tokens.shape),
+            "(batch, length >= 2): the first token is not predicted",
+        )
         logits, _ = self(tokens, state)
         paid = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         if graded is None:
             return paid.mean()
         need_shape("graded", graded, *tokens.shape)
         weight = graded[:, 1:].flatten().to(paid.dtype)
+        some = torch.compiler.is_compiling() or bool(weight.any())
+        need(some, "graded", "no token behind the first", "at least one")
         return (paid * weight).sum() / weight.sum()
 
     @torch.no_grad()

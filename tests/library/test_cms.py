@@ -612,3 +612,56 @@ def test_stack_on_a_hugging_face_decoder(tmp_path) -> None:
     model.save_pretrained(tmp_path / "after")
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "after", local_files_only=True)
     torch.testing.assert_close(back(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "blocks"),
+    [
+        ("Bert", {"intermediate_size": 16}, "encoder.layer.{}"),
+        ("OPT", {"ffn_dim": 16, "word_embed_proj_dim": 8}, "decoder.layers.{}"),
+        (
+            "T5",
+            {"d_ff": 16, "d_model": 8, "d_kv": 4, "num_layers": 2, "num_heads": 2},
+            "encoder.block.{}.layer.1.DenseReluDense",
+        ),
+    ],
+)
+def test_the_mlps_of_other_families_are_found(kind, sizes, blocks) -> None:
+    transformers = pytest.importorskip("transformers")
+    if kind != "T5":
+        sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, **sizes}
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(vocab_size=11, **sizes))
+    found = find_mlps(model)
+    assert [p for p in found if not p.startswith("decoder.block")] == [blocks.format(i) for i in range(2)]
+    assert {p.shape for p in found[blocks.format(0)] if p.ndim == 2} == {(16, 8), (8, 16)}
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+
+def test_half_precision_gradients_are_gathered_in_full() -> None:
+    model = Tiny().to(torch.bfloat16)
+    nn.init.zeros_(model.mlp.weight)
+    stack = stack_levels(model, (4096,), lr=1.0)
+    for _ in range(4096):
+        for p in model.mlp.parameters():
+            p.grad = torch.ones_like(p)
+        stack.step(tokens=1)
+    assert model.mlp.weight.dtype == torch.bfloat16 and (model.mlp.weight == -1).all()
+
+
+def test_paths_are_taken_as_given_and_unstack_gives_the_model_back() -> None:
+    model = Tiny()
+    model.mlp.bias.requires_grad_(False)
+    wanted = {n: p.requires_grad for n, p in model.named_parameters()}
+    stack = stack_levels(model, (8,), mlps=["head"])
+    assert stack.levels[0].blocks == ["head"] and not model.mlp.weight.requires_grad
+    with pytest.raises(NLBookError, match="gradients: got none"):
+        stack.step(tokens=1)
+    stack.unstack()
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == wanted
+    with pytest.raises(NLBookError, match="mlps"):
+        stack_levels(model, (8,), mlps=["nothing"])

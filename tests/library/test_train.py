@@ -70,7 +70,7 @@ def test_a_run_goes_on_bit_for_bit(make, tmp_path):
     again = make()  # a new process: nothing but the folder
     got = train(again, data, 9, folder=tmp_path / "b", save_every=2, lr=1e-2)
     assert got.loss == want.loss and got.norm == want.norm and same(again, whole)
-    assert train(make(), data, 9, folder=tmp_path / "b").loss == want.loss  # finished: nothing more to do
+    assert train(make(), data, 9, folder=tmp_path / "b", lr=1e-2).loss == want.loss  # finished: nothing more to do
     assert [p.name for p in (tmp_path / "b").iterdir()] == [CHECKPOINT]  # no half-written file left
 
 
@@ -215,3 +215,87 @@ def test_bad_arguments_are_named(tmp_path):
     train(Hope(CONFIG), batches, 1, folder=tmp_path)
     with pytest.raises(NLBookError, match="folder"):
         train(Hope(replace(CONFIG, dim=16)), batches, 2, folder=tmp_path)
+
+
+class Own(nn.Linear):
+    """A layer with a loss of its own and, where asked, a state that no file can hold."""
+
+    def loss(self, batch):
+        return self(batch).square().mean()
+
+
+class Extra(Own):
+    def get_extra_state(self):
+        return {"n": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def spoil(raw: bytes, how: str) -> bytes:
+    return {
+        "empty": b"",
+        "junk": b"x" * 99,
+        "cut": raw[: len(raw) // 2],
+        "flip": raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:],
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["empty", "junk", "cut", "flip"])
+def test_a_damaged_checkpoint_is_named(how, tmp_path):
+    file = tmp_path / CHECKPOINT
+    train(Own(3, 2), numbers, 2, folder=tmp_path)
+    file.write_bytes(spoil(file.read_bytes(), how))
+    with pytest.raises(NLBookError, match=CHECKPOINT):
+        train(Own(3, 2), numbers, 4, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "again"),
+    [
+        ("seed", lambda folder: train(Own(3, 2), numbers, 4, folder=folder, seed=1)),
+        ("lr", lambda folder: train(Own(3, 2), numbers, 4, folder=folder, lr=0.1)),
+        ("folder", lambda folder: train(Own(3, 4), numbers, 4, folder=folder)),
+        (
+            "optimizer",
+            lambda folder: train(
+                m := Own(3, 2),
+                numbers,
+                4,
+                folder=folder,
+                optimizer=torch.optim.SGD([{"params": [m.weight, m.bias], "lr": 3e-3}, {"params": [], "lr": 3e-3}]),
+            ),
+        ),
+    ],
+)
+def test_what_a_resumed_run_is_told_is_used_or_refused(word, again, tmp_path):
+    train(Own(3, 2), numbers, 2, folder=tmp_path)
+    with pytest.raises(NLBookError, match=word):
+        again(tmp_path)
+
+
+def test_what_no_checkpoint_can_keep_is_refused_before_the_first_step(tmp_path):
+    m, file = Own(3, 2), tmp_path / "file"
+    file.write_text("x")
+    tensor_rate = torch.optim.Adam(m.parameters(), lr=torch.tensor(1e-3))
+    for word, run in (
+        ("_extra_state", lambda: train(Extra(3, 2), numbers, 1, folder=tmp_path)),
+        ("optimizer", lambda: train(m, numbers, 1, folder=tmp_path, optimizer=tensor_rate)),
+        ("optimizer", lambda: train(m, numbers, 1, optimizer=torch.optim.LBFGS(m.parameters()))),
+        ("folder", lambda: train(m, numbers, 1, folder=file)),
+    ):
+        before = m.weight.clone()
+        with pytest.raises(NLBookError, match=word):
+            run()
+        assert torch.equal(m.weight, before) and not (tmp_path / CHECKPOINT).exists()
+
+
+def test_an_optimizer_of_a_part_counts_and_clips_that_part():
+    m = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    m.loss = lambda batch: m(batch).square().mean()
+    head = torch.optim.SGD(m[2].parameters(), lr=0.0)
+    norms = train(m, lambda step: numbers(0), 4, optimizer=head).norm
+    m.zero_grad()
+    m.loss(numbers(0)).backward()
+    own = torch.stack([p.grad.square().sum() for p in m[2].parameters()]).sum().sqrt()
+    assert norms == pytest.approx([float(own)] * 4, rel=1e-6)  # the same batch and rate 0: nothing adds up

@@ -28,10 +28,18 @@ ASSETS = Path(__file__).parent / "assets"
 JS = Path(viz.__file__).parent / "js"
 VIEWS = ("score", "grid", "detective", "ledger")
 ROUTES = (
-    ("One lecture", ("00", "01", "04", "05"), "The gap between frozen and now, and clocks that fill it, with the pictures."),
+    (
+        "One lecture",
+        ("00", "01", "04", "05"),
+        "The gap between frozen and now, and clocks that fill it, with the pictures.",
+    ),
     ("One week", ("00", "01", "02", "03", "04", "05", "07", "08"), "Three meetings and the exercises between them."),
     ("A module", (), "The whole book in its order, appendices where they are needed."),
-    ("An engineer", ("01", "03", "05", "07", "B"), "Memories, attention, clocks, the whole model, and how to make it fast."),
+    (
+        "An engineer",
+        ("01", "03", "05", "07", "B"),
+        "Memories, attention, clocks, the whole model, and how to make it fast.",
+    ),
 )
 MOVED = {  # pages of the first edition -> where they are now
     "00_start_here": "00_talk_to_it",
@@ -109,7 +117,9 @@ def build(
         if now in {c.stem for c in chapters}:
             to = f'<meta http-equiv="refresh" content="0; url={now}.html">'
             moved = f'<title>Moved</title>{to}<p>This chapter is <a href="{now}.html">here</a> now.</p>'
-            site.save(f"{old}.html", f'<!doctype html>\n<html lang="en"><meta charset="utf-8">{moved}</html>\n'.encode())
+            site.save(
+                f"{old}.html", f'<!doctype html>\n<html lang="en"><meta charset="utf-8">{moved}</html>\n'.encode()
+            )
     for c in chapters:
         site.add(chapter_page(site, c, twins, known, extra), "The book", c.title, c.number)
     index = sources(site)
