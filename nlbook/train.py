@@ -252,7 +252,8 @@ def _facts(
     model: nn.Module, opt: torch.optim.Optimizer, history: History, seed: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint keeps: tensors by name, and plain values for JSON; refused if there is anything else."""
-    flat, plain = {}, {}
+    flat: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
     for k, v in model.state_dict().items():
         need(isinstance(v, Tensor), f"model.state_dict()[{k!r}]", type(v).__name__, "tensors only, for a checkpoint")
         flat[f"model/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
@@ -304,7 +305,8 @@ def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
             flat = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
     except (SafetensorError, OSError) as e:
         raise NLBookError(f"path: got {path}, which cannot be read ({e}), expected a file that train() wrote") from e
-    need(meta is not None, "path", path, "a training checkpoint, a file that train() wrote")
+    if meta is None:
+        raise NLBookError(f"path: got {path}, which is no training checkpoint, expected a file that train() wrote")
     facts = json.loads(meta)
     need(facts["digest"] == _digest(flat), "path", path, "a checkpoint as it was written; this one is damaged")
     need(facts["seed"] == seed, "seed", seed, f"{facts['seed']}, with which the run in {path} began")

@@ -46,8 +46,8 @@ def find_mlps(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         if path and path.rsplit(".", 1)[-1] in ("mlp", "feed_forward", "ffn", "DenseReluDense"):
             found[path] = list(m.parameters())
         for pair in PAIRS:
-            inner = [getattr(m, name, None) for name in pair]
-            if all(isinstance(part, nn.Module) for part in inner):
+            inner = [part for name in pair if isinstance(part := getattr(m, name, None), nn.Module)]
+            if len(inner) == len(pair):
                 found[path] = [p for part in inner for p in part.parameters()]
     inside = [p for p in found if any(p != q and p.startswith(q + ".") for q in found)]
     return {p: params for p, params in found.items() if p not in inside and params}

@@ -18,7 +18,7 @@ from nlbook_tools.compile_check import Compiled, compile_case
 
 SPILL = 64  # bytes a thread
 SIZES = (16, 32, 64, 128)
-ALWAYS = (64, "bf16")  # what every run compiles; the other settings take many minutes, and are marked slow
+ALWAYS = (64, "bf16")  # what every run compiles; the other settings take many minutes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,17 +45,21 @@ ORDERED = {
 }
 
 
-def everything() -> list:
-    """Every kernel of every operator as it is launched by default: head sizes 16 to 128, both chips, bf16 and fp32."""
-    found = []
-    for operator, d, cc, dtype in itertools.product(compile_check.OPERATORS, SIZES, (80, 90), ("bf16", "fp32")):
-        for n, case in enumerate(cases(operator, cc, dtype, d)):
-            marks = () if (d, dtype) == ALWAYS else pytest.mark.slow
-            found.append(pytest.param(operator, d, cc, dtype, n, id=f"sm_{cc} {case.name}", marks=marks))
-    return found
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every kernel of every operator as it is launched by default, on both chips: one head size and dtype in every run,
+    all of them, 16 to 128 in bf16 and fp32, with --slow.
+    """
+    if "operator" not in metafunc.fixturenames:
+        return
+    every = [*itertools.product(SIZES, ("bf16", "fp32"))] if metafunc.config.getoption("--slow") else [ALWAYS]
+    found = [
+        pytest.param(operator, d, cc, dtype, n, id=f"sm_{cc} {case.name}")
+        for operator, cc, (d, dtype) in itertools.product(compile_check.OPERATORS, (80, 90), every)
+        for n, case in enumerate(cases(operator, cc, dtype, d))
+    ]
+    metafunc.parametrize(("operator", "d", "cc", "dtype", "n"), found)
 
 
-@pytest.mark.parametrize(("operator", "d", "cc", "dtype", "n"), everything())
 def test_no_default_configuration_spills(operator, d, cc, dtype, n):
     """At most 64 bytes a thread; shared memory fits; tensor cores are used; no known-miscompiled pattern."""
     case = cases(operator, cc, dtype, d)[n]
