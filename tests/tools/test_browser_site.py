@@ -200,7 +200,7 @@ def test_landmarks_change_the_picture_and_its_words(site: Path, new_page: Callab
     before = seen(twin.locator("img"))
     twin.get_by_role("button", name="keys overlap").click()
     changed(twin.locator("img"), before)
-    state = "interference:rho=0.5,rule=delta"
+    state = "interference:rule=delta,rho=0.5"
     assert twin.locator("img").get_attribute("alt") == viz.find("interference").alt(state)
     assert twin.locator(".state code").inner_text() == f'viz.load("{state}")'
     clean(p)

@@ -275,7 +275,7 @@ def test_the_instructor_notebook_tells_wrong_answers_and_minutes(tmp_path):
     text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
     for miss in registry.find("01-delta", Implement).misconceptions:
         assert miss.message in text
-    for part in ("**Board.**", 'viz.load("interference:', "together: 75 minutes", "(right)", "also tried by the tests"):
+    for part in ("**Board.**", 'viz.load("interference:', "together: 90 minutes", "(right)", "also tried by the tests"):
         assert part in text
     assert "return M + eta * torch.outer(error, k)" in "\n".join(c.source for c in code(nb))
 

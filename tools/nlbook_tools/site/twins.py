@@ -23,8 +23,8 @@ import nlbook
 
 MOST = 24  # frames of a view that names no lattice of its own
 LATTICES: dict[str, dict[str, list[Any]]] = {
-    "first_look": {"keep": [0.5, 0.9, 0.95, 0.98, 0.99, 1.0], "writes": [60, 200]},
-    "interference": {"n": [4, 16, 32, 64], "rho": [0.0, 0.5, 0.9], "rule": ["hebbian", "delta", "rls"]},
+    "first_look": {"keep": [0.5, 0.9, 0.95, 0.98, 0.99, 1.0]},
+    "interference": {"n": [4, 32, 64], "rule": ["hebbian", "delta"], "lr": [0.1, 0.3, 1.0], "rho": [0.0, 0.5]},
     "weight": {"step": [0, 3, 6, 12, 24], "angle": [40, 130, 220, 310], "freeze": [False, True]},
     "horizon": {"beta": [0.5, 0.8, 0.9, 0.95, 0.99, 0.999], "slow": [False, True], "log": [False, True]},
     "dial": {

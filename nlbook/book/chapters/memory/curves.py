@@ -6,7 +6,7 @@ can be shown beside a mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,18 @@ from torch import Tensor
 
 from nlbook.book.data import recall as task
 from nlbook.errors import need
-from nlbook.memory.core import Memory
 from nlbook.memory.presets import make
 
 GRID = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
-LABELS = {"hebbian": "Hebbian", "delta": "delta", "omega": "Omega", "rls": "best linear"}
+GENTLE = 0.3
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Hebb": ("hebbian", {"lr": 1.0}),
+    "delta, rate 1": ("delta", {"lr": 1.0}),
+    f"delta, rate {GENTLE}": ("delta", {"lr": GENTLE}),
+    "best linear": ("rls", {}),
+}
+"""What a curve is called -> the memory it shows. The best linear one is the least-squares solution for all pairs."""
+ONE_PASS = tuple(RULES)[:3]
 
 
 def nearest(y: Tensor, candidates: Tensor) -> Tensor:
@@ -32,43 +39,45 @@ def answers(rule: str, data: task.Recall, **options: Any) -> Tensor:
     return memory.read(memory.write_all(data.k, data.v), data.q)
 
 
+def identified(y: Tensor, target: Tensor) -> Tensor:
+    """Which answers y (batch, n, d) are nearest to their own target: 0 or 1, (batch, n)."""
+    return (nearest(y, target) == torch.arange(target.shape[-2])).double()
+
+
 def score(y: Tensor, target: Tensor) -> tuple[float, float]:
     """The share of answers y (batch, n, d) nearest to their own target, and the mean of |y - v|^2 / |v|^2."""
-    right = (nearest(y, target) == torch.arange(target.shape[-2])).double()
     error = (y - target).square().sum(-1) / target.square().sum(-1)
-    return float(right.mean()), float(error.mean())
+    return float(identified(y, target).mean()), float(error.mean())
 
 
-def rule_for(name: str, window: int = 16) -> Memory:
-    """The memory that a curve shows under `name`: full steps for hebbian and delta, a window of 16 pairs for omega.
-
-    omega takes the step 1/window that its curvature allows; rls is the least-squares solution, the best linear memory.
-    """
-    options: dict[str, Any] = {"window": window} if name == "omega" else {} if name == "rls" else {"lr": 1.0}
-    return make(name, **options)
+def by_rate(rates: Sequence[float], rho: float = 0.0, *, worlds: int = 40, seed: int = 0) -> dict[float, float]:
+    """Rate of the delta rule -> share of 32 pairs identified in width 32 after one pass; `rho` is the keys' overlap."""
+    data = task.pairs(32, 32, rho, batch=worlds, seed=seed)
+    return {rate: score(answers("delta", data, lr=rate), data.target)[0] for rate in rates}
 
 
-def identified_by_age(
-    rules: Sequence[str], n: int = 32, d: int = 32, *, worlds: int = 60, seed: int = 0
-) -> dict[str, Tensor]:
+def by_passes(passes: Sequence[int], rho: float = 0.5, *, worlds: int = 40, seed: int = 0) -> dict[int, float]:
+    """How often the whole list is read -> share of 32 pairs that full delta steps identify in width 32."""
+    data = task.pairs(32, 32, rho, batch=worlds, seed=seed)
+    again = {p: data._replace(k=data.k.repeat(1, p, 1), v=data.v.repeat(1, p, 1)) for p in passes}
+    return {p: score(answers("delta", stream, lr=1.0), data.target)[0] for p, stream in again.items()}
+
+
+def identified_by_age(n: int = 32, d: int = 32, *, worlds: int = 60, seed: int = 0) -> dict[str, Tensor]:
     """Which of n random pairs, written one after the other, are identified: rule -> (worlds, n) of 0 and 1.
 
     Column 0 is the newest pair, column n - 1 the oldest.
     """
     data = task.pairs(n, d, batch=worlds, seed=seed)
-    found = {}
-    for name in rules:
-        memory = rule_for(name)
-        y = memory.read(memory.write_all(data.k, data.v), data.q)
-        found[name] = (nearest(y, data.target) == torch.arange(n)).double().flip(-1)
-    return found
+    rules = ((name, *RULES[name]) for name in ONE_PASS)
+    return {name: identified(answers(rule, data, **o), data.target).flip(-1) for name, rule, o in rules}
 
 
 def capacity(
-    rules: Sequence[str],
-    d: int = 32,
     rho: float = 0.0,
     *,
+    rules: Sequence[str] = tuple(RULES),
+    d: int = 32,
     grid: Sequence[int] = GRID,
     worlds: int = 3,
     seed: int = 0,
@@ -83,20 +92,12 @@ def capacity(
         data = task.pairs(n, d, rho, batch=worlds, seed=seed)
         wanted = task.values(n, d, batch=worlds, seed=seed + 31) if fresh_values else data.target
         for name in rules:
-            memory = rule_for(name, window=min(16, n))
-            y = memory.read(memory.write_all(data.k, data.v), data.q)
-            found[name][n] = (nearest(y, wanted) == torch.arange(n)).double().mean(-1)
+            rule, options = RULES[name]
+            found[name][n] = identified(answers(rule, data, **options), wanted).mean(-1)
     return found
 
 
-def half_capacity(by_n: Mapping[int, Tensor]) -> int:
-    """The first n of the grid at which fewer than half of the pairs are identified, on the mean of the worlds."""
-    below = [n for n, share in sorted(by_n.items()) if float(share.mean()) < 0.5]
-    need(bool(below), "by_n", f"shares that stay above one half up to {max(by_n)} pairs", "a grid that reaches further")
-    return below[0]
-
-
-def kept(age: int, d: int) -> float:
-    """How much of a pair survives `age` later full delta writes with random unit keys of width d: (1 - 1/d)^age."""
+def kept(age: int, d: int, rate: float = 1.0) -> float:
+    """What survives of a pair after `age` later delta writes with random unit keys of width d: (1 - rate/d)^age."""
     need(age >= 0 and d >= 1, "age, d", (age, d), "age >= 0 and d >= 1")
-    return (1 - 1 / d) ** age
+    return (1 - rate / d) ** age

@@ -60,6 +60,16 @@ def repaired_delta(M: Tensor, k: Tensor, v: Tensor, eta: float) -> Tensor:
     # END SOLUTION
 
 
+def first_after_second(v1: Tensor, v2: Tensor, c: float, eta: float) -> Tensor:
+    """What the first key returns after two delta writes into an empty matrix: (k1, v1) at rate 1, then (k2, v2) at rate eta.
+
+    Both keys have length 1, and their overlap k1 . k2 is c.
+    """
+    # BEGIN SOLUTION
+    return (1 - eta * c**2) * v1 + eta * c * v2
+    # END SOLUTION
+
+
 def half_life() -> float:
     """The number of writes after which (1 - 1/64)^a has fallen to one half."""
     # BEGIN SOLUTION
@@ -83,17 +93,77 @@ def never_builds_the_memory(answer, d: Draw) -> str | None:
     return None if gap < 1e-9 else f"doubling every value does not double the answers: they are off by {gap:.3g}."
 
 
+def write_both(slow: Tensor, fast: Tensor, k: Tensor, v: Tensor, rates: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """One delta write into two matrices (d_v, d_k) that answer together, (slow + fast) @ k: both write the error that is left.
+
+    `rates` are the slow and the fast rate; returned are both matrices after the write.
+    """
+    # BEGIN SOLUTION
+    error = torch.outer(v - (slow + fast) @ k, k)
+    return slow + rates[0] * error, fast + rates[1] * error
+    # END SOLUTION
+
+
+def each_its_own(slow, fast, k, v, rates):
+    return delta_write(slow, k, v, rates[0]), delta_write(fast, k, v, rates[1])
+
+
+def fast_sees_the_new_slow(slow, fast, k, v, rates):
+    slow = slow + rates[0] * torch.outer(v - (slow + fast) @ k, k)
+    return slow, fast + rates[1] * torch.outer(v - (slow + fast) @ k, k)
+
+
+def read_stream(K: Tensor, V: Tensor, begins: list[bool], rates: tuple[float, float]) -> Tensor:
+    """What two matrices, empty at first, answer to each key of K (n, d_k) before its value in V (n, d_v) is written: (n, d_v).
+
+    `begins[t]` says that a document begins with pair t: there the fast matrix is emptied, before it is asked.
+    """
+    # BEGIN SOLUTION
+    slow = fast = K.new_zeros(V.shape[1], K.shape[1])
+    answers = []
+    for k, v, begin in zip(K, V, begins, strict=True):
+        if begin:
+            fast = torch.zeros_like(fast)
+        answers.append((slow + fast) @ k)
+        slow, fast = write_both(slow, fast, k, v, rates)
+    return torch.stack(answers)
+    # END SOLUTION
+
+
+def misread(after: bool = False, late: bool = False):
+    """A reader that answers after the write, or that empties the fast matrix only after the question."""
+
+    def read(K, V, begins, rates):
+        slow = fast = K.new_zeros(V.shape[1], K.shape[1])
+        answers = []
+        for k, v, begin in zip(K, V, begins, strict=True):
+            before, empty = (slow + (fast if late or not begin else 0 * fast)) @ k, 0 * fast if begin else fast
+            slow, fast = write_both(slow, empty, k, v, rates)
+            answers.append((slow + fast) @ k if after else before)
+        return torch.stack(answers)
+
+    return read
+
+
+def a_small_stream(d: Draw) -> tuple[Tensor, Tensor, list[bool], tuple[float, float]]:
+    """Keys of length 1, the first of which comes again in the last document; two or three documents."""
+    n, d_k = d.int(3, 8), d.int(2, 4)
+    K = d.unit(n, d_k)
+    K = torch.cat([K[:-1], K[:1]])
+    return K, d.tensor(n, d.int(1, 3)), [t == 0 or t == n // 2 for t in range(n)], (d.pick(0.25, 0.125), 0.5)
+
+
 ITEMS = [
     Implement(
         id="01-hebb",
         title="Write a pair by Hebb's rule",
         objective="01.1",
-        minutes=4,
+        minutes=5,
         difficulty=1,
-        prompt="Return the memory after one Hebbian write of the pair (k, v) at rate eta. The memory reads as `M @ k`.",
+        prompt="Return the memory after one step of gradient descent, at rate eta, on −⟨Mk, v⟩. The memory reads as `M @ k`.",
         hints=(
-            "A pair is stored as an outer product; which of the two vectors gives the rows?",
-            "The read `M @ k` must give something in the direction of v: v gives the rows, k the columns.",
+            "Write <Mk, v> as a sum over the entries of M. What stands beside M_ij?",
+            "v_i k_j: so the gradient is an outer product. Which of the two vectors gives the rows of M?",
             "`torch.outer(v, k)` has the shape of M; scale it by eta and add it to M.",
         ),
         solution=hebb_write,
@@ -122,11 +192,11 @@ ITEMS = [
     Implement(
         id="01-delta",
         title="Write a pair by the delta rule",
-        objective="01.1",
-        minutes=6,
+        objective="01.2",
+        minutes=8,
         difficulty=2,
         points=2,
-        prompt="Return the memory after one delta write: what `M @ k` returns for a key of length one moves towards v by the share eta.",
+        prompt="Return the memory after one step of gradient descent, at rate eta, on ½|Mk − v|².",
         hints=(
             "What does the memory return for k before you write, and how far is that from v?",
             "Write the error v - M k under the key k, instead of v itself.",
@@ -169,7 +239,7 @@ ITEMS = [
         id="01-shared",
         title="An error for each weight?",
         objective="01.2",
-        minutes=4,
+        minutes=5,
         difficulty=1,
         prompt="This rule was tested with basis vectors as keys, and every test passed. With other keys it never comes to rest. Mend the line that is wrong.",
         hints=(
@@ -202,6 +272,46 @@ ITEMS = [
                 "shrinks everything",
                 lambda M, k, v, eta: (1 - eta) * M + eta * torch.outer(v, k),
                 "This fades all of M, and with it pairs under other keys. Only the answer for k is to be taken back.",
+            ),
+        ],
+    ),
+    Implement(
+        id="01-second",
+        title="What a second write leaves",
+        objective="01.3",
+        minutes=6,
+        difficulty=2,
+        prompt="Work it out on paper: what does the first key return after the second write? Use c and eta, no matrices.",
+        hints=(
+            "After the first write M is the outer product of v1 and k1. What does it answer to k2?",
+            "It answers c v1, so the error is v2 − c v1. The second write adds eta times that error, filed under k2.",
+            "Asked with k1, what was filed under k2 comes back times c: v1 + eta * c * (v2 − c v1).",
+        ),
+        solution=first_after_second,
+        draw=lambda d: (d.tensor(n := d.int(1, 3)), d.tensor(n), d.pick(0.5, -0.5, 0.25), d.pick(0.5, 0.25, 1.0)),
+        cases=[
+            Case((torch.tensor([4.0]).double(), torch.tensor([8.0]).double(), 0.5, 1.0), "overlap a half, a full write")
+        ],
+        misconceptions=[
+            Misconception(
+                "nothing is erased",
+                lambda v1, v2, c, eta: v1 + eta * c * v2,
+                "That is Hebb's rule: v1 stays whole. The delta rule writes v2 *less* what k2 returned before.",
+            ),
+            Misconception(
+                "c once",
+                lambda v1, v2, c, eta: (1 - eta * c) * v1 + eta * c * v2,
+                "The overlap counts twice in what is erased: once when k2 reads part of v1, once when k1 reads what was taken.",
+            ),
+            Misconception(
+                "erases in full",
+                lambda v1, v2, c, eta: (1 - c**2) * v1 + eta * c * v2,
+                "The rate scales the whole error, so it scales what is erased as well.",
+            ),
+            Misconception(
+                "the second key",
+                lambda v1, v2, c, eta: (1 - eta) * c * v1 + eta * v2,
+                "That is what the *second* key returns. Asked is the first.",
             ),
         ],
     ),
@@ -263,6 +373,98 @@ ITEMS = [
                 "causal",
                 lambda K, V: torch.tril(K @ K.T) @ V,
                 "This hides the later pairs. Here every key is asked after all pairs are written.",
+            ),
+        ],
+    ),
+    Implement(
+        id="01-both",
+        title="One write into two matrices",
+        objective="01.5",
+        minutes=6,
+        difficulty=2,
+        prompt="Two matrices answer together, by their sum. Let both write the error that is left of the common answer.",
+        hints=(
+            "There is one answer, (slow + fast) @ k, so there is one error.",
+            "Work out the error before either matrix has moved; then both add it, filed under k, at their own rates.",
+            "`error = torch.outer(v - (slow + fast) @ k, k)`, then `slow + rates[0] * error` and the same for fast.",
+        ),
+        solution=write_both,
+        draw=lambda d: (
+            d.tensor(d_v := d.int(2, 3), d_k := d.int(2, 4)),
+            d.tensor(d_v, d_k),
+            d.unit(d_k),
+            d.tensor(d_v),
+            (0.25, 0.5),
+        ),
+        cases=[
+            Case(
+                (
+                    *(torch.tensor([[2.0, 0.0]]).double(),) * 2,
+                    torch.tensor([1.0, 0.0]).double(),
+                    torch.tensor([8.0]).double(),
+                    (0.25, 0.5),
+                ),
+                "together they answer 4, and 8 is wanted",
+            )
+        ],
+        misconceptions=[
+            Misconception(
+                "each its own error",
+                each_its_own,
+                "Each matrix is written as if it were alone. They answer together: write what is left of the *sum*.",
+            ),
+            Misconception(
+                "one after the other",
+                fast_sees_the_new_slow,
+                "The fast matrix sees the slow one after its write. Take the error once, before either has moved.",
+            ),
+            Misconception(
+                "nothing is erased",
+                lambda slow, fast, k, v, rates: (hebb_write(slow, k, v, rates[0]), hebb_write(fast, k, v, rates[1])),
+                "Both write the value by Hebb's rule. Write the error of the common answer instead.",
+            ),
+        ],
+    ),
+    Implement(
+        id="01-reader",
+        title="A reader with two matrices",
+        objective="01.5",
+        minutes=10,
+        difficulty=3,
+        points=2,
+        prompt="Put the parts together: empty the fast matrix where a document begins, answer, then write into both. Your write_both may help.",
+        hints=(
+            "For each pair three things happen in this order: perhaps the fast matrix is emptied, the key is asked, the pair is written.",
+            "Keep the answers in a list, each taken before the write; stack them at the end.",
+            "In the loop: `if begin: fast = torch.zeros_like(fast)`, `answers.append((slow + fast) @ k)`, `slow, fast = write_both(...)`.",
+        ),
+        solution=read_stream,
+        draw=a_small_stream,
+        misconceptions=[
+            Misconception(
+                "never emptied",
+                lambda K, V, begins, rates: read_stream(K, V, [False] * len(K), rates),
+                "The fast matrix is never emptied, so both are one matrix at the sum of the rates.",
+            ),
+            Misconception(
+                "both emptied",
+                lambda K, V, begins, rates: read_stream(K, V, begins, (0.0, sum(rates))),
+                "Both matrices are emptied where a document begins. The slow one lives on: that is what it is for.",
+            ),
+            Misconception(
+                "after the write",
+                misread(after=True),
+                "Each answer is taken after its own pair was written, so it knows what it is asked. Ask first.",
+            ),
+            Misconception(
+                "emptied too late",
+                misread(late=True),
+                "The fast matrix is emptied after the first question of a document. It must be empty when that is asked.",
+            ),
+            Misconception(
+                "rates exchanged",
+                lambda K, V, begins, rates: read_stream(K, V, begins, rates[::-1]),
+                "The first rate belongs to the slow matrix, which is never emptied.",
             ),
         ],
     ),

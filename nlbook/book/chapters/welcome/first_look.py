@@ -1,7 +1,7 @@
-"""The first plot: one pair is written, then many others, and after each the first key is asked again.
+"""The first plot: a fact is told, many others are told, and half-way the fact changes. What does its key return?
 
-Twenty independent Hebbian memories of width 32. Two things happen to the first pair: `keep` shrinks it, and the pairs
-that follow add noise to its answer.
+Sixty independent Hebbian memories of width 32. `keep` is the share of the old state that survives a write: it lets go
+of what is out of date, and of what is still true.
 """
 
 from __future__ import annotations
@@ -20,98 +20,96 @@ from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Float, Int, State
 from nlbook.book.viz.style import COLORS, end_label, figure
 
-MEMORIES, WIDTH = 20, 32
+MEMORIES, WIDTH, WRITES, CHANGE = 60, 32, 80, 40
 
 
 @lru_cache(maxsize=64)
-def ask_again(keep: float, writes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Signal and noise of the first key's answer after 0 ... `writes` further writes: two tensors (20, writes + 1).
+def ask_again(keep: float, seed: int) -> dict[str, Tensor]:
+    """What the first key returns after 0 ... 80 further writes, the 40th of which gives it a new value: (60, 81) each.
 
-    signal: the part of the answer that lies along the first value. noise: the length of the rest.
+    old, new: the part of the answer along its first and its second value. noise: the length of the rest.
     """
-    data = recall.pairs(writes + 1, WIDTH, batch=MEMORIES, seed=seed)
-    first_key = data.k[:, :1].expand_as(data.k)
-    y, _ = memory.make("hebbian", lr=1.0, keep=keep).scan(data.k, data.v, first_key, read="after")
-    v = data.v[:, :1]
-    signal = (y * v).sum(-1)
-    return signal, (y - signal[..., None] * v).norm(dim=-1)
+    data = recall.pairs(WRITES + 1, WIDTH, batch=MEMORIES, seed=seed)
+    k = data.k.clone()
+    k[:, CHANGE] = k[:, 0]
+    y, _ = memory.make("hebbian", lr=1.0, keep=keep).scan(k, data.v, k[:, :1].expand_as(k), read="after")
+    both = torch.stack([data.v[:, 0], data.v[:, CHANGE]], -1)  # (60, width, 2)
+    parts = y @ torch.linalg.pinv(both).mT  # the two values overlap a little: the answer as a mixture of them
+    rest = y - parts @ both.mT
+    return {"old": parts[..., 0], "new": parts[..., 1], "noise": rest.norm(dim=-1)}
 
 
 def facts(state: Any) -> dict[str, float]:
-    """left_7, left_end: share of the first pair's weight after 7 and after all further writes (keep to that power).
+    """left_7: share of the first pair's weight after 7 writes. half: writes until it is halved (infinite for keep = 1).
 
-    signal_end, noise_end: mean over the memories of the answer's part along the first value, and of the rest.
-    half: writes until the weight is halved (infinite for keep = 1). drowned: first write at which the noise is larger
-    than the signal (infinite if it never is).
+    old_before: the old value's part just before the fact changes. old_change, new_change: both parts when it has just
+    changed. old_end, new_end, noise_end: at the end. All are means over the memories.
     """
-    signal, noise = (x.mean(0) for x in ask_again(state.keep, state.writes, state.seed))
-    below = (noise > signal).nonzero().flatten()
+    at = {name: x.mean(0) for name, x in ask_again(state.keep, state.seed).items()}
     return {
         "left_7": state.keep**7,
-        "left_end": state.keep**state.writes,
-        "signal_end": float(signal[-1]),
-        "noise_end": float(noise[-1]),
         "half": math.log(0.5) / math.log(state.keep) if state.keep < 1 else math.inf,
-        "drowned": float(below[0]) if len(below) else math.inf,
+        "old_before": float(at["old"][CHANGE - 1]),
+        "old_change": float(at["old"][CHANGE]),
+        "new_change": float(at["new"][CHANGE]),
+        "old_end": float(at["old"][-1]),
+        "new_end": float(at["new"][-1]),
+        "noise_end": float(at["noise"][-1]),
     }
 
 
 def alt(state: Any, f: Facts) -> str:
-    drowned = (
-        f"overtakes the signal after {f['drowned']:.0f} writes"
-        if math.isfinite(f["drowned"])
-        else "stays below the signal"
-    )
     return (
-        f"Two curves over {state.writes} further writes with keep {state.keep:g}: the part of the answer along the "
-        f"first value ends at {f['signal_end']:.2f}; the noise from the other pairs ends at {f['noise_end']:.2f} "
-        f"and {drowned}."
+        f"Three curves over {WRITES} writes with keep {state.keep:g}, and a change of the fact at write {CHANGE}. Just "
+        f"before it the key returns {f['old_before']:.2f} of the old value; just after it {f['old_change']:.2f} of the "
+        f"old and {f['new_change']:.2f} of the new one; at the end {f['old_end']:.2f}, {f['new_end']:.2f}, and noise of "
+        f"length {f['noise_end']:.2f} from the other pairs."
     )
 
 
 @view(
     "first_look",
-    title="A memory that remembers, and then forgets",
-    task="Find the keep at which the first pair is half gone after seven further writes. Then set keep to 1: nothing "
-    "shrinks any more. Is the first pair safe now?",
-    answer="keep = 0.91 leaves 0.91^7 = 0.52 and 0.90 leaves 0.48. With keep = 1 the signal stays at 1, but the noise "
-    "of the other pairs grows without end and passes it after some 30 writes, near the width of the keys.",
-    params=[
-        Float("keep", 0.99, 0.5, 1.0, step=0.01, label="keep"),
-        Int("writes", 60, 10, 200, step=10, label="further writes"),
-        Int("seed", 0, 0, 9),
-    ],
-    landmarks={"fast, 0.90": "keep=0.9", "slow, 0.99": "keep=0.99", "never shrink": "keep=1.0"},
-    twin=["fast, 0.90", "never shrink"],
+    title="What is kept, and what is let go",
+    task="Find the keep at which the old value is half gone after seven writes. Then set keep to 1: nothing is let go. "
+    "What does the key answer after the fact has changed?",
+    answer="keep = 0.91 leaves 0.91^7 = 0.52 and 0.90 leaves 0.48. With keep = 1 the old value stays, and after the "
+    "change the key returns both values, each nearly whole. With 0.90 the new value stands alone when it has just been "
+    "told, and forty writes later it has faded as well.",
+    params=[Float("keep", 0.97, 0.5, 1.0, step=0.01, label="keep"), Int("seed", 0, 0, 9)],
+    landmarks={"let go, 0.90": "keep=0.9", "slowly, 0.97": "keep=0.97", "never, 1.00": "keep=1.0"},
+    twin=["let go, 0.90", "never, 1.00"],
     alt=alt,
     facts=facts,
 )
 def draw(state: State) -> Figure:
-    """Signal and noise of the first key's answer against the number of further writes; bands hold 20 memories."""
+    """What the first key returns against the number of writes; bands hold 60 memories, and the axis never changes."""
     f = facts(state)
-    signal, noise = ask_again(state.keep, state.writes, state.seed)
-    t = torch.arange(state.writes + 1)
+    parts = ask_again(state.keep, state.seed)
+    t = torch.arange(WRITES + 1)
     fig = figure(7, 3.1)
     ax = fig.subplots()
-    top = max(1.25, float(noise.max()) * 1.05)
-    last_signal, last_noise = float(signal.mean(0)[-1]), float(noise.mean(0)[-1])
-    near = abs(last_signal - last_noise) < 0.12 * top
-    push = 0 if not near else 8 if last_signal > last_noise else -8  # keeps the two labels apart
-    for series, color, label, dy in (
-        (signal, COLORS["value"], "the first value", push),
-        (noise, COLORS["error"], "noise of the others", -push),
-    ):
-        ax.fill_between(t, series.amin(0).numpy(), series.amax(0).numpy(), color=color, alpha=0.18, lw=0)
-        ax.plot(t, series.mean(0), color=color)
-        end_label(ax, state.writes, float(series.mean(0)[-1]), label, color, dy=dy)
-    if f["half"] <= state.writes:
-        ax.plot([0, f["half"], f["half"]], [0.5, 0.5, 0], color=COLORS["control"], lw=1, ls=":")
-        ax.annotate(f"half after {f['half']:.0f}", (f["half"], 0), (4, 4), textcoords="offset points", fontsize=9)
+    lines = [
+        ("noise", COLORS["error"], "noise of the others"),
+        ("old", COLORS["baseline"], "old value"),
+        ("new", COLORS["value"], "new value"),
+    ]
+    place = -1.0
+    for name, color, label in sorted(lines, key=lambda line: float(parts[line[0]].mean(0)[-1])):
+        x, start = parts[name], CHANGE if name == "new" else 0
+        ax.fill_between(t[start:], x.amin(0)[start:].numpy(), x.amax(0)[start:].numpy(), color=color, alpha=0.15, lw=0)
+        ax.plot(t[start:], x.mean(0)[start:], color=color, ls="--" if name == "old" else "-")
+        place = max(float(x.mean(0)[-1]), place + 0.17)  # keeps the labels apart
+        end_label(ax, WRITES, place, label, color)
+    ax.axvline(CHANGE, color=COLORS["truth"], lw=1, ls=":")
+    ax.annotate("the fact changes", (CHANGE, 1.85), (-5, 0), textcoords="offset points", fontsize=9, ha="right")
+    if f["half"] <= CHANGE:
+        ax.plot([0, f["half"], f["half"]], [0.5, 0.5, -0.45], color=COLORS["rate"], lw=1, ls=":")
+        ax.annotate(f"half after {f['half']:.0f}", (f["half"], -0.4), (4, 0), textcoords="offset points", fontsize=9)
     ax.set(
-        xlim=(0, state.writes),
-        ylim=(min(0.0, float(signal.min())), top),
+        xlim=(0, WRITES),
+        ylim=(-0.45, 2.05),
         title=f"keep = {state.keep:g}",
-        xlabel="further writes since the first pair",
-        ylabel="what the first key returns",
+        xlabel="writes since the fact was first told",
+        ylabel="part of the answer (1 = whole value)",
     )
     return fig
