@@ -84,9 +84,10 @@ class Deck:
                 self.columns.append([])
                 self.title, part = plain(self.writer.render(m[1])), part[m.end() :]
             label = next((LABELS[t] for t in tags(cell) if t in LABELS), "")
-            for piece in in_pieces(self.writer.render(ASIDE.sub("", part))):
+            said = self.writer.render(ASIDE.sub("", part))
+            for piece in in_pieces(FOLD.sub("", said)):
                 if piece.strip():
-                    self._add("words", piece, label)
+                    self._add("words", piece, label, unfolded(said))
 
     def _code(self, cell: Any) -> None:
         source, kinds = joined(cell["source"]).strip(), tags(cell)
@@ -128,7 +129,7 @@ class Deck:
     def _box(self, markup: str, label: str) -> None:
         """A prediction, a question, an exercise or a result: folds go to the speaker."""
         shown = box(FOLD.sub("", markup))
-        notes = [re.sub(r' style="[^"]*"|</?details>|</?summary>', "", fold) for fold in FOLD.findall(markup)]
+        notes = unfolded(markup)
         if m := PREDICTION.search(markup):
             answer = box(self.answers[m[1]]) if m[1] in self.answers else "Nothing is revealed later: let them say why."
             self._add("predict", shown, "Predict", ["<p>Let everybody choose before anybody speaks.</p>", answer])
@@ -172,6 +173,11 @@ class Deck:
             f'<figure class="frames">{"".join(images)}<div class="landmarks" role="group" aria-label="States">'
             f"{''.join(buttons)}</div></figure>"
         )
+
+
+def unfolded(markup: str) -> list[str]:
+    """What stands in folds, for the speaker."""
+    return [re.sub(r' style="[^"]*"|</?details>|</?summary>', "", fold) for fold in FOLD.findall(markup)]
 
 
 def without_answers(source: str) -> str:
