@@ -6,14 +6,19 @@ from functools import lru_cache
 
 import pytest
 import torch
+from kit import refuses
 
 from nlbook.book import viz
-from nlbook.book.chapters.clocks import figures as ch07
-from nlbook.book.chapters.clocks import levels_alone
+from nlbook.book.chapters.clocks import ablation, adding_up, levels_alone
+from nlbook.book.chapters.clocks import figures as ch05
+from nlbook.book.chapters.clocks.continual_methods import METHODS, Score, average_accuracy, train
+from nlbook.book.check.testing import verdict
 from nlbook.cms import CMS, schedule
+from nlbook.cms.additive import Clock, additive
 from nlbook.errors import NLBookError
 
 
+# ---------------------------------------------------------------------- part 1
 @lru_cache
 def three(seed: int = 0, switch: int = 512) -> tuple[levels_alone.Knowledge, ...]:
     return tuple(levels_alone.knowledge((1, 16, 128), seed=seed, switch=switch, length=switch + 512))
@@ -37,19 +42,6 @@ def test_prompts_shorter_than_the_chunk_teach_nothing():
     assert (carry.levels[0].updates, carry.levels[0].clock) == (7, 52)
 
 
-def test_the_hand_calculation():
-    w, waiting, seen = [0.0, 0.0], [], []
-    for t in (1, 2, 3):
-        y = sum(w)
-        seen.append(y)
-        waiting.append(y - 1)
-        w[0] -= 0.5 * (y - 1)
-        if t % 2 == 0:
-            w[1] -= 0.5 * sum(waiting) / 2
-            waiting = []
-    assert seen == [0.0, 0.5, 1.125] and w[1] == 0.375
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_only_the_level_that_has_not_written_still_knows_a(seed):
     fast, middle, slow = three(seed)
@@ -60,14 +52,6 @@ def test_only_the_level_that_has_not_written_still_knows_a(seed):
     assert torch.equal(on_a(slow, 576), on_a(slow, 512))  # not one bit lost 64 tokens later
     assert (on_a(fast, 576) > 1).all() and (on_a(middle, 576) > 0.7).all()
     assert (on_a(slow, 640) > 2 * on_a(slow, 512)).all()  # its next write takes A away
-    at = levels_alone.at(slow, 576)
-    assert (slow.b[at] > fast.b[at]).all() and (slow.b[at] > middle.b[at]).all()  # and it is the last to follow B
-
-
-def test_the_figures_in_the_prose():
-    fast, _, slow = three()
-    assert float(on_a(fast, 512).mean()) == pytest.approx(0.12, abs=0.005)
-    assert float(on_a(slow, 512).mean()) == pytest.approx(0.23, abs=0.005)
 
 
 def test_a_switch_between_boundaries_leaves_only_the_rest_of_the_chunk():
@@ -77,10 +61,14 @@ def test_a_switch_between_boundaries_leaves_only_the_rest_of_the_chunk():
     assert (on_a(slow, 544) < on_a(fast, 544)).all()
 
 
-def test_control_equal_periods_are_one_level():
-    equal = levels_alone.knowledge((16, 16, 16), streams=4)
-    assert torch.equal(equal[0].a, equal[1].a) and torch.equal(equal[0].a, equal[2].a)
-    assert (on_a(equal[0], 576) > 0.7).all()
+@pytest.mark.parametrize("seed", range(3))
+def test_the_step_protects_most_and_the_period_until_its_next_write(seed):
+    fast, _, slow = three(seed)
+    s = levels_alone.two_rotations(seed=seed)
+    step = levels_alone.learn(levels_alone.model([1], slow.lr / 128), s)
+    before, soon, later = (float(on_a(step, t).mean()) for t in (512, 576, 640))
+    assert float(on_a(slow, 576).mean()) < soon < float(on_a(fast, 576).mean()) / 2  # the step alone: most of it
+    assert later < float(on_a(slow, 640).mean()) and before < soon
 
 
 def test_in_one_chain_with_one_loss_the_answer_forgets_with_the_fast_level():
@@ -99,14 +87,15 @@ def test_steps_are_tuned_inside_the_grid_and_on_other_streams():
 
 
 @pytest.mark.eq(71)
-def test_the_cost_that_is_counted_is_the_cost_that_is_predicted():
+def test_what_moves_and_what_is_computed():
     cms = levels_alone.model((1, 16, 128), [0.05, 0.4, 0.8])
     s = levels_alone.two_rotations(2)
     with torch.no_grad():
         _, state = cms(s.x, target=s.target)
     assert state.moved_per_token() == pytest.approx(1024 * (1 + 1 / 16 + 1 / 128))
     assert state.moved_per_token() == pytest.approx(cms.moved_per_token())
-    assert cms.moved_per_token() / 3072 == pytest.approx(0.357, abs=1e-3)
+    moved = cms.moved_per_token() / 3072
+    assert moved == pytest.approx(0.357, abs=1e-3) and (3 + moved) / 4 == pytest.approx(0.84, abs=0.005)
 
 
 @pytest.mark.eq(72)
@@ -125,17 +114,155 @@ def test_the_outer_gradient_reaches_every_start():
     assert all(p.grad is not None and float(p.grad.norm()) > 0 for p in (*cms.up, *cms.down))
 
 
-def test_the_score_at_120_tokens_and_after():
-    for seed in range(5):
-        f = viz.find("score").facts(viz.find("score").state("C=1,16,64;T=120").replace(seed=seed))
-        assert f["first_64"] > 0.9 > 0.5 > max(f["first_1"], f["first_16"])
-    assert viz.find("score").facts("C=1,16,64;T=120")["notes_16"] == 7
-    assert viz.find("score").facts("C=1,16,64;T=128")["notes_64"] == 2
+# ---------------------------------------------------------------------- part 2
+@pytest.mark.parametrize("seed", range(3))
+def test_no_single_setting_serves_three_kinds_of_news(seed):
+    pairs = adding_up.reader(64, seed)
+    gently, boldly, emptied = (adding_up.misses([c], pairs) for c in (Clock(0.1), Clock(0.7), Clock(0.7, ends=1)))
+    assert gently[0] < 0.25 and gently[1] > 0.9 and gently[2] > 0.9
+    assert boldly[1] > 0.7 and boldly[2] > 1  # claims the old document's facts
+    assert emptied[0] > 0.4 and emptied[1] < 0.5
+    both = adding_up.misses([Clock(0.6, ends=1), Clock(0.1, period=16)], pairs)
+    assert both[0] < 0.25 and both[1] < 0.55 and both[3] < min(gently[3], boldly[3], emptied[3]) - 0.05
 
 
+def test_the_law_of_one_level_on_the_readers_stream():
+    pairs = adding_up.reader(16)
+    one, [M] = additive([Clock(0.7)], pairs.k, pairs.v, pairs.begins)
+    many, levels = additive([Clock(0.5), Clock(0.15), Clock(0.05)], pairs.k, pairs.v, pairs.begins)
+    assert float((many - one).abs().max()) < 1e-14
+    for m, rate in zip(levels, (0.5, 0.15, 0.05)):
+        assert torch.allclose(m, rate / 0.7 * M, atol=1e-14)
+    late = adding_up.misses([Clock(0.5), Clock(0.15, 4), Clock(0.05, 16)], pairs)
+    assert late[3] > adding_up.misses([Clock(0.7)], pairs)[3]
+
+
+def test_two_numbers_and_six_tokens():
+    for ends, want in ((1, (0.5, 0.75)), (0, (0.5, 0.25))):
+        clocks = [Clock(1.0, ends=ends), Clock(0.5, period=3)]
+        one = torch.ones(6, 1, dtype=torch.float64)
+        begins = torch.arange(6) % 3 == 0
+        for n, s in zip((3, 6), want):
+            assert float(additive(clocks, one[:n], one[:n], begins[:n])[1][1]) == s
+
+
+@lru_cache
+def rows() -> dict[str, adding_up.Excess]:
+    return {name: adding_up.excess(clocks) for name, clocks in adding_up.LADDER.items()}
+
+
+def test_levels_earn_on_two_scales_when_the_fast_one_ends_and_the_slow_one_moves():
+    one, two, ends, seldom, held = rows().values()
+    assert abs(one.mean - two.mean) < 1e-6 and abs(ends.mean - seldom.mean) < 1e-6
+    assert ends.mean + 2 * ends.se < adding_up.one_time_scale() < one.mean - 2 * one.se
+    assert 3.5 < one.mean / ends.mean < 4.5  # "a quarter"
+    assert held.mean > one.mean + 2 * held.se and held.kinds["again"] < 2 * seldom.kinds["again"]
+    gained = {k: held.kinds[k] - seldom.kinds[k] for k in held.kinds}
+    assert max(gained, key=gained.__getitem__) == "first late"
+    assert (round(one.mean, 3), round(ends.mean, 3)) == (0.297, 0.077)
+
+
+def test_three_rates_are_drawn_and_two_are_used():
+    view = viz.find("two_tasks")
+    f = view.facts()
+    for level in (2, 3):
+        assert f"{f[f'share_{level}']:.2f}" in view.answer
+    assert f["share_2"] > 0.9 and f["share_3"] < 0.1
+
+
+# ---------------------------------------------------------------------- the ablation
+@lru_cache
+def scores() -> dict[str, Score]:
+    return ablation.ablation()
+
+
+def mean(name: str) -> float:
+    return float(scores()[name].average.mean())
+
+
+@pytest.mark.eq(71)
+def test_a_cms_is_ahead_on_every_seed_and_the_same_steps_without_periods_are_as_good():
+    cms, mlp = scores()["CMS, mean"], scores()["MLP"]
+    assert (cms.average > mlp.average).all() and 0.05 < mean("CMS, mean") - mean("MLP") < 0.08  # "six points"
+    gap = scores()["lr split (1, 1/8, 1/64)"].average - cms.average
+    assert len(gap) == 5 and float(gap.abs().max()) < 0.01 and float(gap.mean()) > 0
+
+
+def test_sums_gain_nothing_freezing_does_as_well_and_replay_wins():
+    assert mean("CMS, sum") < mean("MLP")
+    assert abs(mean("only block 0 learns") - mean("CMS, mean")) < 0.02
+    best = scores()["replay 100"].average
+    assert all(mean("replay 100") > mean(n) + 0.1 for n in scores() if n != "replay 100") and float(best.min()) > 0.7
+
+
+@pytest.mark.parametrize("name", list(ablation.TUNED))
+def test_the_stored_learning_rates_are_what_tuning_finds(name):
+    """Or as good: two rates of replay are 0.0026 apart, and which of them leads depends on the processor's rounding."""
+    run = train(METHODS[name], "permuted", ablation.GRID, (100, 101), steps=ablation.STEPS)
+    tried = average_accuracy(run.r).mean(1)
+    best, at = int(tried.argmax()), ablation.GRID.index(ablation.TUNED[name])
+    assert float(tried[best] - tried[at]) < 0.005 and abs(best - at) <= 1
+    assert 0 < best < len(ablation.GRID) - 1 and 0 < at < len(ablation.GRID) - 1  # not at the edge of the grid
+
+
+FULL = {  # what the chapter's table says: one MLP, CMS, same steps with no periods, nested, replay
+    "permuted": (0.529, 0.596, 0.596, 0.562, 0.789),
+    "rotated": (0.448, 0.486, 0.486, 0.588, 0.772),
+    "facts": (0.543, 0.607, 0.609, 0.538, 0.777),
+}
+
+
+@pytest.mark.eq(72)
+def test_the_full_runs_order_at_two_seeds_and_near_rates():
+    rates = {"CMS, mean": 0.1, "lr split (1, 1/8, 1/64)": 0.1, "CMS nested, reset 64": 0.05, "replay 100": 0.1}
+    cms, control, nested, replay = (
+        average_accuracy(train(METHODS[n], "rotated", [lr], [0, 1]).r[0]) for n, lr in rates.items()
+    )
+    assert (nested > cms + 0.04).all() and (replay > nested + 0.1).all()  # on every seed
+    assert float((cms - control).abs().max()) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", list(FULL))
+def test_the_table_of_the_full_run(kind):
+    names = ["MLP", "CMS, mean", "lr split (1, 1/8, 1/64)", "CMS nested, reset 64", "replay 100"]
+    got = ablation.ablation(kind, names, steps=350, retune=True)
+    means = tuple(float(s.average.mean()) for s in got.values())
+    # a tie between two rates falls differently with the rounding, and moves a mean by up to three points
+    assert means == pytest.approx(FULL[kind], abs=0.03) and not any(s.at_edge for s in got.values())
+    assert (means[3] > means[1]) is (kind == "rotated")  # an end beats the chain on rotated digits only
+    assert abs(means[1] - means[2]) < 0.005 and means[4] == max(means)  # the control agrees everywhere; replay leads
+
+
+# ---------------------------------------------------------------------- figures and checks
 def test_figures_say_what_they_show():
     k = levels_alone.knowledge((4, 8), streams=1, switch=64, length=128, every=8)
-    assert len(ch07.per_level(k, 64).axes) == 2 and "period 8 wrote 16 times" in ch07.per_level_alt(k, 64, 16)
+    assert len(ch05.per_level(k, 64).axes) == 2 and "period 8 wrote 16 times" in ch05.per_level_alt(k, 64, 16)
     assert levels_alone.at(k[0], 7) == 0 and levels_alone.at(k[0], 8) == 1
     with pytest.raises(NLBookError, match="switch: got 9"):
         levels_alone.two_rotations(1, 9, 8)
+    words = [t.get_text() for t in ch05.chunk_timeline(3, 7).axes[0].texts]
+    assert words.count("move") == 2 and words.count("gather") == 5 and "tokens 3, 6" in ch05.chunk_timeline_alt(3, 7)
+    assert [ax.get_title("center") for ax in ch05.variants().axes] == ["in a chain", "side by side", "nested"]
+    bars = ch05.ladder(rows(), 0.142).axes[0]
+    assert [p.get_width() for p in bars.patches] == [e.mean for e in rows().values()]
+    assert "0.077" in ch05.ladder_alt(rows(), 0.142) and "1, 16, 256" in ch05.variants_alt()
+    labels = [t.get_text() for t in ch05.dots(scores()).axes[0].get_yticklabels()]
+    assert labels[0] == "CMS, sums of gradients" and labels[-1] == "replay of 100 digits"
+    assert ch05.dots_alt(scores()).index("replay") < ch05.dots_alt(scores()).index("one MLP")
+    assert set(ablation.WORDS) == set(ablation.TUNED)
+    with refuses("retune"):
+        ablation.ablation("facts")
+
+
+def test_a_wrong_control_is_told_what_is_wrong():
+    """It once met "not tried yet", and an expected number that was the answer's own."""
+
+    def multiplied(lr, periods, reduce):
+        return [lr * c if reduce == "sum" else lr for c in periods]
+
+    told = verdict("05-steps", multiplied)
+    assert told.status == "failed" and "C times too far" in told.message
+    shown = dict(verdict("05-steps", lambda lr, periods, reduce: [lr / c**0.5 for c in periods]).verdict.rows)
+    assert shown["expected (output 2)"] != shown["yours (output 2)"]

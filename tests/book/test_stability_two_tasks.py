@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nlbook.book import viz
-from nlbook.book.chapters.forgetting import stability, two_tasks
+from nlbook.book.chapters.clocks import stability, two_tasks
 
 
 # ---------------------------------------------------------------------- stability

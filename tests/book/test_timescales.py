@@ -1,4 +1,4 @@
-"""The two toys of chapter F: the stability border against the period, and two tasks and a clock."""
+"""Two toys of chapter 05: the stability border against the period, and two tasks and a clock."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ FOLDERS = {
     "B": "speed",
     "C": "errata",
     "E": "starts",
-    "F": "forgetting",
 }
 
 

@@ -43,7 +43,7 @@ class Run:
         """The rows shown to the learner, with as many digits as tell what is expected from what came."""
         rows = [(name, brief(value)) for name, value in self.args.items()]
         both = [(p, e, g) for (p, e), (_, g) in zip(leaves(self.expected), leaves(self.got)) if path in ("", p)]
-        for p, e, g in both[:1]:
+        for p, e, g in sorted(both, key=lambda b: brief(b[1], n=17) == brief(b[2], n=17))[:1]:  # one that differs
             what = "" if p == "the output" else f" ({p})"
             shown = [(brief(e, n=n), brief(g, n=n) if g.value is not None else g.type) for n in (4, 7, 10, 17)]
             expected, yours = next((pair for pair in shown if pair[0] != pair[1]), shown[0])

@@ -374,7 +374,8 @@ def play(trace: Any) -> Score:
     "levels together write about sum 1/C times a token. Of the levels that learn, only C = 64 still gives back "
     "task A after T = 120, because it has hardly heard of B; its next write takes A away as well: a low rate "
     "postpones forgetting, it does not prevent it. A Transformer has the two end lanes only: attention keeps "
-    "every token, its weights are frozen.",
+    "every token, and its weights are frozen. They give back task A because they were trained on it before the "
+    "stream began.",
     params=[
         Ints("C", (1, 16, 64), 1, 256, least=0, most=5, label="periods C"),
         Int("T", 200, 8, 256, label="tokens T"),

@@ -117,7 +117,7 @@ def draw(state: str) -> Frame:
     spec, parsed = load_state(state.removeprefix(RUN))
     alt, description = spec.alt(parsed), spec.describe(parsed)
     if state.startswith(RUN):
-        from nlbook.book.chapters.forgetting import stability
+        from nlbook.book.chapters.clocks import stability
 
         f = spec.facts(parsed)
         alt = f"Error of the chosen run over {stability.UPDATES} updates: {stability.verdict(f)}."
@@ -212,7 +212,7 @@ class Twins:
 
     def cells(self, base: Any) -> dict[str, Any]:
         """Row and column of the stability map -> the state of that cell; the largest step is the top row."""
-        from nlbook.book.chapters.forgetting import stability
+        from nlbook.book.chapters.clocks import stability
 
         up = list(reversed(stability.STEPS))
         some = {s.step for s in (base, *stability.draw.landmarks.values())} if self.few else up
@@ -286,7 +286,7 @@ class Twins:
 
     def grid(self, spec: Any, base: Any) -> dict[str, Any]:
         """The stability map with the run of each of its cells."""
-        from nlbook.book.chapters.forgetting import stability
+        from nlbook.book.chapters.clocks import stability
 
         first = plain_model(spec.live(base))
         up = list(reversed(stability.STEPS))

@@ -1,4 +1,4 @@
-"""Chapter 05, Memory at many rates: a level's clock, partial chunks, the three variants, the cost."""
+"""Chapter 05, Clocks: a level and its clock, a whole CMS, nested starts, the cost, the law of one level, its way out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 
 from nlbook.book.check.define import *
+from nlbook.cms import CMS, MLP
 
 
 # ---------------------------------------------------------------------- one level (eq. 71)
 def run_level(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int) -> Tensor:
-    """The weight of a linear level that starts at W0 (d_out, d_in) and reads the pairs X (T, d_in), Y (T, d_out).
+    """The weights (B, d_out, d_in) of a linear level after B sequences of pairs, X (B, T, d_in) and Y (B, T, d_out).
 
-    Objective: half the squared error. One write every `period` tokens: lr times the summed gradient of these tokens. Tokens of an
-    unfinished chunk are not written.
+    Each sequence starts at W0 (d_out, d_in) and has a weight of its own. Objective: half the squared error. One write every
+    `period` tokens of a sequence: lr times the summed gradient of these tokens. Tokens of an unfinished chunk are not written.
     """
     # BEGIN SOLUTION
-    W = W0
-    for end in range(period, len(X) + 1, period):
-        x, y = X[end - period : end], Y[end - period : end]
-        W = W - lr * (x @ W.T - y).T @ x
+    W = W0.expand(len(X), -1, -1)
+    for end in range(period, X.shape[1] + 1, period):
+        x, y = X[:, end - period : end], Y[:, end - period : end]
+        W = W - lr * (x @ W.mT - y).mT @ x
     return W
     # END SOLUTION
 
@@ -35,116 +36,134 @@ def chunked(
     flush: bool = False,
     mean: bool = False,
     last: bool = False,
+    early: bool = False,
+    shared: bool = False,
 ) -> Tensor:
     """The level with one thing changed."""
-    W = W0
-    for end in range(period, len(X) + (period if flush else 1), period):
-        x, y = (t[max(0, end - period - extra) : end] for t in (X, Y))
+    W, T = W0.expand(len(X), -1, -1), X.shape[1]
+    ends = range(1, T + 1, period) if early else range(period, T + (period if flush else 1), period)
+    for end in ends:
+        x, y = (t[:, max(0, end - period - extra) : end] for t in (X, Y))
         if last:
-            x, y = x[-1:], y[-1:]
-        W = W - lr / (period if mean else 1) * (x @ W.T - y).T @ x
+            x, y = x[:, -1:], y[:, -1:]
+        g = (x @ W.mT - y).mT @ x
+        W = W - lr / (period if mean else 1) * (g.sum(0) if shared else g)
     return W
 
 
-def clock_from_zero(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int) -> Tensor:
-    W, waiting = W0, torch.zeros_like(W0)
-    for i, (x, y) in enumerate(zip(X, Y)):
-        waiting = waiting + torch.outer(W @ x - y, x)
-        if i % period == 0:
-            W, waiting = W - lr * waiting, torch.zeros_like(W0)
-    return W
+def one_long_stream(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int) -> Tensor:
+    """The batch laid end to end, as if it were one sequence."""
+    return run_level(W0, X.flatten(0, 1)[None], Y.flatten(0, 1)[None], lr, period).expand(len(X), -1, -1)
 
 
 def draw_level(d: Draw) -> tuple:
     period = d.int(2, 4)
-    T = period * d.int(1, 3) + d.int(0, period - 1)
+    B, T = d.int(2, 3), period * d.int(1, 3) + d.int(0, period - 1)
     n, m = d.int(1, 3), d.int(1, 2)
-    return d.tensor(m, n), d.tensor(T, n), d.tensor(T, m), d.float(0.02, 0.2), period
+    return d.tensor(m, n), d.tensor(B, T, n), d.tensor(B, T, m), d.float(0.02, 0.5), period
 
 
 def too_short_writes_nothing(answer, d: Draw) -> str | None:
-    W0, X, Y = d.tensor(2, 3), d.tensor(5, 3), d.tensor(5, 2)
-    return (
-        None
-        if torch.equal(answer(W0, X, Y, 0.1, 6), W0)
-        else "five tokens do not fill a chunk of six, yet the weight moved."
-    )
+    W0, X, Y = d.tensor(2, 3), d.tensor(2, 5, 3), d.tensor(2, 5, 2)
+    same = torch.equal(answer(W0, X, Y, 0.1, 6), W0.expand(2, -1, -1))
+    return None if same else "five tokens do not fill a chunk of six, yet a weight moved."
 
 
-# ---------------------------------------------------------------------- a stream in several calls
-def forgetful_stream(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int, cut: int) -> Tensor:
-    """The weight of a level whose stream X (T, d_in), Y (T, d_out) arrives in calls of `cut` tokens: as if it came in one piece."""
-    W = W0
-    for start in range(0, len(X), cut):
-        waiting, clock = torch.zeros_like(W), 0
-        for x, y in zip(X[start : start + cut], Y[start : start + cut]):
-            waiting, clock = waiting + torch.outer(W @ x - y, x), clock + 1
-            if clock == period:
-                W, waiting, clock = W - lr * waiting, torch.zeros_like(W), 0
-    return W
+# ---------------------------------------------------------------------- a whole CMS (eq. 70 and 71)
+def forward(x: Tensor, W: list[Tensor]) -> Tensor:
+    """What a chain of levels makes of a token x (d,). W holds up (h, d) and down (d, h) of each level in turn.
 
-
-def mended_stream(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int, cut: int) -> Tensor:
-    """The weight of a level whose stream X (T, d_in), Y (T, d_out) arrives in calls of `cut` tokens: as if it came in one piece."""
-    # BEGIN SOLUTION
-    W = W0
-    waiting, clock = torch.zeros_like(W), 0
-    for start in range(0, len(X), cut):
-        for x, y in zip(X[start : start + cut], Y[start : start + cut]):
-            waiting, clock = waiting + torch.outer(W @ x - y, x), clock + 1
-            if clock == period:
-                W, waiting, clock = W - lr * waiting, torch.zeros_like(W), 0
-    return W
-    # END SOLUTION
-
-
-def flushed_stream(W0: Tensor, X: Tensor, Y: Tensor, lr: float, period: int, cut: int) -> Tensor:
-    """Every call's rest is written at once."""
-    W = W0
-    for start in range(0, len(X), cut):
-        W = chunked(W, X[start : start + cut], Y[start : start + cut], lr, period, flush=True)
-    return W
-
-
-def draw_stream(d: Draw) -> tuple:
-    W0, X, Y, lr, period = draw_level(d)
-    return W0, X, Y, lr, period, d.int(1, 5)
-
-
-def any_cut(answer, d: Draw) -> str | None:
-    W0, X, Y = d.tensor(1, 2), d.tensor(9, 2), d.tensor(9, 1)
-    ends = [answer(W0, X, Y, 0.1, 4, cut) for cut in (1, 3, 4, 9)]
-    return (
-        None
-        if all(torch.allclose(e, ends[-1]) for e in ends)
-        else "calls of 1, 3, 4 and 9 tokens end at different weights."
-    )
-
-
-# ---------------------------------------------------------------------- variants
-def headwise(x: Tensor, up: Tensor, down: Tensor, mix: Tensor) -> Tensor:
-    """y (d,) of eq. 74 for x (d,): x plus the softmax(mix)-weighted sum of down_l tanh(up_l x), all levels reading x.
-
-    up (levels, h, d), down (levels, d, h), mix (levels,).
+    Each level adds down tanh(up h) to the h that it reads.
     """
     # BEGIN SOLUTION
-    share = torch.softmax(mix, 0)
-    return x + sum(s * (b @ torch.tanh(a @ x)) for s, a, b in zip(share, up, down))
+    for up, down in zip(W[::2], W[1::2]):
+        x = x + down @ torch.tanh(up @ x)
+    return x
     # END SOLUTION
 
 
-def in_a_chain(x: Tensor, up: Tensor, down: Tensor, mix: Tensor) -> Tensor:
-    h = x
-    for s, a, b in zip(torch.softmax(mix, 0), up, down):
-        h = h + s * (b @ torch.tanh(a @ h))
-    return h
+def no_residual(x: Tensor, W: list[Tensor]) -> Tensor:
+    for up, down in zip(W[::2], W[1::2]):
+        x = down @ torch.tanh(up @ x)
+    return x
 
 
-def draw_panel(d: Draw) -> tuple:
-    levels, h, n = d.int(2, 4), d.int(1, 3), d.int(1, 3)
-    return d.tensor(n), d.tensor(levels, h, n), d.tensor(levels, n, h), d.tensor(levels)
+def side_by_side(x: Tensor, W: list[Tensor]) -> Tensor:
+    return x + sum(down @ torch.tanh(up @ x) for up, down in zip(W[::2], W[1::2]))
 
 
+def down_first(x: Tensor, W: list[Tensor]) -> Tensor:
+    return forward(x, [w for i in range(len(W) - 2, -1, -2) for w in W[i : i + 2]])
+
+
+def draw_weights(d: Draw) -> tuple[Tensor, list[Tensor]]:
+    n, levels = d.int(2, 3), d.int(2, 3)
+    return d.tensor(n), [w for h in (d.int(1, 3) for _ in range(levels)) for w in (d.tensor(h, n), d.tensor(n, h))]
+
+
+def step(
+    x: Tensor, target: Tensor, W: list[Tensor], waiting: list[Tensor], t: int, periods: list[int], lr: float
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Read token number t (counted from 1), learn from it, and return y, W and waiting after it.
+
+    y is what `forward` says before anything is written. `waiting` has the shape of W: the gradients of 1/2 |y - target|^2
+    since each weight's last move. W[i] belongs to level i // 2 and moves when t is a multiple of that level's period C, by
+    -lr / C times what waits (the mean of the chunk); then nothing waits any more.
+    """
+    # BEGIN SOLUTION
+    W = [w.detach().requires_grad_() for w in W]
+    y = forward(x, W)
+    grads = torch.autograd.grad(0.5 * (y - target).square().sum(), W)
+    waiting = [old + g for old, g in zip(waiting, grads)]
+    for i, C in enumerate(C for C in periods for _ in ("up", "down")):
+        if t % C == 0:
+            W[i], waiting[i] = W[i] - lr / C * waiting[i], torch.zeros_like(W[i])
+    return y.detach(), [w.detach() for w in W], [g.detach() for g in waiting]
+    # END SOLUTION
+
+
+def library_step(x, target, W, waiting, t, periods, lr):
+    """The same token, read by nlbook.cms.CMS."""
+    cms = CMS(len(x), [len(w) for w in W[::2]], periods, lr=lr, mlp=MLP("tanh", norm=False)).to(x.dtype)
+    state = cms.initial_state(1)
+    for s, up, down, a, b in zip(state.levels, W[::2], W[1::2], waiting[::2], waiting[1::2]):
+        s.weights, s.buffer = {"up": up[None], "down": down[None]}, {"up": a[None], "down": b[None]}
+    for s, C in zip(state.levels, periods):
+        s.clock = (t - 1) % C
+    with torch.no_grad():
+        y, state = cms(x[None, None], state, target[None, None])
+    after = [s.weights[n][0] for s in state.levels for n in ("up", "down")]
+    left = [
+        torch.zeros_like(s.weights[n][0]) if s.buffer is None else s.buffer[n][0]
+        for s in state.levels
+        for n in ("up", "down")
+    ]
+    return y[0, 0], after, left
+
+
+def step_with(
+    x, target, W, waiting, t, periods, lr, *, late=False, early=False, keep=False, summed=False, only_last=False
+):
+    W = [w.detach().requires_grad_() for w in W]
+    y = forward(x, W)
+    grads = torch.autograd.grad(0.5 * (y - target).square().sum(), W)
+    waiting = [g if only_last else old + g for old, g in zip(waiting, grads)]
+    for i, C in enumerate(C for C in periods for _ in ("up", "down")):
+        if (t - 1 if early else t) % C == 0:
+            W[i] = W[i] - lr / (1 if summed else C) * waiting[i]
+            waiting[i] = waiting[i] if keep else torch.zeros_like(W[i])
+    y = forward(x, W) if late else y
+    return y.detach(), [w.detach() for w in W], [g.detach() for g in waiting]
+
+
+def draw_step(d: Draw) -> tuple:
+    x, W = draw_weights(d)
+    periods = [1, *(d.int(2, 4) for _ in W[2::2])]
+    t = periods[-1] * d.int(1, 3) - d.pick(0, 0, 1)
+    return x, d.tensor(len(x)), W, [0 * w if t == 1 else d.tensor(*w.shape) for w in W], t, periods, d.float(0.05, 0.5)
+
+
+# ---------------------------------------------------------------------- nested (eq. 72)
 def nested(start: Tensor, grads: Tensor, lr: float, fast: int, slow: int, rho: float) -> Tensor:
     """The fast weight (d,) of a nested CMS after the gradients grads (T, d), which are given.
 
@@ -205,11 +224,63 @@ def moved() -> float:
     # END SOLUTION
 
 
-def notes_with_b() -> float:
-    """Notes of the lane C = 16 whose chunk holds a token of task B (the tokens after the switch), at T = 120."""
+def share() -> float:
+    """What the slow one of three additive levels with rates 0.5, 0.3 and 0.2 holds of a fact that all three hold."""
     # BEGIN SOLUTION
-    return sum(end > 120 // 2 for end in range(16, 121, 16))
+    rates = (0.5, 0.3, 0.2)
+    return 0.8 * rates[-1] / sum(rates)
     # END SOLUTION
+
+
+# ---------------------------------------------------------------------- the way out
+def what_is_left(told: Tensor, fast: float, slow: float) -> Tensor:
+    """The slow level s, one number, after documents told (documents, tokens): what was told of one key at each token.
+
+    The answer is y = f + s; both start at 0. At each token f moves by `fast` times the error, told minus y. The context of f is
+    the document: it starts each one at 0. At the end of a document s moves, by `slow` times the sum of the document's errors.
+    """
+    # BEGIN SOLUTION
+    s = torch.zeros_like(told[0, 0])
+    for document in told:
+        f, waiting = torch.zeros_like(s), torch.zeros_like(s)
+        for v in document:
+            error = v - (f + s)
+            f, waiting = f + fast * error, waiting + error
+        s = s + slow * waiting
+    return s
+    # END SOLUTION
+
+
+def left_with(told, fast, slow, *, ends=True, own=False, mean=False, each=False):
+    s = f = torch.zeros_like(told[0, 0])
+    for document in told:
+        f, waiting = torch.zeros_like(s) if ends else f, torch.zeros_like(s)
+        for v in document:
+            error = v - (f + s)
+            f, waiting = f + fast * error, waiting + (v - s if own else error)
+            if each:
+                s, waiting = s + slow * error, torch.zeros_like(s)
+        s = s + slow * waiting / (len(document) if mean else 1)
+    return s
+
+
+# ---------------------------------------------------------------------- the fair control
+def divided_twice(lr: float, periods: list[int], reduce: str) -> list[float]:
+    """The step per token of each level, for the control that moves at every token. reduce: an update takes the "mean" or the "sum" of
+    its chunk's gradients."""
+    return [lr / c if reduce == "sum" else lr / c**2 for c in periods]
+
+
+def steps_per_token(lr: float, periods: list[int], reduce: str) -> list[float]:
+    """The step per token of each level, for the control that moves at every token. reduce: an update takes the "mean" or the "sum" of
+    its chunk's gradients."""
+    # BEGIN SOLUTION
+    return [lr if reduce == "sum" else lr / c for c in periods]
+    # END SOLUTION
+
+
+def draw_steps(d: Draw) -> tuple:
+    return d.float(0.01, 0.5), [1, *(d.int(2, 64) for _ in range(d.int(1, 3)))], d.pick("mean", "sum")
 
 
 ITEMS = [
@@ -217,14 +288,14 @@ ITEMS = [
         id="05-level",
         title="One level and its clock",
         objective="05.1",
-        minutes=8,
+        minutes=10,
         difficulty=2,
         points=2,
-        prompt="Write one level of a continuum memory: it gathers the gradients of `period` tokens and then moves once.",
+        prompt="Write one level: in each sequence of the batch it gathers the gradients of `period` tokens and then moves once.",
         hints=(
-            "Walk over the ends of the full chunks: period, 2 * period, ... up to len(X).",
-            "All gradients of a chunk are taken at the weight that the level had throughout the chunk.",
-            "With x, y the chunk's rows: `W = W - lr * (x @ W.T - y).T @ x`.",
+            "Walk over the ends of the full chunks: period, 2 * period, ... up to the number of tokens T.",
+            "All gradients of a chunk are taken at the weight that the level had throughout the chunk; a batch only adds an axis in front.",
+            "With x, y the chunk's rows (B, period, d): `W = W - lr * (x @ W.mT - y).mT @ x`.",
         ),
         solution=run_level,
         draw=draw_level,
@@ -253,80 +324,99 @@ ITEMS = [
             ),
             Misconception(
                 "clock from zero",
-                clock_from_zero,
-                "The clock is one token early: `i % period == 0` holds at i = 0, after a single token. Write when i + 1 tokens are full chunks.",
+                lambda *a: chunked(*a, early=True),
+                "The clock is off by one: `i % period == 0` holds at i = 0, after a single token. Write when i + 1 tokens are full chunks.",
             ),
             Misconception(
                 "last token only",
                 lambda *a: chunked(*a, last=True),
                 "Only the last token of each chunk is written; the others were read in vain.",
             ),
-        ],
-    ),
-    FixTheBug(
-        id="05-partial",
-        title="The stream that was cut",
-        objective="05.3",
-        minutes=5,
-        difficulty=2,
-        prompt="A stream that arrives in several calls must end where one long call ends. This loop loses tokens. Which?",
-        hints=(
-            "Let period be 64 and every call 50 tokens long. What happens at the end of each call?",
-            "What waits for the next write belongs to the stream, not to the call.",
-            "Move the line that empties `waiting` and `clock` out of the loop over calls.",
-        ),
-        solution=mended_stream,
-        broken=forgetful_stream,
-        draw=draw_stream,
-        properties=[Property("cut anywhere", any_cut)],
-        misconceptions=[
             Misconception(
-                "still dropped", forgetful_stream, "The gradients that wait at the end of a call are still thrown away."
+                "one memory for the batch",
+                lambda *a: chunked(*a, shared=True),
+                "The gradients of all sequences are added up, so strangers write into each other's memory. Each sequence has a weight of its own.",
             ),
             Misconception(
-                "written early",
-                flushed_stream,
-                "Now every call's rest is written at its end: no token is lost, but the writes come at other times than in one call.",
+                "the batch as one stream",
+                one_long_stream,
+                "The sequences were laid end to end, as if the batch were one stream. They stand side by side: each has its own chunks.",
             ),
         ],
     ),
     Implement(
-        id="05-headwise",
-        title="Levels side by side",
-        objective="05.2",
-        minutes=5,
+        id="05-forward",
+        title="A chain reads",
+        objective="05.1",
+        minutes=4,
         difficulty=1,
-        prompt="The third variant, eq. 74: all levels read the same x, and a learned mixture adds their answers to it.",
+        prompt="The first half of your CMS: what a chain of levels says about one token, with a residual around each level.",
         hints=(
-            "Which input does level 2 read here? The same as level 1.",
-            "One level's answer is `down[l] @ tanh(up[l] @ x)`.",
-            "x + sum over l of softmax(mix)[l] times that.",
+            "Draw it: level 2 reads what level 1 has made of x.",
+            "Go through the levels and let each change x before the next one reads it.",
+            "`for up, down in zip(W[::2], W[1::2]): x = x + down @ torch.tanh(up @ x)`.",
         ),
-        solution=headwise,
-        draw=draw_panel,
+        solution=forward,
+        draw=draw_weights,
         differentiable=True,
         misconceptions=[
             Misconception(
-                "a chain",
-                in_a_chain,
-                "Here level 2 reads what level 1 made: that is the chain of eq. 70. Side by side, all read x.",
-            ),
-            Misconception(
-                "plain sum",
-                lambda x, up, down, mix: (
-                    headwise(x, up, down, 0 * mix) + (len(mix) - 1) * (headwise(x, up, down, 0 * mix) - x)
-                ),
-                "The answers are added up with weight one each; the mixture softmax(mix) is missing.",
-            ),
-            Misconception(
                 "no residual",
-                lambda x, up, down, mix: headwise(x, up, down, mix) - x,
-                "x itself is missing: y = x + ...",
+                no_residual,
+                "What a level reads is lost: it adds its answer *to* h, it does not replace h.",
             ),
             Misconception(
-                "equal shares",
-                lambda x, up, down, mix: headwise(x, up, down, 0 * mix),
-                "All levels have the same share. The shares are softmax(mix).",
+                "side by side",
+                side_by_side,
+                "Here every level reads x itself: levels side by side. In a chain level 2 reads what level 1 made.",
+            ),
+            Misconception(
+                "the last level first", down_first, "The levels are applied in the wrong order: the first one first."
+            ),
+        ],
+    ),
+    Implement(
+        id="05-step",
+        title="A chain learns",
+        objective="05.1",
+        minutes=10,
+        difficulty=3,
+        points=3,
+        prompt="The other half of your CMS: read one token, learn from it, and let every level move that is due. It must do what "
+        "`nlbook.cms.CMS` does.",
+        hints=(
+            "In this order: read, one loss, its gradient for every weight, add to what waits, move whoever is due.",
+            "`torch.autograd.grad(loss, W)` wants weights that ask for a gradient: `W = [w.detach().requires_grad_() for w in W]`.",
+            "`if t % periods[i // 2] == 0:` move W[i] by `lr / periods[i // 2] * waiting[i]` and set `waiting[i]` to zeros.",
+        ),
+        solution=step,
+        reference=library_step,
+        draw=draw_step,
+        misconceptions=[
+            Misconception(
+                "answers after the write",
+                lambda *a: step_with(*a, late=True),
+                "y is read *after* the write. The answer to a token must come from weights that have not seen its target.",
+            ),
+            Misconception(
+                "clock from zero",
+                lambda *a: step_with(*a, early=True),
+                "The clocks are one token late: t counts from 1, so a level is due when t itself is a multiple of its period.",
+            ),
+            Misconception(
+                "waits for ever",
+                lambda *a: step_with(*a, keep=True),
+                "What a level has written is still waiting: it will be written again with the next chunk.",
+            ),
+            Misconception(
+                "sum",
+                lambda *a: step_with(*a, summed=True),
+                "This level moves by the sum of its chunk, C times too far. Asked is the mean: lr / C times what waits.",
+            ),
+            Misconception(
+                "last token only",
+                lambda *a: step_with(*a, only_last=True),
+                "Only this token's gradient is kept: what waited from the tokens before is lost.",
             ),
         ],
     ),
@@ -334,7 +424,7 @@ ITEMS = [
         id="05-nested",
         title="A level with an owner",
         objective="05.2",
-        minutes=9,
+        minutes=11,
         difficulty=3,
         points=2,
         prompt="The nested variant, eq. 72, with gradients that are given: the slow level owns the *start* of the fast one.",
@@ -381,7 +471,7 @@ ITEMS = [
     ),
     Estimate(
         id="05-cost",
-        title="What a token costs",
+        title="What a token moves",
         objective="05.2",
         minutes=4,
         difficulty=1,
@@ -403,25 +493,112 @@ ITEMS = [
             21760: "That counts one matrix a level. An MLP has two, one up to the hidden width and one down.",
         },
     ),
-    ReadPicture(
-        id="05-notes",
-        title="Notes that know of B",
-        objective="05.1",
+    Estimate(
+        id="05-share",
+        title="What the slow level holds",
+        objective="05.4",
         minutes=3,
         difficulty=1,
-        unit="notes",
-        within=0.01,
-        view="score:C=1,16,64;T=120",
-        prompt="In the score with T = 120, how many notes of the lane C = 16 have read at least one token of task B?",
+        within=0.02,
+        prompt="Three levels that add up follow one loss with the rates 0.5, 0.3 and 0.2; none forgets, all move at every token and "
+        "start at zero. Together they hold 0.8 of the fact `A3`, which they have known for a long time. How much of it does the "
+        "slow level hold?",
         hints=(
-            "The dotted line is the switch, after token 60.",
-            "The notes of this lane stand at 16, 32, 48, 64, 80, 96, 112.",
-            "The note at 64 has read tokens 49 to 64: eleven of A... and four of B.",
+            "All three are shown the same error at every token. In what proportion do they move?",
+            "Their contents stay in that proportion for ever, for A3 as for any other fact.",
+            "The slow level has 0.2 of 1.0 of everything, so 0.2 of 0.8.",
         ),
-        solution=notes_with_b,
+        solution=share,
         wrong={
-            7: "That is all its notes. The first three have read nothing but A.",
-            3: "The note at 64 counts too: most of its chunk is A, its last tokens are B.",
+            0.8: "You expect old knowledge to sink into the slow level. Nothing makes it sink: all levels see the same error, so each "
+            "holds its share of everything, old or new.",
+            0.2: "That is its share of what they hold together; they hold 0.8.",
+            0.267: "That would be equal shares. They move in the proportion of their rates.",
         },
+    ),
+    Implement(
+        id="05-left",
+        title="What is left for the slow level",
+        objective="05.4",
+        minutes=7,
+        difficulty=2,
+        points=2,
+        prompt="Two numbers that add up: a fast one whose context is the document, and a slow one that moves once a document by what was "
+        "left over. Return the slow one.",
+        hints=(
+            "Two loops: over the documents, and over what a document tells.",
+            "One error for both levels: told minus (f + s), taken before anything moves.",
+            "In the document `f += fast * error; waiting += error`; after it `s += slow * waiting`.",
+        ),
+        solution=what_is_left,
+        draw=lambda d: (d.tensor(d.int(2, 4), d.int(2, 4)), d.float(0.1, 0.9), d.float(0.1, 0.9)),
+        cases=[Case((torch.ones(2, 3, dtype=torch.float64), 1.0, 0.5), "the two documents of the text")],
+        differentiable=True,
+        misconceptions=[
+            Misconception(
+                "the fast level never ends",
+                lambda *a: left_with(*a, ends=False),
+                "f lives on from document to document, so from the second one on there is no error left from which s could learn. Its "
+                "context ends with the document.",
+            ),
+            Misconception(
+                "an error of its own",
+                lambda *a: left_with(*a, own=True),
+                "s learns here from an error of its own, told minus s. There is one error, told minus (f + s): s sees what f left over.",
+            ),
+            Misconception(
+                "mean",
+                lambda *a: left_with(*a, mean=True),
+                "s moves by the mean of the document's errors; asked is their sum.",
+            ),
+            Misconception(
+                "s moves at every token",
+                lambda *a: left_with(*a, each=True),
+                "s moves within the document. It waits until the end and then moves once.",
+            ),
+        ],
+    ),
+    FixTheBug(
+        id="05-steps",
+        title="An unfair control",
+        objective="05.5",
+        minutes=4,
+        difficulty=2,
+        prompt="To ask whether the *period* matters, the control must have the same step per token and no period. This one has too small steps.",
+        hints=(
+            "Write down the update of a level of period C with reduce='mean': lr times the mean of C gradients.",
+            "lr * (1/C) * sum = the sum of (lr / C) * each. So each token contributes lr / C times its gradient.",
+            "mean: lr / C. sum: lr. The division by C happens once, not twice.",
+        ),
+        solution=steps_per_token,
+        broken=divided_twice,
+        draw=draw_steps,
+        misconceptions=[
+            Misconception(
+                "still divided twice",
+                divided_twice,
+                "'It takes the mean, *and* it moves only once in C': that counts the same division twice.",
+            ),
+            Misconception(
+                "always lr",
+                lambda lr, periods, reduce: [lr for _ in periods],
+                "With the mean, a token of a slow level contributes lr / C.",
+            ),
+            Misconception(
+                "swapped",
+                lambda lr, periods, reduce: [lr if reduce == "mean" else lr / c for c in periods],
+                "Mean and sum are swapped.",
+            ),
+            Misconception(
+                "always lr / C",
+                lambda lr, periods, reduce: [lr / c for c in periods],
+                "With the sum, each token's gradient is applied in full: late, but in full. That is why the CMS with sums forgets like one MLP.",
+            ),
+            Misconception(
+                "multiplied",
+                lambda lr, periods, reduce: [lr * c if reduce == "sum" else lr for c in periods],
+                "This control moves C times too far: C gradients added up once are one step of lr for each of the C tokens.",
+            ),
+        ],
     ),
 ]

@@ -1,7 +1,6 @@
 """Two toys about time scales: where a period makes a step unstable, and who remembers task A after task B.
 
-Both are linear with a squared loss (d = 16, keys of length one). They show mechanisms, not language models; chapter F
-says so.
+Both are linear with a squared loss (d = 16, keys of length one). They show mechanisms, not language models.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from nlbook.book.chapters.forgetting.continual_methods import named
-from nlbook.book.chapters.forgetting.continual_methods import train as learn
+from nlbook.book.chapters.clocks.continual_methods import named
+from nlbook.book.chapters.clocks.continual_methods import train as learn
 from nlbook.book.data.continual import average_accuracy, forgetting, learning_accuracy
 from nlbook.book.data.languages import TwoLanguages
 from nlbook.errors import need

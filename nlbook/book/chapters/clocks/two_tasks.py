@@ -67,7 +67,8 @@ def alt(state: Any, f: Facts) -> str:
     "for them, and B overwrites it: an error of 1.97 with three levels, 1.96 with one. Only when the fast level "
     "forgets (2 % a step) does A sink into the slow levels. B then covers it (1.03) until the fast level is "
     "emptied: 0.10. A long B erases A anyway. And the same step sizes with every level moving at every step "
-    "give 0.09: it is the time scale and the forgetting, not the period.",
+    "give 0.09: it is the time scale and the forgetting, not the period. Three rates are drawn and two are used: "
+    "the middle level holds 0.91 of A, the slow one 0.06.",
     params=[
         Ints("C", (1, 16, 256), 1, 1024, most=4, label="periods C"),
         Float("keep", 0.98, 0.9, 1.0, step=0.01, label="fast level keeps, per step"),

@@ -1,8 +1,7 @@
-"""The learners of chapter F and of the ledger's streams of digits: a CMS against one MLP, and what else could explain
+"""The learners of chapter 05 and of the ledger's streams of digits: a CMS against one MLP, and what else could explain
 the difference.
 
-Every learner is a `nlbook.cms.CMS` of three residual blocks, chained (eq. 70) or side by side (eq. 74), and a linear
-head. Its sequences are replicas, one for each seed and learning rate: tuning a method costs little more than running
+Every learner is a `nlbook.cms.CMS` of three residual blocks, chained (eq. 70), and a linear head. Its sequences are replicas, one for each seed and learning rate: tuning a method costs little more than running
 it. The batch of a training step is a stretch of the sequence, so periods count steps.
 """
 
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nlbook.book.data.continual import Task, average_accuracy, forgetting, learning_accuracy, stream
-from nlbook.cms import CMS, MLP, Adam, CMSState, LevelState
+from nlbook.cms import CMS, MLP, CMSState, LevelState
 from nlbook.errors import generator, need
 
 DIM, HIDDEN, CLASSES = 64, 64, 10
@@ -30,27 +29,22 @@ class Method:
     """One learner. The default is one MLP: every block is updated at every step.
 
     Args:
-        periods: steps between two updates of each block (eq. 71); `head_period` of the linear head.
+        periods: steps between two updates of each block (eq. 71); the linear head moves at every step.
         reduce: what an update takes of the gradients of its steps: their "sum" (as printed) or their "mean".
         lr_split: factors on the blocks' learning rates. (1, 1/8, 1/64) is the control that has the step sizes of a CMS
             and not its periods; 0 freezes a block.
-        headwise: blocks side by side (eq. 74) instead of chained (eq. 70).
         reset: steps after which block 0 restarts from a start of its own, which has moved by the share `meta_lr`
             towards the block (eq. 72, by Reptile); 0 is never. `CMS(variant="nested")` restarts a level only when the
             next slower one moves; here the end of a context does it.
-        ema: tested weights are an exponential average with this retention; 0 is off.
         ewc: strength of elastic weight consolidation (it is told when a task ends); 0 is off.
         replay: examples kept by reservoir sampling and mixed in one to one; 0 is off.
     """
 
     periods: tuple[int, ...] = (1, 1, 1)
-    head_period: int = 1
     reduce: str = "sum"
     lr_split: tuple[float, ...] = ()
-    headwise: bool = False
     reset: int = 0
     meta_lr: float = 0.1
-    ema: float = 0.0
     ewc: float = 0.0
     replay: int = 0
 
@@ -63,14 +57,9 @@ METHODS: dict[str, Method] = {
     "MLP": Method(),
     "CMS, sum": Method((1, 8, 64)),
     "CMS, mean": Method((1, 8, 64), reduce="mean"),
-    "CMS, mean, slow head": Method((1, 8, 64), reduce="mean", head_period=64),
-    "CMS head-wise, mean": Method((1, 8, 64), reduce="mean", headwise=True),
     "CMS nested, reset 64": Method((1, 8, 64), reduce="mean", reset=64),
     "lr split (1, 1/8, 1/64)": Method(lr_split=(1, 1 / 8, 1 / 64)),
     "only block 0 learns": Method(lr_split=(1, 0, 0)),
-    "MLP head-wise": Method(headwise=True),
-    "all periods 64, sum": Method((64, 64, 64), head_period=64),
-    "EMA 0.99": Method(ema=0.99),
     "EWC 30": Method(ewc=30.0),
     "replay 100": Method(replay=100),
 }
@@ -83,10 +72,9 @@ def named(name: str) -> Method:
 
 
 class Run(NamedTuple):
-    """Accuracy matrices (lr, seed, task, task), and, where asked for, the accuracy on every task along the way."""
+    """Accuracy matrices (lr, seed, task, task)."""
 
     r: Tensor
-    curve: Tensor | None = None  # (points, lr, seed, task)
 
 
 @dataclass(frozen=True)
@@ -156,30 +144,24 @@ class Learner:
         self.method, self.rate, self.steps = method, rate, 0
         self.share = 1 / tokens if method.reduce == "sum" else 1.0  # a step counts as the mean of its examples
         self.inner = ReplicaSGD(rate, 5.0 * (max(method.periods) if method.reduce == "sum" else 1))
-        # Eq. 74 weighs the blocks by a softmax, here 1/3 each. For a plain sum of ReLU blocks both weights of a block
-        # are sqrt(3) times as large, and with them a step.
-        wide = blocks if method.headwise else 1
         self.cms = CMS(
             DIM,
             HIDDEN,
             [tokens * c for c in method.periods],
-            "headwise" if method.headwise else "sequential",
             optimizer=self.inner,
-            lr=[wide * f for f in method.lr_split or (1,) * blocks],
+            lr=list(method.lr_split or (1,) * blocks),
             reduce=method.reduce,
             mlp=MLP("relu", norm=False),
         ).to(rate.dtype)
         self.state = self.cms.initial_state(len(seeds))
         first = [first_weights(s, blocks) for s in seeds]
         for i, level in enumerate(self.state.levels):
-            up, down = (math.sqrt(wide) * torch.stack([f[i][j] for f in first]).to(rate) for j in (0, 1))
+            up, down = (torch.stack([f[i][j] for f in first]).to(rate) for j in (0, 1))
             level.weights = {"up": up, "down": down}
         self.start = self.state.levels[0].weights
         self.head = {"head": torch.zeros(len(seeds), DIM, CLASSES), "bias": torch.zeros(len(seeds), 1, CLASSES)}
         self.head = {n: w.to(rate) for n, w in self.head.items()}
         self.pull: dict[str, dict[str, Tensor]] = {n: {} for n in self.head}
-        self.gathered = {n: torch.zeros_like(w) for n, w in self.head.items()}
-        self.average = self.weights if method.ema else None
         self.fisher = {n: torch.zeros_like(w) for n, w in self.weights.items()}
 
     @property
@@ -193,7 +175,7 @@ class Learner:
 
     @torch.no_grad()
     def tested(self, x: Tensor) -> Tensor:
-        return self.logits(x, self.average or self.weights)
+        return self.logits(x, self.weights)
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -206,15 +188,8 @@ class Learner:
 
         h, self.state = self.cms(x, self.state, y, loss=loss)
         error = (torch.softmax(h @ head + bias, -1) - F.one_hot(y, CLASSES)) / y.shape[1]
-        self.gathered["head"] += h.mT @ error
-        self.gathered["bias"] += error.sum(1, keepdim=True)
-        if self.steps % self.method.head_period == 0:
-            share = 1 / self.method.head_period if self.method.reduce == "mean" else 1.0
-            for n, g in self.gathered.items():
-                self.head[n], _ = self.inner.step(self.head[n], share * g, self.pull[n], 1.0)
-                g.zero_()
-        if self.average is not None:
-            self.average = {n: w.lerp(self.weights[n], 1 - self.method.ema) for n, w in self.average.items()}
+        for n, g in (("head", h.mT @ error), ("bias", error.sum(1, keepdim=True))):
+            self.head[n], _ = self.inner.step(self.head[n], g, self.pull[n], 1.0)
         if self.method.reset and self.steps % self.method.reset == 0:
             fast = self.state.levels[0]
             self.start = {n: w + self.method.meta_lr * (fast.weights[n] - w) for n, w in self.start.items()}
@@ -279,13 +254,11 @@ def train(
     tasks: int = 5,
     steps: int = 350,
     batch: int = 8,
-    curve_every: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Run:
     """Run one method on a stream for all seeds and learning rates at once.
 
-    kind: a kind of `stream`, or a function seed -> tasks. curve_every: also record the accuracy on all tasks every so
-        many steps.
+    kind: a kind of `stream`, or a function seed -> tasks.
     """
     need(len(lrs) > 0 and all(lr >= 0 for lr in lrs), "lrs", lrs, "learning rates >= 0")
     need(len(seeds) > 0, "seeds", seeds, "at least one seed")
@@ -296,7 +269,7 @@ def train(
     learner = Learner(method, [s for _ in lrs for s in seeds], rate, 2 * batch if method.replay else batch)
     draws = [generator(50 + s) for s in seeds]
     buffers: list[list] = [[] for _ in seeds]
-    result, curve = torch.zeros(len(index), tasks, tasks), []
+    result = torch.zeros(len(index), tasks, tasks)
     tests = [_stack_tests([d[t] for d in data], dtype) for t in range(tasks)]
 
     def accuracy() -> Tensor:
@@ -317,14 +290,10 @@ def train(
                     _replay(buffer, method.replay, x, y, learner.steps * batch, g) if method.replay else (x, y)
                 )
             learner.step(*(torch.stack(p)[index] for p in zip(*parts)))
-            if curve_every and learner.steps % curve_every == 0:
-                curve.append(accuracy())
         if method.ewc:
             learner.consolidate([x for x, _ in now], index, draws)
         result[:, t] = accuracy()
-    shape = (len(lrs), len(seeds), tasks, tasks)
-    line = torch.stack(curve).view(-1, *shape[:3]) if curve else None
-    return Run(result.view(shape), line)
+    return Run(result.view(len(lrs), len(seeds), tasks, tasks))
 
 
 def tune(
@@ -341,63 +310,3 @@ def tune(
     best = int(tried.argmax())
     run = train(method, kind, [lrs[best]], seeds, **kw)
     return Score(lrs[best], run.r[0], best in (0, len(lrs) - 1) and len(lrs) > 1)
-
-
-def recoveries(
-    kind: str,
-    method: Method,
-    *,
-    lr: float = 0.1,
-    seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    steps: int = 256,
-    every: int = 8,
-) -> dict[str, Any]:
-    """The "loop" of section 7.1: while task B is trained and A never shown, does the accuracy on A ever come back?
-
-    Returns a_end (after A), curve (accuracy on A during B, mean over seeds), final, lowest, jump (largest rise from one
-    point to the next) and b_end.
-    """
-    run = train(method, kind, [lr], seeds, tasks=2, steps=steps, curve_every=every)
-    assert run.curve is not None
-    n = steps // every
-    a, b = run.curve[:, 0, :, 0].mean(1), run.curve[:, 0, :, 1].mean(1)
-    return {
-        "a_end": float(a[n - 1]),
-        "curve": a[n - 1 :],
-        "final": float(a[-1]),
-        "lowest": float(a[n:].min()),
-        "jump": float(a[n - 1 :].diff().max()),
-        "b_end": float(b[-1]),
-    }
-
-
-def period_effect(
-    periods: Sequence[int], lr: float, *, adam: bool = False, steps: int = 64, seed: int = 0
-) -> dict[int, float]:
-    """What does updating every C steps, with the summed gradient, change in 64 steps of training?
-
-    |theta_C - theta_1| / |theta_1 - theta_0| per C. Falls linearly with lr for SGD (the period is a second-order
-    effect), not for Adam, whose normalised step is taken C times less often.
-    """
-
-    g = generator(seed)
-    up, down = (torch.randn(16, 16, generator=g, dtype=torch.float64).mT / 4 for _ in range(2))
-    x = torch.cat([torch.randn(8, 16, generator=g, dtype=torch.float64) for _ in range(steps)])[None]
-
-    def loss(y: Tensor, target: Tensor) -> Tensor:
-        return (y - target).square().mean(-1)
-
-    def end(c: int) -> Tensor:
-        """How far both weights are from their start. A step has 8 tokens and counts as their mean."""
-        inner, rate, reduce = (Adam(eps=1e-12), lr, "mean") if adam else ("sgd", lr / 8, "sum")
-        options: dict[str, Any] = {"mlp": MLP("tanh", norm=False), "objective": loss, "reduce": reduce}
-        cms = CMS(16, 16, [8 * c], optimizer=inner, lr=rate, **options).double()
-        state = cms.initial_state(1)
-        state.levels[0].weights = {"up": up[None], "down": down[None]}
-        _, state = cms(x, state, x + torch.sin(3 * x))  # of a residual block, the MLP has to make sin 3x
-        moved = state.levels[0].weights
-        return torch.cat([(moved["up"][0] - up).flatten(), (moved["down"][0] - down).flatten()])
-
-    with torch.no_grad():
-        base = end(1)
-        return {c: float((end(c) - base).norm() / base.norm()) for c in periods}
