@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from nlbook.book import viz
-from nlbook.book.chapters.speed import chunking, kernel_player, theatre
-from nlbook.book.chapters.speed import exercises as exercises
-from nlbook.book.chapters.speed import figures as ch11
+from nlbook.book.chapters.speed import chunking, exercises, figures, kernel_player, theatre
 from nlbook.book.chapters.speed.kernel_player import tl
 from nlbook.book.check import registry
 from nlbook.book.check.define import KernelPuzzle
@@ -95,6 +93,32 @@ def test_the_factor_of_eq_93_keeps_the_memory_bounded():
         assert bool((frozen > 100 * tamed).all()) if eta == 1.0 else bool((frozen > 5 * tamed).all())
         loop = chunking.last_state("eq. 93", eta, 1, k, v).flatten(1).norm(dim=1)
         assert bool((tamed < 3 * loop).all())
+
+
+def test_the_theatre_and_the_signature_show_one_sample():
+    error = chunking.chunk_error("frozen", 0.5, 64, 8)
+    assert [f"{float(x):.0%}" for x in (error.mean(), error.min(), error.max())] == ["657%", "524%", "763%"]
+    assert viz.find("theatre").facts("theatre:C=64,eta=0.5")["error"] == float(error.mean())
+    assert f"{float(chunking.chunk_error('frozen', 0.5, 16, 8).mean()):.0%}" == "53%"
+
+
+def test_each_token_reads_the_state_before_its_chunk():
+    assert "tokens 5 to 8 from M4" in figures.reads_alt() and len(figures.reads().axes) == 2
+    assert [exercises.state_read(t, 4) for t in range(1, 9)] == [0] * 4 + [4] * 4
+
+
+def test_the_built_stream_is_the_token_loop_at_every_chunk():
+    k, v = (x[0, 0] for x in chunking.stream(1, length=100, dim=8))
+    y, M = chunking.token_loop(k, k, v, 0.5)
+    for C in (1, 16, 100):
+        found = exercises.delta_stream(k, k, v, 0.5, C)
+        assert float((found[0] - y).abs().max()) < 1e-12 and float((found[1] - M.mT).abs().max()) < 1e-12
+
+
+def test_a_time_is_the_shortest_of_several_runs_on_one_thread():
+    threads, ran = torch.get_num_threads(), []
+    assert chunking.seconds(lambda: ran.append(torch.get_num_threads()), 3) > 0
+    assert ran == [1, 1, 1] and torch.get_num_threads() == threads
 
 
 @pytest.mark.eq(90)
@@ -219,19 +243,19 @@ def test_a_picture_shows_who_touched_what(id):
     assert item.counter(item.solution) == dict(item.par)  # the par is what the solution takes
     run = exercises.PUZZLES[id].record(item.solution, *exercises.example(id))
     out = exercises.PUZZLES[id].out
-    stored = ch11.owners(run, out, "store")
+    stored = figures.owners(run, out, "store")
     assert (stored >= 0).all()  # each element by exactly one program
-    assert ch11.moves(run).axes and out in ch11.moves_alt(run)
-    shared = {a for a, kind in ch11.touched(run) if (ch11.owners(run, a, kind) == -2).any()}
+    assert figures.moves(run).axes and out in figures.moves_alt(run)
+    shared = {a for a, kind in figures.touched(run) if (figures.owners(run, a, kind) == -2).any()}
     assert shared == ({"k"} if id == "B-write" else set())
 
 
 @needs_triton
 def test_a_page_shows_a_picture_for_a_stub_and_for_a_broken_kernel(capsys, monkeypatch):
     titles = []
-    monkeypatch.setattr(ch11, "show", lambda fig, alt: titles.append(fig.get_suptitle()))
+    monkeypatch.setattr(figures, "show", lambda fig, alt: titles.append(fig.get_suptitle()))
     for kernel in (registry.find("B-loop", KernelPuzzle).stub(), exercises.linear_loop, exercises.outer_write):
-        ch11.show_moves("B-loop", kernel)
+        figures.show_moves("B-loop", kernel)
     assert "as it should move" in titles[0] and titles[1] == "your linear_loop" and "as it should" in titles[2]
     assert "Yours stops with" in capsys.readouterr().out
 
@@ -249,11 +273,11 @@ def test_without_triton_the_exercises_say_so(monkeypatch):
 def test_the_chapter_is_imported_where_triton_is_missing():
     code = (
         "import sys; sys.modules['triton'] = None; sys.modules['triton.language'] = None\n"
-        "from nlbook.book.chapters.speed import exercises as ch11, figures\n"
+        "from nlbook.book.chapters.speed import exercises as there, figures\n"
         "from nlbook.book.chapters.speed import theatre\n"
         "from nlbook.book.chapters.speed.kernel_player import tl\n"
         "def kernel(x, N: tl.constexpr): ...\n"
-        "print(len(ch11.ITEMS))"
+        "print(len(there.ITEMS))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert found.returncode == 0 and int(found.stdout) == len(exercises.ITEMS), found.stderr
@@ -261,6 +285,6 @@ def test_the_chapter_is_imported_where_triton_is_missing():
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 def test_figures_say_what_they_show():
-    assert ch11.solver_curves(1).axes and "doubling 6e+08" in ch11.solver_alt(3)
-    assert ch11.error_curves(2).axes and "below 1e-12" in ch11.error_alt(2)
-    assert ch11.roofline(chunking.SHEET).axes and "ridge at 267" in ch11.roofline_alt(chunking.SHEET)
+    assert figures.solver_curves(1).axes and "doubling 6e+08" in figures.solver_alt(3)
+    assert figures.error_curves(2).axes and "below 1e-12" in figures.error_alt(2)
+    assert figures.roofline(chunking.SHEET).axes and "ridge at 267" in figures.roofline_alt(chunking.SHEET)

@@ -15,7 +15,7 @@ except ImportError:  # the checks then say so; see tests/book/test_chapter_speed
     triton = SimpleNamespace(jit=lambda f: f)
     tl = SimpleNamespace(constexpr=int)
 
-from nlbook.book.chapters.speed import exercises as ch11
+from nlbook.book.chapters.speed import chunking, exercises
 
 # ---- B-chunk, B-rows, B-index ------------------------------------------------------------------------------------
 
@@ -34,6 +34,19 @@ def chunk_by_sums(S, Q, K, V):
 def rows_by_solve(S, K, V, eta):
     A = torch.eye(len(K), dtype=K.dtype) + eta * torch.tril(K @ K.T, -1)
     return torch.linalg.solve_triangular(A, eta * (V - K @ S), upper=False)
+
+
+def stream_by_tokens(q, k, v, eta):
+    y, M = chunking.token_loop(q, k, v, eta)
+    return y, M.mT
+
+
+def stream_by_index(q, k, v, eta, C):
+    Y, S = torch.zeros(len(q), v.shape[1], dtype=v.dtype), torch.zeros(k.shape[1], v.shape[1], dtype=v.dtype)
+    for a in range(0, len(q), C):
+        E = rows_by_solve(S, k[a : a + C], v[a : a + C], eta)
+        Y[a : a + C], S = chunk_by_mask(S, q[a : a + C], k[a : a + C], E)
+    return Y, S
 
 
 def rows_by_doubling(S, K, V, eta):
@@ -229,22 +242,6 @@ def loop_takes_the_future_off(q, k, v, y, L, C: tl.constexpr, D: tl.constexpr):
         tl.store(y + at, tl.dot(Q, S) - tl.dot(future, V), mask=there)
 
 
-STEPS = {
-    step.split()[0]: step
-    for step in (
-        "next state S + K^T E",
-        "outputs Q S + (mask * Q K^T) E",
-        "solve (I + L) E = eta (V - K S)",
-        "triangular matrix L = eta tril(K K^T, -1)",
-        "load the chunk's q, k, v",
-    )
-}
-
-
-def order(*words):
-    return [STEPS[w] for w in words]
-
-
 MUTANTS = {
     "B-chunk": {
         "one token short": lambda S, Q, K, V: (Q @ S + torch.tril(Q @ K.T, -1) @ V, S + K[:-1].T @ V[:-1]),
@@ -258,16 +255,19 @@ MUTANTS = {
             torch.eye(len(K), dtype=K.dtype) + torch.tril(K @ K.T, -1), eta * (V - K @ S)
         ),
     },
+    "B-stream": {
+        "asks with the keys": lambda q, k, v, eta, C: exercises.delta_stream(k, k, v, eta, C),
+        "rate twice": lambda q, k, v, eta, C: exercises.delta_stream(q, k, v, eta * eta, C),
+        "read after write": lambda q, k, v, eta, C: (
+            torch.cat(
+                [exercises.delta_stream(q, k, v, eta, C)[0][1:], q[-1:] @ exercises.delta_stream(q, k, v, eta, C)[1]]
+            ),
+            exercises.delta_stream(q, k, v, eta, C)[1],
+        ),
+    },
     "B-index": {
         "number of the chunk": lambda t, C: (t - 1) // C,
         "token before": lambda t, C: t - 1,
-    },
-    "B-order": {
-        "nearly as listed": order("outputs", "next", "solve", "triangular", "load"),
-        "state first": order("load", "next", "triangular", "solve", "outputs"),
-        "outputs before rows": order("load", "triangular", "outputs", "solve", "next"),
-        "solve at once": order("load", "solve", "triangular", "outputs", "next"),
-        "load last": order("triangular", "solve", "outputs", "next", "load"),
     },
     "B-picture": {"rate 0.1": 7.9, "share": 0.52, "chunk 8": 31.3, "chunk 32": 112.0, "chunk 64": 657.0},
     "B-intensity": {
@@ -295,35 +295,36 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "B-chunk": {"a loop": ch11.by_tokens, "a mask": chunk_by_mask, "cumulated states": chunk_by_sums},
+    "B-chunk": {"a loop": exercises.by_tokens, "a mask": chunk_by_mask, "cumulated states": chunk_by_sums},
     "B-rows": {
-        "token by token": ch11.rows_by_tokens,
+        "token by token": exercises.rows_by_tokens,
         "a solver": rows_by_solve,
         "doubling, in float64": rows_by_doubling,
+    },
+    "B-stream": {
+        "token by token": lambda q, k, v, eta, C: stream_by_tokens(q, k, v, eta),
+        "one chunk": lambda q, k, v, eta, C: exercises.delta_stream(q, k, v, eta, len(q)),
+        "a table of outputs": stream_by_index,
     },
     "B-index": {
         "ceil": lambda t, C: C * (math.ceil(t / C) - 1),
         "a loop": index_by_loop,
         "remainder": lambda t, C: t - 1 - (t - 1) % C,
     },
-    "B-order": {
-        "outputs first": order("load", "triangular", "solve", "outputs", "next"),
-        "state first": order("load", "triangular", "solve", "next", "outputs"),
-    },
     "B-picture": {"read": 52.5, "with unit": "53 %", "rounded": 50},
     "B-intensity": {"number": 64, "with unit": "64 FLOP/B", "nearly": 62.0},
     "B-write": {
-        "jitted": triton.jit(ch11.outer_write),
+        "jitted": triton.jit(exercises.outer_write),
         "other names, one block": write_block_pointers,
         "scaled key": write_scaled_key,
     },
     "B-scores": {
-        "jitted": triton.jit(ch11.causal_scores),
+        "jitted": triton.jit(exercises.causal_scores),
         "a sum of products": scores_by_product,
         "keys loaded transposed": scores_transposed_load,
     },
     "B-loop": {
-        "jitted": triton.jit(ch11.linear_loop),
+        "jitted": triton.jit(exercises.linear_loop),
         "M as in the paper": loop_memory_as_in_the_paper,
         "the future taken off": loop_takes_the_future_off,
     },

@@ -1,11 +1,12 @@
 """Chunks: how far a rule moves when its gradients are frozen at the chunk's start, how well a triangular system is
 solved in float32, what a form costs in calls, FLOPs and bytes, and whether an output looks into the future.
 
-Nothing here is timed: every number is the same everywhere, up to rounding. Times stand in `nlbook bench kernels`.
+But for `seconds`, every number is the same everywhere, up to rounding. More times stand in `nlbook bench kernels`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -190,6 +191,18 @@ def calls_and_flops(fn: Callable[[], Any]) -> tuple[int, int]:
     with _Calls() as calls, FlopCounterMode(display=False) as flops:
         fn()
     return calls.count, flops.get_total_flops()
+
+
+def seconds(fn: Callable[[], Any], repeats: int = 7) -> float:
+    """The shortest of several runs of `fn()`, on one thread: what other programs take from the machine is left out."""
+    threads, took = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        fn()
+        took.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return min(took)
 
 
 @dataclass(frozen=True)

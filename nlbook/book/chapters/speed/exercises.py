@@ -89,6 +89,48 @@ def rows_one_term(S: Tensor, K: Tensor, V: Tensor, eta: float) -> Tensor:
     return E - eta * torch.tril(K @ K.T, -1) @ E
 
 
+def delta_stream(q: Tensor, k: Tensor, v: Tensor, eta: float, C: int) -> tuple[Tensor, Tensor]:
+    """The delta rule over a whole stream, C tokens at a time (the last chunk may be short), from an empty memory.
+
+    q, k (T, d_k) and v (T, d_v) -> outputs (T, d_v), read before write, and the last state S = M^T (d_k, d_v).
+    """
+    # BEGIN SOLUTION
+    S, Y = torch.zeros(k.shape[1], v.shape[1], dtype=v.dtype), []
+    for Q, K, V in zip(q.split(C), k.split(C), v.split(C)):
+        y, S = linear_chunk(S, Q, K, written_rows(S, K, V, eta))
+        Y.append(y)
+    return torch.cat(Y), S
+    # END SOLUTION
+
+
+def stream_with(rows: Any, carry: bool = True) -> Any:
+    """`delta_stream` with other rows in place of what is written, or with a memory that each chunk begins anew."""
+
+    def stream(q: Tensor, k: Tensor, v: Tensor, eta: float, C: int) -> tuple[Tensor, Tensor]:
+        empty, Y = torch.zeros(k.shape[1], v.shape[1], dtype=v.dtype), []
+        S = empty
+        for Q, K, V in zip(q.split(C), k.split(C), v.split(C)):
+            start = S if carry else empty
+            y, S = by_tokens(start, Q, K, rows(start, K, V, eta))
+            Y.append(y)
+        return torch.cat(Y), S
+
+    return stream
+
+
+def draw_stream(d: Draw) -> tuple[Any, ...]:
+    T, dk, dv = d.int(3, 8), d.int(2, 4), d.int(1, 3)
+    return d.unit(T, dk), d.unit(T, dk), d.tensor(T, dv), d.float(0.2, 0.9), d.pick(2, 3)
+
+
+def any_chunk_is_the_same(answer: Any, d: Draw) -> str | None:
+    """The size of the chunk is a matter of speed, not of the rule: 1, 3, 4 and all 10 tokens give the same."""
+    q, k, v = d.unit(10, 3), d.unit(10, 3), d.tensor(10, 2)
+    found = [answer(q, k, v, 0.5, C) for C in (1, 3, 4, 10)]
+    gap = max(float((a - b).abs().max()) for other in found[1:] for a, b in zip(found[0], other))
+    return None if gap < 1e-9 else f"chunks of 1, 3, 4 and 10 tokens differ by {gap:.3g}."
+
+
 def state_read_as_printed(t: int, C: int) -> int:
     """The state M_i that token t (1, 2, ...) may read in chunks of C tokens: i, the last token of the chunk before."""
     return C * math.ceil(t / C)
@@ -317,7 +359,7 @@ ITEMS = [
         id="B-chunk",
         title="Linear attention, a chunk at once",
         objective="B.1",
-        minutes=6,
+        minutes=10,
         difficulty=2,
         points=2,
         prompt="Return the outputs of a chunk and the state after it, with matrix products only.",
@@ -364,7 +406,7 @@ ITEMS = [
         id="B-rows",
         title="What is really written",
         objective="B.1",
-        minutes=7,
+        minutes=12,
         difficulty=3,
         points=2,
         prompt="Return the rows that the delta rule writes in a chunk. Each depends on those before it.",
@@ -407,11 +449,53 @@ ITEMS = [
             ),
         ],
     ),
+    Implement(
+        id="B-stream",
+        title="The whole stream, chunk by chunk",
+        objective="B.1",
+        minutes=8,
+        difficulty=2,
+        points=3,
+        prompt="Walk over the chunks, carry S, and let your `written_rows` and `linear_chunk` do the work.",
+        hints=(
+            "A delta memory is a Hebbian one that is given other values. Which?",
+            "What a chunk really writes is E = written_rows(S, K, V, eta). Hand E to linear_chunk in place of V.",
+            "`y, S = linear_chunk(S, Q, K, written_rows(S, K, V, eta))` for the pieces of `q.split(C)` and so on.",
+        ),
+        solution=delta_stream,
+        reference=stream_with(rows_by_tokens),
+        draw=draw_stream,
+        time_dim=0,
+        properties=[Property("every chunk size gives the same", any_chunk_is_the_same)],
+        misconceptions=[
+            Misconception(
+                "values as they are",
+                stream_with(lambda S, K, V, eta: V),
+                "This writes the values themselves: linear attention. The delta rule writes the rows E of exercise 2.",
+            ),
+            Misconception(
+                "rate alone",
+                stream_with(lambda S, K, V, eta: eta * V),
+                "This writes eta times the values. The delta rule writes eta times the *errors*, the rows E of exercise 2.",
+            ),
+            Misconception(
+                "frozen",
+                stream_with(lambda S, K, V, eta: rows_by_tokens(S, K, V, eta, frozen=True)),
+                "All errors of a chunk are taken at its start: that is another rule, and it depends on C. "
+                "The triangular system of exercise 2 is missing.",
+            ),
+            Misconception(
+                "starts anew",
+                stream_with(rows_by_tokens, carry=False),
+                "Every chunk begins with an empty memory: what `linear_chunk` returns as the next state must be carried on.",
+            ),
+        ],
+    ),
     FixTheBug(
         id="B-index",
         title="Which state may be read?",
         objective="B.2",
-        minutes=4,
+        minutes=5,
         difficulty=1,
         prompt="Eq. 90 as printed reads the state number C ceil(t / C). Token 1 in chunks of 4 would read M_4. Mend it.",
         hints=(
@@ -441,37 +525,11 @@ ITEMS = [
             ),
         ],
     ),
-    Order(
-        id="B-order",
-        title="What waits for what",
-        objective="B.1",
-        minutes=3,
-        difficulty=2,
-        prompt="The delta rule in chunks. Put the steps into an order in which nothing waits for something that comes later.",
-        hints=(
-            "Which of these need the state S at the chunk's start?",
-            "The products of keys and queries need neither S nor E.",
-            "The rows E need S and the triangular matrix; outputs and the next state need E.",
-        ),
-        steps=(
-            "next state S + K^T E",
-            "outputs Q S + (mask * Q K^T) E",
-            "solve (I + L) E = eta (V - K S)",
-            "triangular matrix L = eta tril(K K^T, -1)",
-            "load the chunk's q, k, v",
-        ),
-        before=(
-            ("load the chunk's q, k, v", "triangular matrix L = eta tril(K K^T, -1)", "L is made of the keys"),
-            ("triangular matrix L = eta tril(K K^T, -1)", "solve (I + L) E = eta (V - K S)", "L is the system"),
-            ("solve (I + L) E = eta (V - K S)", "outputs Q S + (mask * Q K^T) E", "the outputs read what was written"),
-            ("solve (I + L) E = eta (V - K S)", "next state S + K^T E", "E is what is added"),
-        ),
-    ),
     ReadPicture(
         id="B-picture",
         title="Freezing at a large rate",
         objective="B.2",
-        minutes=3,
+        minutes=4,
         difficulty=1,
         prompt="Chunks of 16, rate 0.5, the frozen rule: how far is the state from the token loop's, in percent?",
         hints=(
@@ -488,7 +546,7 @@ ITEMS = [
         id="B-intensity",
         title="FLOPs for each byte",
         objective="B.4",
-        minutes=5,
+        minutes=8,
         difficulty=2,
         prompt="Linear attention, one chunk of C = 64 tokens, width d = 64, bf16 (2 bytes), state on the chip. How many FLOPs for "
         "each byte that travels? An (m, k) by (k, n) product is 2 m n k FLOPs.",
@@ -510,7 +568,7 @@ ITEMS = [
         id="B-write",
         title="Kernel 1: an outer product",
         objective="B.5",
-        minutes=7,
+        minutes=25,
         difficulty=2,
         points=3,
         prompt="Write eta v k^T into M. Each program has ROWS rows of M; the last may have fewer. Load each number once.",
@@ -540,7 +598,7 @@ ITEMS = [
         id="B-scores",
         title="Kernel 2: the causal mask",
         objective="B.5",
-        minutes=7,
+        minutes=25,
         difficulty=2,
         points=3,
         prompt="The masked Q K^T of each chunk. There are two masks: one for the end of the text, one for time.",
@@ -574,7 +632,7 @@ ITEMS = [
         id="B-loop",
         title="Kernel 3: walk the chunks, carry the state",
         objective="B.5",
-        minutes=10,
+        minutes=35,
         difficulty=3,
         points=4,
         prompt="The body of the loop: load the chunk, read, then write into the state that you carry. q, k, v once each.",

@@ -1,4 +1,4 @@
-"""Figures of chapter B: a kernel's moves, solvers under repeated keys, errors against the chunk, and a roofline."""
+"""Figures of chapter B: which state is read, a kernel's moves, solvers under repeated keys, errors against the chunk, and a roofline."""
 
 from __future__ import annotations
 
@@ -137,6 +137,40 @@ def show_moves(id: str, kernel: Kernel) -> None:
         print(f"Yours stops with {type(error).__name__}: {error}")
         title, run = f"{solution.__name__}, as it should move", PUZZLES[id].record(solution, *example(id))
     show(moves(run, title), alt=moves_alt(run))
+
+
+# ---- which state a token reads --------------------------------------------------------------------------------------
+
+
+def reads(tokens: int = 8, chunk: int = 4) -> Figure:
+    """Which state each token takes its error from: the one just before it, or the one before its chunk."""
+    fig = figure(9, 3)
+    for ax, frozen in zip(fig.subplots(1, 2), (False, True)):
+        for t in range(tokens + 1):
+            ax.text(t, 0, f"M{t}", ha="center", va="center", fontsize=9, bbox={"boxstyle": "round", "fc": "#E8E4F4"})
+            if t == 0:
+                continue
+            source = chunk * ((t - 1) // chunk) if frozen else t - 1
+            ax.text(t, 1.5, f"k{t}, v{t}", ha="center", va="center", fontsize=9, color=COLORS["key"])
+            arrow = {"arrowstyle": "-|>", "lw": 1.3, "color": COLORS["error"] if frozen else COLORS["memory"]}
+            ax.annotate("", (t, 1.32), (source, 0.22), arrowprops=arrow | {"shrinkA": 0, "shrinkB": 0})
+        for border in range(chunk, tokens, chunk):
+            ax.axvline(border + 0.5, ymin=0.5, color=COLORS["truth"], lw=1, ls=":")
+        ax.set(xlim=(-0.6, tokens + 0.6), ylim=(-0.4, 1.9), xticks=[], yticks=[])
+        ax.set_title(
+            f"frozen: the state before the chunk of {chunk}" if frozen else "token loop: the state just before"
+        )
+        ax.grid(False)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    return fig
+
+
+def reads_alt(tokens: int = 8, chunk: int = 4) -> str:
+    return (
+        f"Two rows of states M0 to M{tokens} under {tokens} tokens. Left, each token takes its error from the state just "
+        f"before it. Right, tokens 1 to {chunk} all take it from M0 and tokens {chunk + 1} to {tokens} from M{chunk}."
+    )
 
 
 # ---- solving --------------------------------------------------------------------------------------------------------

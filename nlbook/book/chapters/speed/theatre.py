@@ -1,7 +1,7 @@
 """The kernel theatre: programs over chunks, what each reads and writes, what waits for what, and what it costs to
 take every gradient of a chunk at the chunk's start.
 
-On the stage stand 64 tokens of one head. A chunk needs three programs: prepare (all at once), chain (one after the
+On the stage stand 64 tokens of one head. A chunk needs three programs, one of each kind (an act): prepare (all at once), chain (one after the
 other, since each reads the memory that the one before has written) and read. A step is a place in that order, not a
 second: the products of a larger chunk are larger. The errors are measured (`chunk_error` of chapters/speed), the
 counters counted.
@@ -168,11 +168,12 @@ def stage(ax: Axes, state: Any) -> None:
     ax.text(
         x * wide,
         y + 15,
-        f"{chunks} program{'s' * (chunks > 1)} an act, {steps} steps",
+        f"{chunks} of each kind, {steps} steps",
         fontsize=9,
         va="center",
         weight="bold",
     )
+    ax.text(x * wide, y + 20, "strong: the chunk you look at", fontsize=9, va="center", color="#333333")
 
 
 def errors(ax: Axes, state: Any, f: Facts) -> None:
@@ -275,7 +276,8 @@ def counters(ax: Axes, state: Any, f: Facts) -> None:
 @view(
     "theatre",
     title="Kernel theatre: what waits for what, and what freezing costs",
-    task="Predict first: at a rate of 0.1 and chunks of 64, how far is the state from the token loop's when every "
+    task="On the stage each rectangle is a program: its height are the tokens it works for, its column says what it must "
+    "wait for. Predict first: at a rate of 0.1 and chunks of 64, how far is the state from the token loop's when every "
     "gradient of a chunk is taken at its start? Then move the chunk and the rate. Which counters get better as "
     "the error grows?",
     answer="At rate 0.1 the error is 2, 3, 5, 8, 14 and 26 % for chunks of 2, 4, 8, 16, 32 and 64; at 0.5 it is 10, "
