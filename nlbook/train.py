@@ -9,7 +9,6 @@ replaced as a whole.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from nlbook.door import doors
 from nlbook.errors import NLBookError, need
+from nlbook.tree import digest
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -273,14 +273,6 @@ def _facts(
     return flat, facts
 
 
-def _digest(flat: Mapping[str, Tensor]) -> str:
-    """One number for all bytes of the tensors: a bit that turned is found."""
-    h = hashlib.blake2b(digest_size=16)
-    for name in sorted(flat):
-        h.update(name.encode() + flat[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()
-
-
 def save_checkpoint(
     path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History, seed: int = 0
 ) -> None:
@@ -291,7 +283,7 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     flat, facts = _facts(model, opt, history, seed)
     part = path.with_suffix(".part")
-    save_file(flat, str(part), metadata={"nlbook.train": json.dumps(facts | {"digest": _digest(flat)})})
+    save_file(flat, str(part), metadata={"nlbook.train": json.dumps(facts | {"digest": digest(flat)})})
     os.replace(part, path)
 
 
@@ -308,7 +300,7 @@ def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
     if meta is None:
         raise NLBookError(f"path: got {path}, which is no training checkpoint, expected a file that train() wrote")
     facts = json.loads(meta)
-    need(facts["digest"] == _digest(flat), "path", path, "a checkpoint as it was written; this one is damaged")
+    need(facts["digest"] == digest(flat), "path", path, "a checkpoint as it was written; this one is damaged")
     need(facts["seed"] == seed, "seed", seed, f"{facts['seed']}, with which the run in {path} began")
     rates = [[g["initial_lr"] for g in groups] for groups in (opt.param_groups, facts["groups"])]
     need(rates[0] == rates[1], "lr", rates[0], f"{rates[1]}, with which the run in {path} began")

@@ -5,6 +5,7 @@ What a model carries from call to call is such a tree. `Tree` gives a dataclass 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -96,6 +97,14 @@ class Tree:
 
 
 # ---------------------------------------------------------------------- disk
+def digest(flat: dict[str, Tensor]) -> str:
+    """One number for the names and bytes of all tensors: a bit that turned changes it."""
+    h = hashlib.blake2b(digest_size=16)
+    for name in sorted(flat):
+        h.update(name.encode() + flat[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()
+
+
 def save(path: str | Path, tree: Any) -> None:
     """Write a state with safetensors (no pickle). `load` reads it back, bit for bit."""
     from safetensors.torch import save_file

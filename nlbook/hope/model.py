@@ -19,7 +19,7 @@ from nlbook.hope.mixers import MIXERS, StaticMLP, arguments, make_mixer
 from nlbook.hope.state import HopeState
 from nlbook.levels import NestedSystem, levels_of
 from nlbook.numerics import rms
-from nlbook.tree import Tree, restart
+from nlbook.tree import Tree, digest, load, restart, save
 
 
 def full(logits: Tensor) -> Tensor:
@@ -437,6 +437,19 @@ class Hope(nn.Module):
         weights = load_file(str(folder / "model.safetensors"))
         model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
         return model
+
+    def save_memory(self, path: str | Path, state: HopeState) -> None:
+        """Write what the memories hold as one file, to go on from it elsewhere: with the same weights, as `save` keeps
+        them, or sent to somebody who has them.
+        """
+        save(path, (state, digest(self.state_dict())))
+
+    def load_memory(self, path: str | Path) -> HopeState:
+        """The state that `save_memory` wrote; refused if it was made with other weights, since they cannot read it."""
+        mine = digest(self.state_dict())
+        state, theirs = load(path, (self.initial_state(1), mine))
+        need(theirs == mine, "path", f"{path}, a memory made with other weights ({theirs})", f"one made with {mine}")
+        return state
 
 
 class HopeAttention(Hope):

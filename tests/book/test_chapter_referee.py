@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from nlbook import tree
 from nlbook.book.chapters.hope import talker
 from nlbook.book.chapters.referee import card, own_race, referee
 from nlbook.book.chapters.referee import exercises as exercises
@@ -31,8 +30,9 @@ def test_a_file_carries_what_lives_on_and_the_level_is_what_carries_it(tmp_path)
 
     with torch.no_grad():
         _, memory = model(told[None])
-    tree.save(tmp_path / "memory.safetensors", memory)
-    received = tree.load(tmp_path / "memory.safetensors", model.initial_state(1))
+    model.save_memory(tmp_path / "memory.safetensors", memory)
+    received = talker.talker().load_memory(tmp_path / "memory.safetensors")
+    assert (tmp_path / "memory.safetensors").stat().st_size < 200_000
     before, after, without = knows(received, "{}"), knows(received), knows(None)
     assert all(before[k] > 0.9 for k in "ABde") and 0.4 < before["x"] < before["y"] < 0.7
     assert all(after[k] > 0.95 for k in "AB") and all(0.1 < after[k] < 0.15 for k in "dexy")

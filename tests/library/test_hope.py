@@ -440,6 +440,17 @@ def test_a_state_can_be_kept_and_cut(tmp_path):
         assert torch.equal(model(tokens(2, 5), same)[0], model(tokens(2, 5), s)[0])
 
 
+def test_a_memory_file_is_read_by_the_same_weights_only(tmp_path):
+    model, friend, other = stirred(SMALL), stirred(SMALL), Hope(SMALL)
+    x = tokens(1, 12)
+    _, state = model(x)
+    model.save_memory(tmp_path / "memory", state)
+    got, want = (m(x, s)[0] for m, s in ((friend, friend.load_memory(tmp_path / "memory")), (model, state)))
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    with pytest.raises(NLBookError, match="other weights"):
+        other.load_memory(tmp_path / "memory")
+
+
 def test_what_is_wrong_with_a_kept_state_is_named(tmp_path):
     Hope(SMALL).save(tmp_path)
     with pytest.raises(NLBookError, match=r"path.*no state"):
