@@ -232,6 +232,7 @@ def test_still_puts_states_into_one_strip(toy: viz.View, monkeypatch: pytest.Mon
     strip = viz.still("toy:n=2", "toy:n=64")
     strip._ipython_display_()
     assert seen[0][1]["image/png"]["alt"] == strip.alt and "<details>" in seen[1][0]["text/html"]
+    assert "toy:" not in strip.alt  # states are named in words
     one = pixels(viz.still("toy:n=2").png)
     assert pixels(strip.png).size == (2 * one.width, one.height)  # narrow pictures: side by side
     assert pixels(viz.still("toy:n=2", "toy:n=64", columns=1).png).size == (one.width, 2 * one.height)

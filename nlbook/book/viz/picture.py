@@ -251,14 +251,16 @@ class Picture(W.VBox):
 
 
 class Still:
-    """Pictures that do not move: a strip of states of one view, each under its state string."""
+    """Pictures that do not move: a strip of states of one view, each under its name."""
 
     def __init__(self, spec: View, states: list[State], columns: int | None = None, task: bool = False) -> None:
         self.spec, self.states = spec, list(dict.fromkeys(states))
         frames = [(spec.figure(s), s) for s in self.states]
         wide = css_size(frames[0][0])[0] > 520
         columns = columns or (1 if wide else 2)
-        pieces = [_joined([_caption(str(s), css_size(f)[0], bold=True), _image(f)], across=False) for f, s in frames]
+        pieces = [
+            _joined([_caption(spec.named(s), css_size(f)[0], bold=True), _image(f)], across=False) for f, s in frames
+        ]
         rows = [_joined(pieces[i : i + columns], across=True) for i in range(0, len(pieces), columns)]
         if task:
             rows.append(_caption("Task. " + spec.task, round(rows[0].width * CSS_PER_INCH / DPI)))
@@ -271,7 +273,9 @@ class Still:
         self.alt = (
             alts[0]
             if len(alts) == 1
-            else " ".join(f"{i + 1}. {s}: {a}" for i, (s, a) in enumerate(zip(self.states, alts, strict=True)))
+            else " ".join(
+                f"{i + 1}. {spec.named(s)}: {a}" for i, (s, a) in enumerate(zip(self.states, alts, strict=True))
+            )
         )
         self.facts = [spec.facts(s) for s in self.states]
 

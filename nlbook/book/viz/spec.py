@@ -115,6 +115,14 @@ class View:
         state = self.state(state)
         return checked_alt(self._alt(state, self.facts(state)))
 
+    def named(self, state: State) -> str:
+        """A state in words: its landmark's name, else what differs from the defaults, else the view's title."""
+        for name, landmark in self.landmarks.items():
+            if landmark == state:
+                return name
+        other = [p for p in self.params if state[p.name] != self.state()[p.name]]
+        return ", ".join(f"{p.label or p.name} {p.spell(state[p.name])}" for p in other) or self.title
+
     def describe(self, state: str | Mapping[str, Any] | None = None) -> str:
         """The long description: what the alt text says, then the settings and every number of the picture."""
         state = self.state(state)
