@@ -8,7 +8,7 @@ import pytest
 import torch
 from kit import refuses
 
-from nlbook.book.chapters.optimizers import optim_race
+from nlbook.book.chapters.optimizers import race
 from nlbook.book.data.languages import TwoLanguages
 from nlbook.book.ledger import find
 from nlbook.book.ledger.rows import continual, diagrams, optimizers, text
@@ -202,8 +202,8 @@ def test_digits_are_learned_by_a_small_vit_and_a_diverging_run_counts():
 
 
 def test_every_patch_of_the_vit_counts_and_a_seed_is_a_model():
-    net = optim_race.DigitViT(seed=3)
-    assert torch.equal(net(torch.ones(1, 64)), optim_race.DigitViT(seed=3)(torch.ones(1, 64)))
+    net = race.DigitViT(seed=3)
+    assert torch.equal(net(torch.ones(1, 64)), race.DigitViT(seed=3)(torch.ones(1, 64)))
     x = torch.zeros(1, 64, requires_grad=True)
     net(x)[0, 0].backward()
     assert int((x.grad != 0).sum()) == 64

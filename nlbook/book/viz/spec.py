@@ -29,7 +29,7 @@ BOOK = {
     "first_look": "chapters.welcome.first_look",
     "interference": "chapters.memory.interference",
     "weight": "chapters.writing.weight",
-    "horizon": "chapters.optimizers.horizon",
+    "horizon": "chapters.writing.horizon",
     "dial": "chapters.attention.dial",
     "detective": "chapters.levels.detective",
     "score": "viz.score",

@@ -1,38 +1,49 @@
-"""Chapter A: wrong answers that its checks must refuse, and right ones that they must accept."""
+"""Appendix A: wrong answers that its checks must refuse, and right ones that they must accept."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 
 
-def inner_by_autograd(m, grad, eta, keep):
-    z = m.detach().requires_grad_()
-    loss = (z * grad.detach()).sum() + (1 - keep) / (2 * eta) * (z * z).sum()
-    return torch.autograd.grad(loss, z)[0]
+def multiplier_by_lstsq(v, w, target):
+    """Each element as a regression of sqrt(w) target on sqrt(w) v."""
+    root = w.sqrt()
+    return torch.stack(
+        [(root * v[:, i]) @ (root * target[i]) / (root * v[:, i]).square().sum() for i in range(v.shape[1])]
+    )
 
 
-def horizon_by_log(beta, share):
-    return math.ceil(math.log(1 - share) / math.log(beta) - 1e-9)
+def multiplier_by_newton(v, w, target):
+    m = torch.zeros_like(target)
+    slope = (w[:, None] * v * (m * v - target)).sum(0)
+    return m - slope / (w[:, None] * v * v).sum(0)
 
 
-def horizon_by_sum(beta, share):
-    total, n = 0.0, 0
-    while total < share - 1e-13:
-        total += (1 - beta) * beta**n
-        n += 1
-    return n
+def adam_by_torch(p, v, M, H, t, lr, beta1, beta2):
+    q = torch.zeros_like(p).copy_(p).requires_grad_()
+    optimizer = torch.optim.Adam([q], lr=lr, betas=(beta1, beta2))
+    state = {"step": torch.tensor(float(t - 1)), "exp_avg": -M.clone(), "exp_avg_sq": H.clone()}
+    optimizer.state[q] = state
+    q.grad = -v
+    optimizer.step()
+    return q.detach(), -state["exp_avg"], state["exp_avg_sq"]
 
 
-def horizon_by_tensor(beta, share):
-    n = torch.arange(1, 5000, dtype=torch.float64)
-    return int(n[1 - beta**n >= share][0])
+def adam_by_lerp(p, v, M, H, t, lr, beta1, beta2):
+    M, H = M.lerp(v, 1 - beta1), H.lerp(v * v, 1 - beta2)
+    return p + lr / (1 - beta1**t) * M / ((H / (1 - beta2**t)) ** 0.5 + 1e-8), M, H
 
 
-def brake_by_branch(m, g, lr, keep, erase):
-    hold = keep - erase * float(g @ g)
-    return (hold * m if hold > 0 else torch.zeros_like(m)) - lr * g
+def adam_by_shares(p, v, M, H, t, lr, beta1, beta2):
+    M, H = M + (1 - beta1) * (v - M), H + (1 - beta2) * (v**2 - H)
+    read = M / (1 - beta1**t)
+    size = torch.sqrt(H / (1 - beta2**t))
+    return p + lr * read / (size + 1e-8), M, H
+
+
+def brake_by_branch(m, v, lr, keep, erase):
+    hold = keep - erase * float(v @ v)
+    return (hold * m if hold > 0 else torch.zeros_like(m)) + lr * v
 
 
 def cubic(start, step=lambda O: 1.5 * O - 0.5 * O @ O.T @ O):
@@ -58,24 +69,14 @@ def unit(G):
 
 
 MUTANTS = {
-    "A-inner": {
-        "sign": lambda m, grad, eta, keep: -grad - (1 - keep) / eta * m,
-        "no rate": lambda m, grad, eta, keep: grad + (1 - keep) * m,
-    },
-    "A-horizon": {
-        "one too many": lambda beta, share: horizon_by_sum(beta, share) + 1,
-        "always half": lambda beta, share: horizon_by_sum(beta, 0.5),
-        "not whole": lambda beta, share: math.log(1 - share) / math.log(beta),
-    },
     "A-picture": {
         "fast half": 7,
         "slow alone": 440,
         "far": 4603,
     },
     "A-brake": {
-        "length, not square": lambda m, g, lr, keep, erase: (keep - erase * g.norm()).clamp(min=0) * m - lr * g,
-        "heavy ball": lambda m, g, lr, keep, erase: keep * m - lr * g,
-        "uphill": lambda m, g, lr, keep, erase: (keep - erase * (g @ g)).clamp(min=0) * m + lr * g,
+        "length, not square": lambda m, v, lr, keep, erase: (keep - erase * v.norm()).clamp(min=0) * m + lr * v,
+        "uphill": lambda m, v, lr, keep, erase: (keep - erase * (v @ v)).clamp(min=0) * m - lr * v,
     },
     "A-polar": {
         "no division": cubic(lambda G: G),
@@ -86,17 +87,17 @@ MUTANTS = {
 }
 
 ACCEPTED = {
-    "A-inner": {
-        "by autograd": inner_by_autograd,
-        "one fraction": lambda m, grad, eta, keep: (eta * grad + (1 - keep) * m) / eta,
-        "from the step": lambda m, grad, eta, keep: (m - (keep * m - eta * grad)) / eta,
+    "A-adam": {
+        "one expression": lambda v, w, target: target * (w[:, None] * v).sum(0) / (w[:, None] * v * v).sum(0),
+        "as regressions": multiplier_by_lstsq,
+        "one Newton step": multiplier_by_newton,
     },
-    "A-horizon": {"by logarithm": horizon_by_log, "by summing": horizon_by_sum, "by table": horizon_by_tensor},
+    "A-build": {"torch": adam_by_torch, "lerp": adam_by_lerp, "by shares": adam_by_shares},
     "A-picture": {"as read": 333, "rounded": 330, "a little more": 340},
     "A-brake": {
         "a branch": brake_by_branch,
-        "relu": lambda m, g, lr, keep, erase: torch.relu(keep - erase * g.square().sum()) * m - lr * g,
-        "max": lambda m, g, lr, keep, erase: max(0.0, keep - erase * float((g * g).sum())) * m - lr * g,
+        "relu": lambda m, v, lr, keep, erase: torch.relu(keep - erase * v.square().sum()) * m + lr * v,
+        "max": lambda m, v, lr, keep, erase: max(0.0, keep - erase * float((v * v).sum())) * m + lr * v,
     },
     "A-polar": {
         "on the singular values": polar_by_svd_values,

@@ -1,59 +1,82 @@
-"""Chapter A, Optimizers remember too: momentum's inner objective, horizon, brake, and Newton-Schulz."""
+"""Appendix A, Optimizers: Adam's regression and Adam, a slow momentum, a brake, and Newton-Schulz."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from nlkernels import newton_schulz
 from torch import Tensor
 
 from nlbook.book.check.define import *
-from nlbook.optim import momentum_horizon
 
 
-def inner_gradient(m: Tensor, grad: Tensor, eta: float, keep: float) -> Tensor:
-    """The gradient with respect to m of the momentum's objective <m, grad> + (1 - keep) / (2 eta) |m|^2."""
+def best_multiplier(v: Tensor, w: Tensor, target: Tensor) -> Tensor:
+    """The m (n,) that minimises sum_i w_i |m * v_i - target|^2, element by element, for pushes v (T, n), weights w (T,), target (n,)."""
     # BEGIN SOLUTION
-    return grad + (1 - keep) / eta * m
+    return (w @ v) * target / (w @ v.square())
     # END SOLUTION
 
 
-def inner_objective(m: Tensor, grad: Tensor, eta: float, keep: float) -> Tensor:
-    return (m * grad).sum() + (1 - keep) / (2 * eta) * m.square().sum()
+def nothing_is_better(answer, d: Draw) -> str | None:
+    """A little more or less of m fits worse."""
+    v, w, target = d.tensor(4, 2), torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64), d.tensor(2)
+    loss = lambda m: float((w[:, None] * (m * v - target).square()).sum())  # noqa: E731
+    m = answer(v, w, target)
+    worse = [loss(m + step) > loss(m) for step in (1e-3, -1e-3)]
+    return None if all(worse) else f"m + 0.001 or m - 0.001 fits better than your m = {m.tolist()}."
 
 
-def horizon(beta: float, share: float) -> int:
-    """The smallest number n of latest gradients that make up at least `share` of a moving average that keeps `beta`."""
+def adam_step(
+    p: Tensor, v: Tensor, M: Tensor, H: Tensor, t: int, lr: float, beta1: float, beta2: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The new (p, M, H) after step t = 1, 2, ... of Adam: M averages the pushes v, H their squares; eps is 1e-8."""
     # BEGIN SOLUTION
-    n = 1
-    while 1 - beta**n < share:
-        n += 1
-    return n
+    M = beta1 * M + (1 - beta1) * v
+    H = beta2 * H + (1 - beta2) * v.square()
+    m = (M / (1 - beta1**t)) / ((H / (1 - beta2**t)).sqrt() + 1e-8)
+    return p + lr * m, M, H
     # END SOLUTION
 
 
-def ten_times(answer, d: Draw) -> str | None:
-    """One more nine is ten times the memory."""
-    a, b = answer(0.9, 0.99), answer(0.99, 0.99)
-    return (
-        None
-        if 10 <= b / a <= 11
-        else f"at 0.9 it says {a} and at 0.99 {b}: one more nine makes about ten times as many."
-    )
+def draw_adam(d: Draw):
+    n = d.int(1, 3)
+    state = (d.tensor(n), d.tensor(n), d.tensor(n), d.tensor(n).square())
+    return *state, d.int(1, 5), d.float(0.1, 0.6), d.pick(0.5, 0.8), d.pick(0.75, 0.9)
 
 
-def printed_brake(m: Tensor, g: Tensor, lr: float, keep: float, erase: float) -> Tensor:
-    """Should brake the momentum m (n,) where the gradient g (n,) is large, at strength `erase`, and then add -lr g."""
-    brake = keep - g @ g
-    return brake * m - lr * g
+def walks_with_torch(answer, d: Draw) -> str | None:
+    """Twenty steps along the path of torch.optim.Adam."""
+    theirs = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    mine, M, H = (torch.zeros(3, dtype=torch.float64) for _ in range(3))
+    optimizer = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))
+    for t in range(1, 21):
+        theirs.grad = d.tensor(3)
+        optimizer.step()
+        mine, M, H = answer(mine, -theirs.grad, M, H, t, 0.1, 0.9, 0.99)
+    gap = float((mine - theirs.detach()).abs().max())
+    return None if gap < 1e-9 else f"after 20 steps it stands {gap:.3g} from torch's Adam."
 
 
-def braked_momentum(m: Tensor, g: Tensor, lr: float, keep: float, erase: float) -> Tensor:
-    """Should brake the momentum m (n,) where the gradient g (n,) is large, at strength `erase`, and then add -lr g."""
+def _adam(m):
+    """Adam with another read-out: `m(M, H, v, t, beta1, beta2)`."""
+
+    def step(p, v, M, H, t, lr, beta1, beta2):
+        M, H = beta1 * M + (1 - beta1) * v, beta2 * H + (1 - beta2) * v.square()
+        return p + lr * m(M, H, v, t, beta1, beta2), M, H
+
+    return step
+
+
+def printed_brake(m: Tensor, v: Tensor, lr: float, keep: float, erase: float) -> Tensor:
+    """Should brake the momentum m (n,) where the push v (n,) is large, at strength `erase` and never below zero, and then add lr v."""
+    brake = keep - v @ v
+    return brake * m + lr * v
+
+
+def braked_momentum(m: Tensor, v: Tensor, lr: float, keep: float, erase: float) -> Tensor:
+    """Should brake the momentum m (n,) where the push v (n,) is large, at strength `erase` and never below zero, and then add lr v."""
     # BEGIN SOLUTION
-    brake = (keep - erase * (g @ g)).clamp(min=0)
-    return brake * m - lr * g
+    brake = (keep - erase * (v @ v)).clamp(min=0)
+    return brake * m + lr * v
     # END SOLUTION
 
 
@@ -63,12 +86,12 @@ def draw_brake(d: Draw):
 
 
 def never_turned_round(answer, d: Draw) -> str | None:
-    m, g = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor([100.0, 0.0], dtype=torch.float64)
-    held = answer(m, g, 0.0, 0.9, 0.1)
+    m, v = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.tensor([100.0, 0.0], dtype=torch.float64)
+    held = answer(m, v, 0.0, 0.9, 0.1)
     return (
         None
         if bool((held == 0).all())
-        else f"with |g| = 100 it makes {held.tolist()} of [1, 2] at lr = 0: a brake can only stop."
+        else f"with |v| = 100 it makes {held.tolist()} of [1, 2] at lr = 0: a brake can only stop."
     )
 
 
@@ -111,97 +134,104 @@ def _iterate(O: Tensor, steps: int, a: float, b: float) -> Tensor:
 
 
 ITEMS = [
-    Derive(
-        id="A-inner",
-        title="The gradient of momentum's own objective",
+    Implement(
+        id="A-adam",
+        title="Adam's regression",
         objective="A.1",
-        minutes=6,
+        minutes=8,
         difficulty=2,
         points=2,
-        prompt="Return the gradient with respect to m. One step of rate eta along it is the heavy ball, decay included.",
+        prompt="Return the multiplier that fits best, for each element by itself. Set the derivative of the weighted sum of squares to zero.",
         hints=(
-            "Differentiate the two terms one by one; `grad` is a constant here.",
-            "The first term is linear in m: its gradient is `grad`. The second is a square.",
-            "grad plus (1 - keep) / eta times m.",
+            "For one element: differentiate sum_i w_i (m v_i - P)^2 with respect to m, with P the target.",
+            "It is 2 sum_i w_i v_i (m v_i - P). Zero means m sum w v^2 = P sum w v.",
+            "(w @ v) * target / (w @ v.square())",
         ),
-        solution=inner_gradient,
-        objective_fn=inner_objective,
-        wrt="m",
+        solution=best_multiplier,
         draw=lambda d: (
-            d.tensor(a := d.int(1, 3), b := d.int(1, 3)),
-            d.tensor(a, b),
-            d.float(0.05, 0.8),
-            d.float(0.1, 0.95),
+            d.tensor(T := d.int(2, 5), n := d.int(1, 3)),
+            torch.tensor([d.pick(0.25, 0.5, 1.0) for _ in range(T)], dtype=torch.float64),
+            d.tensor(n),
         ),
+        properties=[Property("a minimum", nothing_is_better)],
         misconceptions=[
             Misconception(
-                "no forgetting",
-                lambda m, grad, eta, keep: grad * torch.ones_like(m),
-                "This is the first term alone: momentum that adds up everything and never forgets (eq. 10-11).",
+                "average of quotients",
+                lambda v, w, target: w @ (target / v) / w.sum(),
+                "This averages the multiplier that each push would want alone. The sum of squares weighs a push by its size as well.",
             ),
             Misconception(
-                "half of the ridge",
-                lambda m, grad, eta, keep: grad + (1 - keep) / (2 * eta) * m,
-                "The square brings a factor 2 down, which cancels the 2 below.",
+                "no weights",
+                lambda v, w, target: v.sum(0) * target / v.square().sum(0),
+                "The weights are missing: every push counts w_i times, above and below.",
             ),
             Misconception(
-                "keep instead of 1 - keep",
-                lambda m, grad, eta, keep: grad + keep / eta * m,
-                "The ridge forgets 1 - keep of m. With `keep` in its place, m would lose what it should keep.",
+                "square of the mean",
+                lambda v, w, target: (w @ v) * target / (w @ v).square(),
+                "Below stands the mean of the squares, not the square of the mean.",
             ),
             Misconception(
-                "the new momentum",
-                lambda m, grad, eta, keep: keep * m - eta * grad,
-                "This is m *after* the step. Return the gradient; the step is m - eta * gradient.",
+                "root too early",
+                lambda v, w, target: (w @ v) * target / (w @ v.square()).sqrt(),
+                "The root appears only when the target is sqrt(sum w v^2). Here the target is free: no root.",
             ),
             Misconception(
-                "the sign of eq. 13",
-                lambda m, grad, eta, keep: (1 - keep) / eta * m - grad,
-                "Eq. 13 counts momentum the other way round and takes it from the weight. Here the objective is + <m, grad>: its gradient is + grad.",
+                "no target",
+                lambda v, w, target: (w @ v) / (w @ v.square()),
+                "This is the answer for the target 1. Whatever the target is, it multiplies m.",
             ),
         ],
     ),
     Implement(
-        id="A-horizon",
-        title="How many gradients make half of it?",
-        objective="A.2",
-        minutes=6,
-        difficulty=2,
-        points=2,
-        prompt="Return the smallest n for which the last n gradients weigh at least `share`. Count gradients, from one.",
+        id="A-build",
+        title="Adam, from the regression",
+        objective="A.1",
+        minutes=12,
+        difficulty=3,
+        points=3,
+        prompt="Return the new weight and the two new memories. Average the pushes in M and their squares in H, divide each by what its "
+        "weights sum to after t steps, and read m = M / (sqrt(H) + 1e-8).",
         hints=(
-            "The newest gradient weighs 1 - beta, the one before beta (1 - beta), and so on. What do n of them weigh together?",
-            "A geometric sum: 1 - beta^n. Find the smallest n for which that is at least `share`.",
-            "Count n up from 1 while 1 - beta**n < share.",
+            "Four lines: write M, write H, read m, move p.",
+            "After t steps the weights (1 - beta) beta^i sum to 1 - beta^t only: M and H start at zero, so divide by that.",
+            "m = (M / (1 - beta1**t)) / ((H / (1 - beta2**t)).sqrt() + 1e-8), with the new M and H.",
         ),
-        solution=horizon,
-        reference=lambda beta, share: momentum_horizon(beta, share),
-        draw=lambda d: (d.float(0.05, 0.995), d.float(0.2, 0.995)),
-        cases=[Case((0.9, 0.5), "half, at 0.9"), Case((0.9, 0.99), "99 %, at 0.9"), Case((0.99, 0.5), "half, at 0.99")],
-        properties=[Property("one more nine", ten_times)],
+        solution=adam_step,
+        draw=draw_adam,
+        properties=[Property("twenty steps of torch's Adam", walks_with_torch)],
         misconceptions=[
             Misconception(
-                "largest index",
-                lambda beta, share: momentum_horizon(beta, share) - 1,
-                "One too few: this is the largest *index*, counted from zero (the paper's 6 and 43). It asks for the number of gradients.",
+                "downhill twice",
+                _adam(lambda M, H, v, t, b1, b2: -(M / (1 - b1**t)) / ((H / (1 - b2**t)).sqrt() + 1e-8)),
+                "v is the push, minus the gradient already: the weight moves by *plus* lr m.",
             ),
             Misconception(
-                "rule of thumb",
-                lambda beta, share: max(1, round(1 / (1 - beta))),
-                "1 / (1 - beta) is a common rule of thumb, but it takes no notice of the share.",
+                "no correction",
+                _adam(lambda M, H, v, t, b1, b2: M / (H.sqrt() + 1e-8)),
+                "M and H start at zero, and their weights do not yet sum to one: divide by 1 - beta^t.",
             ),
             Misconception(
-                "the other share",
-                lambda beta, share: max(1, math.ceil(math.log(share) / math.log(beta))),
-                "That solves beta^n = share: so many gradients leave `share` of the *old* memory. The last n make up 1 - beta^n.",
+                "no root",
+                _adam(lambda M, H, v, t, b1, b2: (M / (1 - b1**t)) / (H / (1 - b2**t) + 1e-8)),
+                "That is the answer to the target 1. Adam's target is sqrt(H), which turns H below into its root.",
+            ),
+            Misconception(
+                "no memory of pushes",
+                _adam(lambda M, H, v, t, b1, b2: v / ((H / (1 - b2**t)).sqrt() + 1e-8)),
+                "This reads the newest push instead of M. (It is RMSProp.)",
+            ),
+            Misconception(
+                "counts from zero",
+                _adam(lambda M, H, v, t, b1, b2: (M / (1 - b1 ** (t + 1))) / ((H / (1 - b2 ** (t + 1))).sqrt() + 1e-8)),
+                "The first step is t = 1: after it the weights sum to 1 - beta, which is 1 - beta**t.",
             ),
         ],
     ),
     ReadPicture(
         id="A-picture",
         title="The tail of a slow momentum",
-        objective="A.2",
-        minutes=3,
+        objective="A.4",
+        minutes=4,
         difficulty=1,
         prompt="Landmark *0.9 and a slow one*: how many of the latest gradients make 99 % of the step now?",
         hints=(
@@ -218,15 +248,15 @@ ITEMS = [
     FixTheBug(
         id="A-brake",
         title="A brake that throws the car into reverse",
-        objective="A.3",
-        minutes=6,
+        objective="A.2",
+        minutes=8,
         difficulty=2,
         points=2,
-        prompt="Eq. 49 as printed, for a vector. Two things are missing: the brake's strength, and a floor below which it cannot go.",
+        prompt="Eq. 49 as printed, for a vector. Two things are missing: the brake's strength, and a floor at zero below which it cannot go.",
         hints=(
-            "What is the brake when the gradient has length 10? What does multiplying by that do to m?",
-            "The exact gradient step has a rate in front of g g^T; and a brake may stop the momentum, but not turn it round.",
-            "keep - erase * |g|^2, and never below zero.",
+            "What is the brake when the push has length 10? What does multiplying by that do to m?",
+            "A gradient step on the regression has a rate in front of |v|^2; and a brake may stop the momentum, but not turn it round.",
+            "keep - erase * |v|^2, and never below zero.",
         ),
         solution=braked_momentum,
         broken=printed_brake,
@@ -236,30 +266,42 @@ ITEMS = [
             Misconception(
                 "as printed",
                 printed_brake,
-                "Still as printed. Compute the brake for a gradient of length 10: it is near -99, and the momentum explodes.",
+                "Still as printed. Compute the brake for a push of length 10: it is near -99, and the momentum explodes.",
             ),
             Misconception(
                 "no floor",
-                lambda m, g, lr, keep, erase: (keep - erase * (g @ g)) * m - lr * g,
-                "The strength is right. A large gradient still makes the factor negative, and below -1 the momentum grows as it swings.",
+                lambda m, v, lr, keep, erase: (keep - erase * (v @ v)) * m + lr * v,
+                "The strength is right. A large push still makes the factor negative, and below -1 the momentum grows as it swings.",
             ),
             Misconception(
                 "no strength",
-                lambda m, g, lr, keep, erase: (keep - g @ g).clamp(min=0) * m - lr * g,
-                "The floor is there. But |g|^2 without a strength brakes fully wherever |g| > 1: no momentum is left to speak of.",
+                lambda m, v, lr, keep, erase: (keep - v @ v).clamp(min=0) * m + lr * v,
+                "The floor is there. But |v|^2 without a strength brakes fully wherever |v| > 1: no momentum is left to speak of.",
+            ),
+            Misconception(
+                "a smooth brake",
+                lambda m, v, lr, keep, erase: keep * torch.exp(-erase * (v @ v)) * m + lr * v,
+                "A smooth brake is a good one, and the sweep below tries it. Asked for here is the straight one: subtract "
+                "erase |v|^2 from keep, and stop at zero.",
+            ),
+            Misconception(
+                "along the push only",
+                lambda m, v, lr, keep, erase: keep * m - erase * (m @ v) * v + lr * v,
+                "This forgets only the part of m that lies along v (the other reading of eq. 49 for a vector). It is unstable where it "
+                "should brake; asked for is one factor for all of m, with a floor.",
             ),
             Misconception(
                 "brakes the write too",
-                lambda m, g, lr, keep, erase: (keep - erase * (g @ g)).clamp(min=0) * (m - lr * g),
-                "The brake is for what m *held*. The new gradient is written in full.",
+                lambda m, v, lr, keep, erase: (keep - erase * (v @ v)).clamp(min=0) * (m + lr * v),
+                "The brake is for what m *held*. The new push is written in full.",
             ),
         ],
     ),
     Implement(
         id="A-polar",
         title="Move singular values to one",
-        objective="A.4",
-        minutes=6,
+        objective="A.3",
+        minutes=7,
         difficulty=2,
         points=2,
         prompt="Divide by the length (Frobenius norm), then repeat the cubic step. Never call an SVD.",

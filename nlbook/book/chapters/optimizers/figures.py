@@ -3,71 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from matplotlib.figure import Figure
 from nlkernels.newton_schulz import COEFFICIENTS
 from torch import Tensor
 
-from nlbook.book.chapters.optimizers.optim_race import Race
-from nlbook.book.chapters.optimizers.optim_toys import START, Sweep, Valley, descend
-from nlbook.book.viz.style import COLORS, end_label, figure
-
-# --- the old task's subspace ---
-
-STYLES = {
-    "momentum 0.9": ("memory", "-"),
-    "momentum 0.99": ("key", "-"),
-    "fast + slow": ("level3", "-"),
-    "shuffled": ("control", "--"),
-}
-
-
-def predicted_share(beta: float, steps: int) -> Tensor:
-    """The old task's share of a momentum after 0 .. steps steps, from the horizon alone: beta^k against 1 - beta^k."""
-    old = beta ** torch.arange(steps + 1, dtype=torch.float64)
-    return old**2 / (old**2 + (1 - old) ** 2)
-
-
-def forgetting_curves(shares: Mapping[str, Tensor]) -> Figure:
-    """Share of each memory (seeds, steps + 1) in the old subspace after the switch; bands span the seeds."""
-    fig = figure(8, 3.6)
-    ax = fig.subplots()
-    steps = next(iter(shares.values())).shape[1] - 1
-    for name, share in shares.items():
-        color, dash = STYLES[name]
-        ax.fill_between(range(steps + 1), share.amin(0), share.amax(0), color=COLORS[color], alpha=0.12, lw=0)
-        ax.plot(share.mean(0), color=COLORS[color], ls=dash)
-        end_label(
-            ax,
-            steps,
-            float(share[:, -1].mean()),
-            name,
-            "#555555" if dash == "--" else COLORS[color],
-            dy={"momentum 0.9": -4, "momentum 0.99": 5}.get(name, 0),
-        )
-    ax.plot(predicted_share(0.9, steps), color=COLORS["truth"], lw=1.2, ls=":")
-    ax.annotate(
-        "dotted: 0.9, from the horizon alone",
-        (15, float(predicted_share(0.9, steps)[15])),
-        (10, 6),
-        fontsize=9,
-        textcoords="offset points",
-    )
-    ax.set(
-        xlabel="steps since the switch to task 2", ylabel="share held of task 1", ylim=(-0.03, 1.05), xlim=(0, steps)
-    )
-    return fig
-
-
-def forgetting_alt(shares: Mapping[str, Tensor]) -> str:
-    said = "; ".join(
-        f"{name}: {float(s[:, 7].mean()):.2f} after 7 steps, {float(s[:, 44].mean()):.2f} after 44"
-        for name, s in shares.items()
-    )
-    return f"Curves of the share of a momentum that still lies in the old task's subspace after a switch. {said}."
-
+from nlbook.book.chapters.optimizers.race import Race
+from nlbook.book.chapters.optimizers.valleys import START, Sweep, Valley, descend
+from nlbook.book.viz.style import COLORS, figure
 
 # --- the bent valley of Fig. 4 ---
 

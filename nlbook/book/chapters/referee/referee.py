@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlbook.book.chapters.optimizers.optim_race import run
+from nlbook.book.chapters.optimizers.race import run
 from nlbook.errors import generator, need
 
 RATES: dict[str, tuple[float, ...]] = {  # seven each, a factor of about 3 apart

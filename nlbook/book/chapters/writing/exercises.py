@@ -1,11 +1,14 @@
-"""Chapter 02, Training is writing: surprise, the dual form, local errors, delta gradient descent."""
+"""Chapter 02, Training is writing: surprise, the dual form, local errors, delta gradient descent, momentum."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from nlbook.book.check.define import *
+from nlbook.optim import momentum_horizon
 
 
 def surprise_of_softmax(y: Tensor, label: int) -> Tensor:
@@ -44,29 +47,52 @@ def trained_answer_agrees(answer, d: Draw) -> str | None:
     return None if gap < 1e-9 else f"a layer trained by SGD answers differently: the gap is {gap:.3g}."
 
 
-def frozen_training(W0: Tensor, X: Tensor, Y: Tensor, lr: float) -> Tensor:
-    """Should train a linear layer on the pairs X (T, d_in), Y (T, d_out), one SGD step a pair, on half the squared error."""
-    W = W0.clone()
-    for x, y in zip(X, Y):
-        surprise = W0 @ x - y
-        W = W - lr * torch.outer(surprise, x)
-    return W
+def sgd_without_weights(W0: Tensor, X: Tensor, labels: Tensor, lr: float) -> Tensor:
+    """The surprises (T, classes) of one SGD step a sample on the cross-entropy, from W0 (classes, d_in), X (T, d_in) and labels (T,).
 
-
-def mended_training(W0: Tensor, X: Tensor, Y: Tensor, lr: float) -> Tensor:
-    """Should train a linear layer on the pairs X (T, d_in), Y (T, d_out), one SGD step a pair, on half the squared error."""
+    No weight is ever changed or built: each answer comes from W0 and from the list of the surprises so far.
+    """
     # BEGIN SOLUTION
-    W = W0.clone()
-    for x, y in zip(X, Y):
-        surprise = W @ x - y
-        W = W - lr * torch.outer(surprise, x)
-    return W
+    written = W0.new_zeros(0, len(W0))
+    for t, label in enumerate(labels):
+        answer = W0 @ X[t] - lr * (X[:t] @ X[t]) @ written
+        surprise = torch.softmax(answer, -1)
+        surprise[label] -= 1
+        written = torch.cat([written, surprise[None]])
+    return written
     # END SOLUTION
 
 
-def draw_training(d: Draw):
-    d_in, d_out, T = d.int(1, 3), d.int(1, 3), d.int(2, 5)
-    return d.tensor(d_out, d_in), d.tensor(T, d_in), d.tensor(T, d_out), d.float(0.05, 0.4)
+def draw_sgd(d: Draw):
+    classes, d_in, T = d.int(2, 3), d.int(1, 3), d.int(2, 6)
+    labels = torch.tensor([d.pick(*range(classes)) for _ in range(T)])
+    return d.tensor(classes, d_in), d.tensor(T, d_in), labels, d.float(0.3, 0.9)
+
+
+def digits_agree(answer, d: Draw) -> str | None:
+    """On 60 digits the surprises are those that torch's SGD meets, at the weight that it trains."""
+    from nlbook.book.chapters.writing.written_layer import write_digits
+
+    layer = write_digits(60)
+    gap = float((answer(layer.trace.start, layer.trace.keys, layer.labels, 0.05) - layer.trace.surprises).abs().max())
+    return None if gap < 1e-9 else f"on 60 digits a surprise differs from that of a trained weight by {gap:.3g}."
+
+
+def _sgd(surprise):
+    """SGD with another surprise: `surprise(W0, W, before, x, label)`, `before` being the weight one write ago."""
+
+    def run(W0: Tensor, X: Tensor, labels: Tensor, lr: float) -> Tensor:
+        W, before, written = W0, W0, []
+        for x, label in zip(X, labels):
+            written.append(surprise(W0, W, before, x, label))
+            before, W = W, W - lr * torch.outer(written[-1], x)
+        return torch.stack(written)
+
+    return run
+
+
+def _softmax(W: Tensor, x: Tensor, label: Tensor) -> Tensor:
+    return torch.softmax(W @ x, -1) - torch.eye(len(W), dtype=W.dtype)[label]
 
 
 def local_error(W2: Tensor, delta2: Tensor, z1: Tensor) -> Tensor:
@@ -77,20 +103,60 @@ def local_error(W2: Tensor, delta2: Tensor, z1: Tensor) -> Tensor:
     # END SOLUTION
 
 
+def dgd_step(W: Tensor, x: Tensor, delta: Tensor, eta: float) -> Tensor:
+    """The V (d_out, d_in) that minimises 1/2 |V x + delta|^2 + 1 / (2 eta) |V - W|^2, for x (d_in,) and delta (d_out,)."""
+    # BEGIN SOLUTION
+    rate = eta / (1 + eta * (x @ x))
+    return W - rate * torch.outer(W @ x + delta, x)
+    # END SOLUTION
+
+
+def nothing_left_to_gain(answer, d: Draw) -> str | None:
+    """At the minimum both pulls are equal and opposite: the gradient in V is zero."""
+    W, x, delta = d.tensor(2, 3), d.tensor(3), d.tensor(2)
+    V = answer(W, x, delta, 0.5)
+    slope = float((torch.outer(V @ x + delta, x) + (V - W) / 0.5).abs().max())
+    return (
+        None if slope < 1e-9 else f"the gradient of the two terms is not zero at your V, but as large as {slope:.3g}."
+    )
+
+
 def dgd_share() -> float:
-    """The w x at which erasing, a (w x) x, and writing, a (target - w x) x, cancel, as a share of the target."""
+    """The w x at which erasing, a (w x) x, and writing, 2 a (target - w x) x, cancel, as a share of the target."""
     # BEGIN SOLUTION
-    return 1 / 2
+    return 2 / 3
     # END SOLUTION
 
 
-def answer_after_three_steps() -> float:
-    """The answer of the weight after three training steps."""
+def inner_gradient(m: Tensor, v: Tensor, eta: float, keep: float) -> Tensor:
+    """The gradient with respect to m of the momentum's objective -<m, v> + (1 - keep) / (2 eta) |m|^2."""
     # BEGIN SOLUTION
-    from nlbook.book import viz
-
-    return viz.load("weight:step=3").facts["answer"]
+    return (1 - keep) / eta * m - v
     # END SOLUTION
+
+
+def inner_objective(m: Tensor, v: Tensor, eta: float, keep: float) -> Tensor:
+    return (1 - keep) / (2 * eta) * m.square().sum() - (m * v).sum()
+
+
+def horizon(beta: float, share: float) -> int:
+    """The smallest number n of latest gradients that make up at least `share` of a moving average that keeps `beta`."""
+    # BEGIN SOLUTION
+    n = 1
+    while 1 - beta**n < share:
+        n += 1
+    return n
+    # END SOLUTION
+
+
+def ten_times(answer, d: Draw) -> str | None:
+    """One more nine is ten times the memory."""
+    a, b = answer(0.9, 0.99), answer(0.99, 0.99)
+    return (
+        None
+        if 10 <= b / a <= 11
+        else f"at 0.9 it says {a} and at 0.99 {b}: one more nine makes about ten times as many."
+    )
 
 
 ITEMS = [
@@ -133,7 +199,7 @@ ITEMS = [
         id="02-dual",
         title="Answer without the weight",
         objective="02.1",
-        minutes=7,
+        minutes=6,
         difficulty=2,
         points=2,
         prompt="Return what the trained layer answers to q, from the list of its writes. Never build the trained weight.",
@@ -168,31 +234,49 @@ ITEMS = [
             ),
         ],
     ),
-    FixTheBug(
-        id="02-frozen",
-        title="The training loop that learns nothing new",
-        objective="02.3",
-        minutes=5,
-        difficulty=2,
-        prompt="This loop trains for one step and then goes astray. One name is wrong; say to yourself what it does to the values.",
+    Implement(
+        id="02-build",
+        title="An SGD without weights",
+        objective="02.1",
+        minutes=11,
+        difficulty=3,
+        points=3,
+        prompt="Return the surprises of a whole training run, without ever building a weight. Put your two functions together: "
+        "answer from the list so far, measure the surprise, add it to the list.",
         hints=(
-            "At which weight is the error of the third pair measured?",
-            "Training measures each error at the weight of its moment: a memory that generates its own values.",
-            "The surprise must use W, not W0.",
+            "Before the first step the list is empty, and W0 answers alone. What is on the list when the sample t comes?",
+            "Sample t is answered from X[:t] and the t surprises so far; then its own surprise joins the list.",
+            "written = torch.cat([written, surprise[None]]) grows a list that starts as W0.new_zeros(0, len(W0)).",
         ),
-        solution=mended_training,
-        broken=frozen_training,
-        draw=draw_training,
+        solution=sgd_without_weights,
+        draw=draw_sgd,
+        properties=[Property("sixty digits", digits_agree)],
         misconceptions=[
             Misconception(
-                "still frozen",
-                frozen_training,
-                "Every error is still measured at the untrained weight, so the same mistake is paid for again and again. (It is one step on the whole batch.)",
+                "frozen",
+                _sgd(lambda W0, W, before, x, label: _softmax(W0, x, label)),
+                "Every surprise is taken at the untrained W0, so the same mistake is paid for again and again. The answer must use "
+                "the list so far.",
             ),
             Misconception(
-                "updated too early",
-                lambda W0, X, Y, lr: _late(W0, X, Y, lr),
-                "Each error is taken at the weight from *before the previous* write: one step late.",
+                "one write late",
+                _sgd(lambda W0, W, before, x, label: _softmax(before, x, label)),
+                "Each answer misses the latest write: sample t is answered from *all* t surprises before it.",
+            ),
+            Misconception(
+                "scores, not probabilities",
+                _sgd(lambda W0, W, before, x, label: W @ x - torch.eye(len(W), dtype=W.dtype)[label]),
+                "That is the surprise of the squared error. The cross-entropy compares probabilities: softmax first.",
+            ),
+            Misconception(
+                "no start",
+                _sgd(lambda W0, W, before, x, label: _softmax(W - W0, x, label)),
+                "The start weight still answers too: add W0 x to what the list says.",
+            ),
+            Misconception(
+                "climbs",
+                lambda W0, X, labels, lr: sgd_without_weights(W0, X, labels, -lr),
+                "The list is added where it must be subtracted: a step goes *down* the gradient.",
             ),
         ],
     ),
@@ -229,56 +313,162 @@ ITEMS = [
             ),
         ],
     ),
+    Implement(
+        id="02-dgd",
+        title="The exact answer to the regression",
+        objective="02.4",
+        minutes=8,
+        difficulty=3,
+        points=2,
+        prompt="Set the gradient of both terms to zero and solve for V. (`torch.linalg.solve` is allowed; paper is shorter.)",
+        hints=(
+            "The gradient in V is (V x + delta) x^T + (V - W) / eta. Write a = V x + delta and solve for V first.",
+            "V = W - eta a x^T. Multiply by x and add delta: a = W x + delta - eta |x|^2 a. Now a is known.",
+            "a = (W x + delta) / (1 + eta |x|^2), and V = W - eta a x^T.",
+        ),
+        solution=dgd_step,
+        draw=lambda d: (
+            d.tensor(o := d.int(1, 3), i := d.int(1, 3)),
+            d.tensor(i),
+            d.tensor(o),
+            d.float(0.4, 2.1),
+        ),
+        properties=[Property("a minimum", nothing_left_to_gain)],
+        misconceptions=[
+            Misconception(
+                "a gradient step",
+                lambda W, x, delta, eta: W - eta * torch.outer(W @ x + delta, x),
+                "That is one gradient step from W. The minimum of both terms together is nearer: at V the two pulls are equal.",
+            ),
+            Misconception(
+                "the rate as printed",
+                lambda W, x, delta, eta: W - eta / (1 + eta) * torch.outer(W @ x + delta, x),
+                "eta / (1 + eta) is right for inputs of length one only (so eq. 57 is printed). The length of x belongs in it.",
+            ),
+            Misconception(
+                "plain SGD",
+                lambda W, x, delta, eta: W - eta * torch.outer(delta, x),
+                "This writes and does not erase: it is the step of the dot-product objective, plain SGD.",
+            ),
+            Misconception(
+                "the wrong value",
+                lambda W, x, delta, eta: W - eta / (1 + eta * (x @ x)) * torch.outer(W @ x - delta, x),
+                "The value is *minus* the surprise: the fit is zero where V x = -delta.",
+            ),
+        ],
+    ),
     Estimate(
         id="02-half",
         title="Where delta gradient descent comes to rest",
         objective="02.4",
         minutes=4,
         difficulty=2,
-        prompt="One sample, half the squared error. At which share of the target does what DGD erases cancel what it writes?",
+        prompt="One sample, and the loss is the whole squared error |w x - target|^2, without the half. At which share of the "
+        "target does what DGD erases cancel what it writes?",
         hints=(
             "At rest the change is zero: what is erased equals what is written.",
-            "Erased: w x. Written: target - w x. Set them equal.",
-            "w x = target - w x.",
+            "Erased: w x. Written: minus the surprise of this loss, 2 (target - w x). Set them equal.",
+            "w x = 2 (target - w x).",
         ),
         solution=dgd_share,
         within=0.01,
         unit="of the target",
         wrong={
             1: "That is where plain gradient descent rests. DGD also erases the answer itself, at every step.",
-            0: "It would be, with nothing to write.",
-            0.25: "Half of the half: set erased equal to written once.",
+            0.5: "That is the share for half the squared error. The surprise of this loss is twice as large.",
+            1 / 3: "The factor 2 stands at what is written, not at what is erased.",
         },
     ),
-    ReadPicture(
-        id="02-picture",
-        title="What three steps have learned",
-        objective="02.1",
-        minutes=3,
-        difficulty=1,
-        prompt="Set the training step to 3 (landmark *three steps*). What does the weight answer at the query then?",
+    Derive(
+        id="02-inner",
+        title="The gradient of momentum's own objective",
+        objective="02.5",
+        minutes=5,
+        difficulty=2,
+        points=2,
+        prompt="Return the gradient with respect to m. One step of rate eta *against* it is momentum, decay included.",
         hints=(
-            "Use the landmark button below the sliders.",
-            "Look at the running sum in the lower panel, at its last dot.",
-            "The number stands beside the word *real*.",
+            "Differentiate the two terms one by one; `v` is a constant here.",
+            "The first term is linear in m: its gradient is -v. The second is a square.",
+            "(1 - keep) / eta times m, minus v.",
         ),
-        view="weight:step=3",
-        solution=answer_after_three_steps,
-        within=0.1,
-        wrong={
-            0.77: "That is the end of the frozen curve. Read the one marked *real*.",
-            0.32: "That is the third bar alone; the answer is the sum of all bars so far.",
-            1.55: "That is the truth, or the answer after all 24 steps.",
-        },
+        solution=inner_gradient,
+        objective_fn=inner_objective,
+        wrt="m",
+        draw=lambda d: (
+            d.tensor(a := d.int(1, 3), b := d.int(1, 3)),
+            d.tensor(a, b),
+            d.float(0.05, 0.8),
+            d.float(0.1, 0.95),
+        ),
+        misconceptions=[
+            Misconception(
+                "plus v",
+                lambda m, v, eta, keep: (1 - keep) / eta * m + v,
+                "The objective rewards agreement, so <m, v> stands there with a minus, and its gradient is -v. The step goes "
+                "against the gradient and so adds +eta v: m comes to agree with v.",
+            ),
+            Misconception(
+                "no forgetting",
+                lambda m, v, eta, keep: -v * torch.ones_like(m),
+                "This is the first term alone: momentum that adds up everything and never forgets (eq. 10-11).",
+            ),
+            Misconception(
+                "half of the ridge",
+                lambda m, v, eta, keep: (1 - keep) / (2 * eta) * m - v,
+                "The square brings a factor 2 down, which cancels the 2 below.",
+            ),
+            Misconception(
+                "twice the ridge",
+                lambda m, v, eta, keep: 2 * (1 - keep) / eta * m - v,
+                "The 2 of the square cancels the 2 below it: (1 - keep) / eta is left, without a factor.",
+            ),
+            Misconception(
+                "keep instead of 1 - keep",
+                lambda m, v, eta, keep: keep / eta * m - v,
+                "The ridge forgets 1 - keep of m. With `keep` in its place, m would lose what it should keep.",
+            ),
+            Misconception(
+                "the new momentum",
+                lambda m, v, eta, keep: keep * m + eta * v,
+                "This is m *after* the step. Return the gradient; the step is m - eta * gradient.",
+            ),
+        ],
+    ),
+    Implement(
+        id="02-horizon",
+        title="How many gradients make half of it?",
+        objective="02.5",
+        minutes=5,
+        difficulty=2,
+        points=2,
+        prompt="Return the smallest n for which the last n gradients weigh at least `share`. Count gradients, from one.",
+        hints=(
+            "The newest gradient weighs 1 - beta, the one before beta (1 - beta), and so on. What do n of them weigh together?",
+            "A geometric sum: 1 - beta^n. Find the smallest n for which that is at least `share`.",
+            "Count n up from 1 while 1 - beta**n < share.",
+        ),
+        solution=horizon,
+        reference=lambda beta, share: momentum_horizon(beta, share),
+        draw=lambda d: (d.float(0.05, 0.995), d.float(0.2, 0.995)),
+        cases=[Case((0.9, 0.5), "half, at 0.9"), Case((0.9, 0.99), "99 %, at 0.9"), Case((0.99, 0.5), "half, at 0.99")],
+        properties=[Property("one more nine", ten_times)],
+        misconceptions=[
+            Misconception(
+                "largest index",
+                lambda beta, share: momentum_horizon(beta, share) - 1,
+                "One too few: this is the largest *index*, counted from zero (the paper's 6 and 43). It asks for the number of gradients.",
+            ),
+            Misconception(
+                "rule of thumb",
+                lambda beta, share: max(1, round(1 / (1 - beta))),
+                "1 / (1 - beta) is a common rule of thumb, but it takes no notice of the share.",
+            ),
+            Misconception(
+                "the other share",
+                lambda beta, share: max(1, math.ceil(math.log(share) / math.log(beta))),
+                "That solves beta^n = share: so many gradients leave `share` of the *old* memory. The last n make up 1 - beta^n.",
+            ),
+        ],
     ),
 ]
-
-
-def _late(W0: Tensor, X: Tensor, Y: Tensor, lr: float) -> Tensor:
-    """Every error at the weight from before the previous write."""
-    W, before = W0.clone(), W0.clone()
-    for x, y in zip(X, Y):
-        surprise = before @ x - y
-        before = W
-        W = W - lr * torch.outer(surprise, x)
-    return W

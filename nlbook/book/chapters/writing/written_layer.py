@@ -49,9 +49,31 @@ def write_digits(
     return WrittenLayer(trace, labels, x_test, data.y_test)
 
 
-def support(layer: WrittenLayer, i: int) -> Tensor:
-    """What each training step adds to the score of the true class of test digit i: (T,); it sums to score - W_0 q."""
-    return layer.trace.contributions(layer.x_test[i])[:, layer.y_test[i]]
+@dataclass(frozen=True)
+class FrozenSum:
+    """A sum of frozen surprises: written (10,) minus their sum in each class; answered (10,) how many test digits are
+    named so; the share of right ones.
+    """
+
+    written: Tensor
+    answered: Tensor
+    accuracy: float
+
+
+def frozen_sum(seed: int = 0, *, balanced: bool = False, random_start: bool = False) -> FrozenSum:
+    """400 frozen writes, from zero or from the random start; balanced=True leaves out digits until all classes are equal."""
+    layer = write_digits(400, seed=seed)
+    keys, labels = layer.trace.keys, layer.labels
+    count = torch.nn.functional.one_hot(labels, 10).cumsum(0)
+    if balanced:
+        kept = count.gather(1, labels[:, None])[:, 0] <= count[-1].min()
+        keys, labels = keys[kept], labels[kept]
+    W0 = layer.trace.start if random_start else torch.zeros_like(layer.trace.start)
+    trace = train_linear(W0, keys, cross_entropy(labels), 0.05, frozen_surprises=True)
+    said = (layer.x_test @ trace.weight().mT).argmax(-1)
+    return FrozenSum(
+        -trace.surprises.sum(0), torch.bincount(said, minlength=10), float((said == layer.y_test).double().mean())
+    )
 
 
 @dataclass(frozen=True)

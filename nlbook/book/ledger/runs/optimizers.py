@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nlbook.book.chapters.optimizers.optim_race import MODELS, OPTIMIZERS, run
-from nlbook.book.chapters.optimizers.optim_toys import START, VALLEYS, sweep
+from nlbook.book.chapters.optimizers.race import MODELS, OPTIMIZERS, run
+from nlbook.book.chapters.optimizers.valleys import START, VALLEYS, sweep
 from nlbook.book.data.digits import load_digits
 from nlbook.errors import generator, need
 

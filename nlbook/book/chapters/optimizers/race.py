@@ -116,6 +116,16 @@ class DigitViT(nn.Module):
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {"mlp": DigitMLP, "vit": DigitViT}
 
 
+def recorded_pushes(seed: int = 0, steps: int = 100) -> Tensor:
+    """The pushes (steps, 10, 64), minus the gradients, that SGD meets on a linear classifier of digits, 8 a batch."""
+    digits, W, pushes = load_digits(seed=seed), torch.zeros(10, 64, dtype=torch.float64), []
+    for x, y, _ in zip(digits.x_train.double().split(8), digits.y_train.split(8), range(steps)):
+        W.requires_grad_()
+        pushes.append(-torch.autograd.grad(F.cross_entropy(x @ W.mT, y), W)[0])
+        W = W.detach() + 0.1 * pushes[-1]
+    return torch.stack(pushes)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One optimizer's result."""
