@@ -34,7 +34,7 @@ class LocalFit(Objective):
 
 @dataclass(frozen=True)
 class ClosedForm(GD):
-    """No steps at all: the pair goes into a cache, the minimiser is written down at the moment of reading."""
+    """No steps at all: the pair goes into a cache, the minimiser is written down at the moment of reading (eq. 27)."""
 
     name: ClassVar[str] = "closed form"
     formula: ClassVar[str] = "m* = Σ sᵢvᵢ / Σ sᵢ"

@@ -38,7 +38,7 @@ def dgd_rate(k: Tensor, lr: Rate, form: str = "exact") -> Tensor:
 
 @dataclass(frozen=True)
 class GD:
-    """One gradient step on the objective at the current pair (eq. 1, 54). Hebb on dot, delta on l2, Oja on oja.
+    """One gradient step on the objective at the current pair (eq. 1, 19-20, 54). Hebb on dot, delta on l2, Oja on oja.
 
     capped: the rate of a pair is at most the one that reaches its minimum. Then a write never expands what it acts on:
     |k|^2 lr <= 1 for l2, |v|^2 lr <= 1 for oja, and for lp no entry of the error changes its sign.
@@ -69,7 +69,8 @@ class GD:
 
 @dataclass(frozen=True)
 class Implicit(GD):
-    """The proximal step: argmin_M' L(M'; k, v) + 1/(2 lr) |M' - M|^2, solved exactly (for l2: Longhorn, implicit LMS).
+    """The proximal step: argmin_M' L(M'; k, v) + 1/(2 lr) |M' - M|^2, solved exactly (eq. 98-99; for l2
+    it is Longhorn, implicit LMS).
 
     The gradient is taken where the step lands, so it never overshoots. On dot it is GD.
     """

@@ -18,7 +18,6 @@ FOLDERS = {
     "A": "optimizers",
     "B": "speed",
     "C": "errata",
-    "E": "starts",
 }
 
 

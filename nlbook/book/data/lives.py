@@ -74,10 +74,10 @@ class Lives:
             for t in range(self.pairs):
                 k = key[:, d, t]
                 moment = (kind[k] == 2) & used[row, k]
-                changes = moment & (torch.rand(batch, generator=g) < self.hazard)
+                changes = moment & (torch.rand(batch, generator=g, dtype=torch.float32) < self.hazard)
                 other = torch.randint(V, (batch,), generator=g)
                 fact[row, k] = torch.where(changes, other, fact[row, k])
-                slips = torch.rand(batch, generator=g) < self.slip
+                slips = torch.rand(batch, generator=g, dtype=torch.float32) < self.slip
                 other = torch.randint(V, (batch,), generator=g)
                 v = written[:, d, t] = torch.where(slips, other, fact[row, k])
                 drift = self.hazard * moment.double()[:, None]

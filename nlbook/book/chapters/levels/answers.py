@@ -2,143 +2,160 @@
 
 from __future__ import annotations
 
+import torch
+
 from nlbook.book.chapters.levels.exercises import (
+    adapt,
+    asked,
+    broken_outer,
     is_faster,
-    level_numbers,
+    learn_by,
+    learn_start,
+    outer_gradient,
+    outer_loss,
+    straight_through,
 )
 from nlbook.levels import Component, NestedSystem
+
+
+def count_one_by_one(sequence, segment, chunk, batch):
+    level = sum(1 for t in range(1, sequence + 1) if t % chunk == 0)
+    return 1, level, sum(segment for _ in range(sequence // segment)), batch
 
 
 def by_library(a, b, f, needs):
     return NestedSystem([Component(n, f[n], needs=frozenset(needs[n])) for n in f], "step").faster(a, b)
 
 
-def by_recursion(a, b, f, needs):
-    def reaches(x):
-        return a in needs[x] or any(reaches(y) for y in needs[x])
-
-    return f[a] > f[b] or (f[a] == f[b] and reaches(b))
-
-
-def by_closure(a, b, f, needs):
-    reach = {n: set(x) for n, x in needs.items()}
-    for _ in reach:
-        reach = {n: x.union(*(reach[y] for y in x)) for n, x in reach.items()}
-    return (f[a], a in reach[b]) > (f[b], False) if f[a] == f[b] else f[a] > f[b]
+def adapt_recursive(start, K, V, eta):
+    if not len(K):
+        return start
+    return adapt_recursive(start + eta * torch.outer(V[0] - start @ K[0], K[0]), K[1:], V[1:], eta)
 
 
-def levels_by_library(f, needs):
-    s = NestedSystem([Component(n, f[n], needs=frozenset(needs[n])) for n in f], "step")
-    return {n: s.level(n) for n in f}
+def adapt_erase_then_write(start, K, V, eta):
+    M = start
+    for k, v in zip(K, V):
+        M = M @ (torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)) + eta * v[:, None] * k
+    return M
 
 
-def levels_by_peeling(f, needs):
-    """Take off, again and again, what nobody of its own frequency still needs."""
-    left, out, level = dict(f), {}, 0
-    while left:
-        slow = min(left.values())
-        free = [a for a in left if left[a] == slow and not any(a in needs[b] and left[b] == slow for b in left)]
-        level += 1
-        for a in free:
-            out[a] = level
-        left = {n: x for n, x in left.items() if n not in free}
-    return {n: out[n] for n in f}
+def adapt_in_place(start, K, V, eta):
+    M = start.clone()
+    for k, v in zip(K, V):
+        M += eta * torch.outer(v - M @ k, k)
+    return M
 
 
-def levels_by_relaxing(f, needs):
-    depth = dict.fromkeys(f, 0)
-    for _ in f:
-        for b in f:
-            for a in needs[b]:
-                if f[a] == f[b]:
-                    depth[a] = max(depth[a], depth[b] + 1)
-    order = sorted({(f[n], depth[n]) for n in f})
-    return {n: 1 + order.index((f[n], depth[n])) for n in f}
+def loss_by_parts(start, k, v, q, target, eta):
+    y = start @ q + eta * (v - start @ k) * (k @ q)
+    return 0.5 * ((y - target) ** 2).sum()
+
+
+def loss_by_adapt(start, k, v, q, target, eta):
+    return 0.5 * (adapt(start, k[None], v[None], eta) @ q - target).square().sum()
+
+
+def loss_in_place(start, k, v, q, target, eta):
+    M = start.clone()
+    M += eta * torch.outer(v - M @ k, k)
+    e = M @ q - target
+    return e @ e / 2
+
+
+def by_autograd(start, K, V, Q, T, eta):
+    leaf = start.detach().clone().requires_grad_()
+    return torch.autograd.grad(asked(leaf, K, V, Q, T, eta), leaf)[0]
+
+
+def by_product(start, K, V, Q, T, eta):
+    P = torch.eye(K.shape[1], dtype=K.dtype)
+    for k in K:
+        P = P @ (torch.eye(len(k), dtype=K.dtype) - eta * torch.outer(k, k))
+    return (Q @ adapt(start, K, V, eta).T - T).T @ Q @ P.T
+
+
+def gradient_in_place(start, K, V, Q, T, eta):
+    G = (Q @ adapt_in_place(start, K, V, eta).T - T).T @ Q
+    for i in range(len(K) - 1, -1, -1):
+        G -= eta * (G @ K[i])[:, None] * K[i]
+    return G
+
+
+def learn_in_place(K, V, told, eta, lr):
+    start = torch.zeros(V.shape[2], K.shape[2], dtype=K.dtype)
+    for i in range(len(K)):
+        start -= lr * by_product(start, K[i, :told], V[i, :told], K[i, told:], V[i, told:], eta)
+    return start
+
+
+def learn_by_sgd(K, V, told, eta, lr):
+    start = torch.zeros(V.shape[2], K.shape[2], dtype=K.dtype, requires_grad=True)
+    sgd = torch.optim.SGD([start], lr=lr)
+    for k, v in zip(K, V):
+        sgd.zero_grad()
+        asked(start, k[:told], v[:told], k[told:], v[told:], eta).backward()
+        sgd.step()
+    return start.detach()
 
 
 MUTANTS = {
+    "04-count": {
+        "segments for chunks": lambda sequence, segment, chunk, batch: (1, sequence // segment, sequence, batch),
+        "all once": lambda sequence, segment, chunk, batch: (1, 1, 1, 1),
+        "tokens per chunk": lambda sequence, segment, chunk, batch: (1, chunk, sequence, batch),
+    },
     "04-faster": {
-        "turned round": lambda a, b, f, needs: is_faster(b, a, f, needs),
+        "turned round": lambda a, b, f, needs: is_faster(b, a, f, needs) and f[a] != f[b],
         "at least as fast": lambda a, b, f, needs: f[a] >= f[b],
         "always": lambda a, b, f, needs: True,
     },
-    "04-levels": {
-        "one level": lambda f, needs: dict.fromkeys(f, 1),
-        "all apart": lambda f, needs: {n: i for i, n in enumerate(sorted(f, key=lambda n: f[n]), 1)},
-        "two deep at most": lambda f, needs: {
-            n: 1
-            + sorted({(f[m], any(m in needs[b] and f[b] == f[m] for b in f)) for m in f}).index(
-                (f[n], any(n in needs[b] and f[b] == f[n] for b in f))
-            )
-            for n in f
-        },
+    "04-layers": {"four": 4, "with MLPs": 48},
+    "04-adapt": {
+        "gradient cut": lambda start, K, V, eta: adapt(start.detach(), K, V, eta),
+        "first order": lambda start, K, V, eta: adapt(start.detach(), K, V, eta) + start - start.detach(),
+        "full steps": lambda start, K, V, eta: adapt(start, K, V, 1.0),
+        "backwards": lambda start, K, V, eta: adapt(start, K.flip(0), V.flip(0), eta),
     },
-    "04-writes": {
-        "one unit": 85,
-        "without the slowest": 165,
+    "04-cut": {
+        "unchanged": broken_outer,
+        "straight through": straight_through,
+        "without the half": lambda start, k, v, q, target, eta: 2 * outer_loss(start, k, v, q, target, eta),
     },
-    "04-arrows": {
-        "none": 0,
-        "parts": 7,
-        "levels": 4,
+    "04-outer": {
+        "wrong sign": lambda *a: -outer_gradient(*a),
+        "full steps back": lambda start, K, V, Q, T, eta: by_product(start, K, V, Q, T, 1.0),
+        "transposed": lambda *a: outer_gradient(*a).T,
     },
-    "04-order": {
-        "layers": [
-            "the projection W_k",
-            "the attention read",
-            "the fast memory M",
-            "the first moment m",
-            "the second moment v",
-        ],
-        "moments slowest": [
-            "the first moment m",
-            "the second moment v",
-            "the projection W_k",
-            "the fast memory M",
-            "the attention read",
-        ],
-        "fastest first": [
-            "the attention read",
-            "the fast memory M",
-            "the second moment v",
-            "the first moment m",
-            "the projection W_k",
-        ],
-        "memory last": [
-            "the projection W_k",
-            "the first moment m",
-            "the second moment v",
-            "the attention read",
-            "the fast memory M",
-        ],
-        "one missing": ["the projection W_k", "the first moment m", "the fast memory M", "the attention read"],
+    "04-learn": {
+        "last document only": lambda K, V, told, eta, lr: learn_start(K[-1:], V[-1:], told, eta, lr),
+        "all told": lambda K, V, told, eta, lr: learn_start(K, V, K.shape[1], eta, lr),
+        "without a rate": lambda K, V, told, eta, lr: learn_start(K, V, told, eta, 1.0),
     },
+    "04-worth": {"too few": 54, "too many": 500, "a share": 0.3},
 }
 
 ACCEPTED = {
-    "04-faster": {"the library": by_library, "recursion": by_recursion, "closure": by_closure},
-    "04-levels": {
-        "the library": levels_by_library,
-        "peeling": levels_by_peeling,
-        "relaxing": levels_by_relaxing,
-        "the solution": level_numbers,
+    "04-count": {
+        "one by one": count_one_by_one,
+        "floor": lambda sequence, segment, chunk, batch: (1, int(sequence / chunk), sequence, batch),
+        "a list": lambda sequence, segment, chunk, batch: tuple(
+            [1, (sequence - sequence % chunk) // chunk, sequence, batch]
+        ),
     },
-    "04-writes": {"sum": 170, "text": "170 writes", "pair": (170.0, "writes")},
-    "04-arrows": {"count": 17, "text": "17 arrows", "float": 17.0},
-    "04-order": {
-        "m first": [
-            "the projection W_k",
-            "the first moment m",
-            "the second moment v",
-            "the fast memory M",
-            "the attention read",
-        ],
-        "v first": [
-            "the projection W_k",
-            "the second moment v",
-            "the first moment m",
-            "the fast memory M",
-            "the attention read",
-        ],
+    "04-faster": {
+        "the library": by_library,
+        "two rules": lambda a, b, f, needs: (a in needs[b]) if f[a] == f[b] else f[a] > f[b],
+        "pairs": lambda a, b, f, needs: (f[a], a in needs[b]) > (f[b], False),
     },
+    "04-layers": {"number": 3, "text": "3 levels", "float": 3.0},
+    "04-adapt": {
+        "recursion": adapt_recursive,
+        "erase, then write": adapt_erase_then_write,
+        "in place on a copy": adapt_in_place,
+    },
+    "04-cut": {"without forming M": loss_by_parts, "through adapt": loss_by_adapt, "in place on a copy": loss_in_place},
+    "04-outer": {"autograd": by_autograd, "product": by_product, "in place": gradient_in_place},
+    "04-learn": {"in place": learn_in_place, "torch's SGD": learn_by_sgd, "by autograd": learn_by(by_autograd)},
+    "04-worth": {"exact": 178.16, "rounded": 178, "text": "179 pairs"},
 }

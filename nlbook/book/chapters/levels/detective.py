@@ -46,7 +46,10 @@ def system(name: str) -> NestedSystem:
     held = "an outer weight like W_k, " + step
     tokens = part("M_t", L, "fast state", "written by every token; starts again from W_init in each sequence")
     seen = part(
-        "attention", INF, "non-parametric", "carries no state: computed anew from the whole context at each token"
+        "attention",
+        INF,
+        "non-parametric",
+        "keeps the pairs themselves, which are data, and fits nothing: computed anew from them at each token",
     )
     moments = [
         part("m_t", 1, "optimizer state", "mean of gradients, renewed once per step, before the weights move"),
@@ -165,7 +168,7 @@ def often(c: Component, unit: str) -> str:
     assert c.frequency is not None
     short = "sequence" if unit == SEQUENCE else unit.removeprefix("optimizer ")
     if c.frequency == INF:
-        return "no state"
+        return "nothing fitted"
     if c.frequency == 0:
         return "never updated"
     return f"{c.frequency} per {short}" if c.frequency >= 1 else f"once in {1 / Fraction(c.frequency)} {short}s"
@@ -355,7 +358,7 @@ class Board(anywidget.AnyWidget):
         "two kinds of weights": "system=momentum;lanes=1,2,2",
         "a slow momentum": "system=M3;lanes=1,2,2,2",
     },
-    twin=["momentum below the weights", "solved"],
+    twin=["momentum below the weights"],
     alt=alt,
     facts=facts,
     describe=describe,

@@ -13,7 +13,8 @@ from nlbook.levels.trace import Writes
 
 
 class LinearAttention(Writes, nn.Module):
-    """Linear attention: M_t = M_{t-1} + v_t k_t^T, y_t = M_t q_t. Eq. 14-16; a fast state that each token writes.
+    """Linear attention: M_t = M_{t-1} + v_t k_t^T, y_t = M_t q_t. Eq. 14-16; a fast state that each token writes, and
+    that a slow projection asks (eq. 24-26).
 
     x (batch, length, dim) -> y (batch, length, dim). The state (batch, dim, dim) starts at zero.
     """

@@ -1,7 +1,7 @@
-"""The start dial: a memory of one number, two contexts, and the best place to start from.
+"""The start dial: a memory of one number, two documents, and the best place to start from.
 
-A context asks for the number a under keys of length |k|: loss 1/2 c (M - a)^2 with c = |k|^2, and n gradient steps of
-rate eta from the start phi leave M - a = (1 - eta c)^n (phi - a). The loud context (large c) wants +1, the quiet one
+A document asks for the number a under keys of length |k|: loss 1/2 c (M - a)^2 with c = |k|^2, and n gradient steps of
+rate eta from the start phi leave M - a = (1 - eta c)^n (phi - a). The loud document (large c) wants +1, the quiet one
 -1. All minima are weighted means of the two wishes:
 
     printed form of eq. 28 (no writes)       weights c
@@ -30,12 +30,12 @@ LABELS = {
 
 
 def left_over(state: Any) -> Tensor:
-    """1 - eta c of both contexts: the share of the distance that one write leaves, (2,)."""
+    """1 - eta c of both documents: the share of the distance that one write leaves, (2,)."""
     return 1 - state.eta * torch.tensor([state.loud, state.quiet], dtype=torch.float64)
 
 
 def loss(state: Any, start: Tensor, writes: int) -> Tensor:
-    """Mean over both contexts of 1/2 c (M - a)^2 after `writes` writes from each start, shape of `start`."""
+    """Mean over both documents of 1/2 c (M - a)^2 after `writes` writes from each start, shape of `start`."""
     c = torch.tensor([state.loud, state.quiet], dtype=torch.float64)
     gap = left_over(state) ** writes * (start[..., None] - WISHES)
     return (0.5 * c * gap**2).mean(-1)
@@ -61,7 +61,7 @@ def facts(state: Any) -> dict[str, float]:
 def alt(state: Any, f: Facts) -> str:
     starts = ", ".join(f"{LABELS[n][0]} {f[f'best_{n}']:+.2f}" for n in LABELS)
     return (
-        f"Outer loss against the start of a one-number memory, two contexts that want +1 (loud) and -1 (quiet), "
+        f"Outer loss against the start of a one-number memory, two documents that want +1 (loud) and -1 (quiet), "
         f"{state.writes} write{'s' * (state.writes != 1)}. Best start: {starts}."
     )
 
@@ -69,15 +69,15 @@ def alt(state: Any, f: Facts) -> str:
 @view(
     "start",
     title="Where should a memory start?",
-    task="The loud context wants +1, the quiet one -1. Where is the best start without any writes, and where once each "
-    "context may write once? Then give both contexts the same loudness.",
-    answer="Without writes the loud context wins: +0.80. One write of rate 0.5 brings it nine tenths of its way, "
-    "wherever it started; so the best start moves over to the quiet context, -0.80. The first-order short cut "
-    "lands in the middle, at 0. With equal loudness all three agree on 0.",
+    task="The loud document wants +1, the quiet one -1. Where is the best start without any writes, and where once each "
+    "document may write once? Then make both equally loud.",
+    answer="Without writes the loud document wins: +0.78. One write of rate 0.5 brings it four fifths of its way, "
+    "wherever it started; so the best start moves over to the quiet document, -0.43. The first-order short cut stays on "
+    "the loud side, +0.28. With equal loudness all three agree on 0.",
     params=[
         Int("writes", 1, 0, 6, label="writes n"),
         Float("eta", 0.5, 0.0, 0.5, step=0.05, label="rate"),
-        Float("loud", 1.8, 0.2, 1.9, step=0.1, label="loudness c of +1"),
+        Float("loud", 1.6, 0.2, 1.9, step=0.1, label="loudness c of +1"),
         Float("quiet", 0.2, 0.1, 1.9, step=0.1, label="loudness c of -1"),
     ],
     landmarks={
@@ -91,7 +91,7 @@ def alt(state: Any, f: Facts) -> str:
     facts=facts,
 )
 def draw(state: State) -> Figure:
-    """Left: outer loss against the start, and the three minima. Right: both contexts writing from the best start."""
+    """Left: outer loss against the start, and the three minima. Right: both documents writing from the best start."""
     f = facts(state)
     fig = figure(8.4, 3.2)
     left, right = fig.subplots(1, 2, width_ratios=(1.5, 1))
