@@ -11,7 +11,7 @@ from torch import Tensor
 from nlbook.book.data import recall
 from nlbook.book.data.lives import Lives
 
-RATES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+RATES, KEEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0), (1.0, 0.98, 0.95)
 SLOW, FAST = 0.2, 0.6
 WARM_UP = 4  # documents that are read and not judged
 ASKED = ("A B, first time in a document", "d e, told before", "x y, told before", "all")
@@ -42,17 +42,17 @@ def told(worlds: int = 20, documents: int = 12, width: int = 16, seed: int = 0) 
     return Told(k, v, begins.flatten(), key // 2, again)
 
 
-def two_matrices(stream: Told, slow: float, fast: float, emptied: bool = True) -> Tensor:
+def two_matrices(stream: Told, slow: float, fast: float, emptied: bool = True, keep: float = 1.0) -> Tensor:
     """What both matrices together answer to each key before its pair is written, at these rates: (worlds, length, width).
 
-    Both write the one error that is left of both. emptied: the fast one is, where a document begins.
+    Both write the one error that is left of both. emptied: the fast one is, where a document begins; `keep` multiplies
+    it before each pair.
     """
     S = F = torch.zeros(stream.k.shape[0], stream.v.shape[-1], stream.k.shape[-1], dtype=stream.k.dtype)
     said = []
     for t, begins in enumerate(stream.begins.tolist()):
         k, v = stream.k[:, t], stream.v[:, t]
-        if begins and emptied:
-            F = torch.zeros_like(F)
+        F = (0.0 if begins and emptied else keep) * F
         said.append(((S + F) @ k[..., None])[..., 0])
         write = (v - said[-1])[..., None] * k[:, None]
         S, F = S + slow * write, F + fast * write
@@ -68,20 +68,20 @@ def errors(stream: Told, said: Tensor) -> dict[str, float]:
     return {name: float(error[part & judged].mean()) for name, part in zip(ASKED, parts, strict=True)}
 
 
-def one_matrix(stream: Told, rate: float, emptied: bool) -> dict[str, float]:
-    """The errors of a single matrix: emptied where a document begins, or never."""
-    return errors(stream, two_matrices(stream, 0.0, rate) if emptied else two_matrices(stream, rate, 0.0))
-
-
 def compared(stream: Told, rates: Sequence[float] = RATES) -> dict[str, dict[str, float]]:
-    """The errors of each matrix alone, of the best single matrix (of all rates, emptied or not), and of both together.
+    """The errors of each matrix alone, of the best single matrix, and of both together.
 
-    The best single one is chosen by its error on these very streams, which favours it.
+    A single matrix has one of the rates, and is emptied where a document begins or multiplied by one of KEEPS before each
+    pair. The best one is chosen by its error on these very streams, which favours it.
     """
-    singles = [one_matrix(stream, rate, emptied) for rate in rates for emptied in (True, False)]
+
+    def one(rate: float, emptied: bool, keep: float = 1.0) -> dict[str, float]:
+        return errors(stream, two_matrices(stream, 0.0, rate, emptied, keep))
+
+    singles = [one(rate, True) for rate in rates] + [one(rate, False, keep) for rate in rates for keep in KEEPS]
     return {
-        f"slow alone, rate {SLOW}": one_matrix(stream, SLOW, False),
-        f"fast alone, rate {FAST}, emptied": one_matrix(stream, FAST, True),
+        f"slow alone, rate {SLOW}": one(SLOW, False),
+        f"fast alone, rate {FAST}, emptied": one(FAST, True),
         f"best of {len(singles)} single": min(singles, key=lambda e: e["all"]),
         "both": errors(stream, two_matrices(stream, SLOW, FAST)),
     }
