@@ -36,28 +36,15 @@ def test_the_list_answers_as_the_weight_and_frozen_surprises_do_not(seed):
 
 
 def test_the_hand_calculation():
-    W = torch.tensor([[0.5, 0.0]])
-    seen = []
-    for x, target in [((1.0, 2.0), 3.0), ((2.0, 0.0), 1.0)]:
-        key = torch.tensor(x)
+    W, seen = torch.tensor([[0.5, 0.0]]), []
+    for t in range(100):
+        key, target = (torch.tensor([2.0, 0.0]), 1.0) if t % 2 else (torch.tensor([1.0, 2.0]), 3.0)
         surprise = W @ key - target
         W = W - 0.1 * torch.outer(surprise, key)
         seen.append(round(surprise.item(), 6))
-    assert seen == [-2.5, 0.5] and torch.allclose(W, torch.tensor([[0.65, 0.5]]))
-
-
-def test_frozen_sums_fail_by_the_constant_of_a_class():
-    """From zero a class' constant is how much more often than average it came; balanced, the same sum works."""
-    for seed in range(10):
-        plain, equal = (written_layer.frozen_sum(seed, balanced=b) for b in (False, True))
-        assert plain.accuracy < 0.55 and equal.accuracy > 0.8
-        count = torch.bincount(written_layer.write_digits(400, seed=seed).labels).double()
-        assert torch.allclose(plain.written, count - 40)
-        assert float(equal.written.abs().max()) < 1e-9
-        assert 0.12 < written_layer.frozen_sum(seed, balanced=True, random_start=True).accuracy < 0.4
-    first = written_layer.frozen_sum(0)
-    assert first.written[2] == pytest.approx(12) and int(first.answered[2]) > 359 / 2  # "most are called 2"
-    assert first.accuracy < 0.2
+        if t == 1:
+            assert seen == [-2.5, 0.5] and torch.allclose(W, torch.tensor([[0.65, 0.5]]))
+    assert torch.allclose(W, torch.tensor([[0.5, 1.25]]), atol=5e-3) and abs(seen[-1]) < 5e-3
 
 
 def test_divergence():
