@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,12 @@ from nlbook.book.chapters.clocks import ablation, adding_up, levels_alone
 from nlbook.book.chapters.clocks import figures as ch05
 from nlbook.book.chapters.clocks.continual_methods import METHODS, Score, average_accuracy, train
 from nlbook.book.check.testing import verdict
+from nlbook.book.viz.live import JS
 from nlbook.cms import CMS, schedule
 from nlbook.cms.additive import Clock, additive
 from nlbook.errors import NLBookError
+
+SOURCE = Path(__file__).resolve().parents[2] / "notebooks" / "src"
 
 
 # ---------------------------------------------------------------------- part 1
@@ -144,6 +148,20 @@ def test_two_numbers_and_six_tokens():
         begins = torch.arange(6) % 3 == 0
         for n, s in zip((3, 6), want):
             assert float(additive(clocks, one[:n], one[:n], begins[:n])[1][1]) == s
+
+
+def test_what_lasts_adds_up_and_what_changes_cancels():
+    lasting, changing = adding_up.two_keys().values()
+    assert lasting.slow[-1] > 0.85 and abs(changing.slow[-1]) < 0.5
+    many = [adding_up.two_keys(seed=s)["d, a new value in each document"].slow[-1] for s in range(30)]
+    assert abs(sum(many) / 30) < 0.1 and max(map(abs, many)) < lasting.slow[-1]
+    assert f"for ever: {lasting.slow[-1]:.2f}" in ch05.sinking_alt() and len(ch05.sinking().axes) == 2
+
+
+def test_the_sentence_on_three_clocks_is_the_shops_own():
+    source, shop = (SOURCE / "05_clocks.md").read_text(), (JS / "shop.js").read_text()
+    for said in ("(0.24 against 0.18)", "(0.04 against 0.19)", "(0.32 against 0.36)", "(0.31)"):
+        assert said.strip("()") in source and said.strip("()") in shop, said
 
 
 @lru_cache

@@ -12,6 +12,7 @@ from torch import Tensor
 from nlbook.book.data.lives import Lives
 from nlbook.book.data.scales import KINDS, Scales
 from nlbook.cms.additive import Clock, additive
+from nlbook.errors import generator
 
 SPANS = Scales(keys=8, values=8, documents=12, pairs=15)
 
@@ -52,6 +53,29 @@ def misses(clocks: Sequence[Clock], stream: Pairs) -> list[float]:
     late = y.shape[1] // 2
     error, kind = (y - stream.v).square().sum(-1)[:, late:], stream.kind[:, late:]
     return [float(error[kind == i].mean()) for i in range(3)] + [float(error.mean())]
+
+
+class OneKey(NamedTuple):
+    """What was told of one key and what two levels held of it after each token, numbers."""
+
+    told: list[float]
+    fast: list[float]
+    slow: list[float]
+
+
+def two_keys(documents: int = 16, seed: int = 0, fast: float = 0.6, slow: float = 0.08) -> dict[str, OneKey]:
+    """`A` is 1 for ever, `d` is 1 or -1 in each document of three tokens. The fast level ends with its document."""
+    signs = 2 * torch.randint(2, (documents,), generator=generator(seed)).double() - 1
+    runs = {}
+    for name, told in {"A, one value for ever": signs.abs(), "d, a new value in each document": signs}.items():
+        v = told.repeat_interleave(3)
+        levels = []
+        for n in range(1, len(v) + 1):
+            clocks, k = [Clock(fast, ends=1), Clock(slow, period=3)], torch.ones(n, 1, dtype=v.dtype)
+            _, held = additive(clocks, k, v[:n, None], torch.arange(n) % 3 == 0)
+            levels.append([float(m) for m in held])
+        runs[name] = OneKey(v.tolist(), *map(list, zip(*levels)))
+    return runs
 
 
 class Excess(NamedTuple):

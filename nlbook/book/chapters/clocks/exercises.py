@@ -164,11 +164,28 @@ def draw_step(d: Draw) -> tuple:
 
 
 # ---------------------------------------------------------------------- nested (eq. 72)
+def one_clock(start: Tensor, grads: Tensor, lr: float, fast: int, slow: int, rho: float) -> Tensor:
+    """The fast weight (d,) of a nested CMS after the gradients grads (T, d), which are given.
+
+    Every `fast` tokens of its chunk it moves by -lr times their sum. Every `slow` tokens the start learns from it, by the share
+    rho of the way to it, and the weight restarts there: no gradient is left waiting, its chunk begins anew.
+    """
+    w, waiting = start, torch.zeros_like(start)
+    for t, g in enumerate(grads, 1):
+        waiting = waiting + g
+        if t % fast == 0:
+            w, waiting = w - lr * waiting, torch.zeros_like(start)
+        if t % slow == 0:
+            start = start + rho * (w - start)
+            w, waiting = start, torch.zeros_like(start)
+    return w
+
+
 def nested(start: Tensor, grads: Tensor, lr: float, fast: int, slow: int, rho: float) -> Tensor:
     """The fast weight (d,) of a nested CMS after the gradients grads (T, d), which are given.
 
-    Every `fast` tokens it moves by -lr times their sum. Every `slow` tokens the start learns from it, by the share rho of the
-    way to it, and the weight restarts there: no gradient is left waiting, its chunk begins anew.
+    Every `fast` tokens of its chunk it moves by -lr times their sum. Every `slow` tokens the start learns from it, by the share
+    rho of the way to it, and the weight restarts there: no gradient is left waiting, its chunk begins anew.
     """
     # BEGIN SOLUTION
     w, waiting, clock = start, torch.zeros_like(start), 0
@@ -194,12 +211,11 @@ def nested_with(
     restart: bool = True,
     clear: bool = True,
     first: bool = False,
-    shared: bool = False,
 ) -> Tensor:
     w, waiting, clock = start, torch.zeros_like(start), 0
     for t, g in enumerate(grads, 1):
         waiting, clock = waiting + g, clock + 1
-        if (t % fast == 0) if shared else (clock == fast):
+        if clock == fast:
             w, waiting, clock = w - lr * waiting, torch.zeros_like(start), 0
         if t % slow == 0:
             old, start = start, start + rho * (w - start)
@@ -288,7 +304,7 @@ ITEMS = [
         id="05-level",
         title="One level and its clock",
         objective="05.1",
-        minutes=10,
+        minutes=11,
         difficulty=2,
         points=2,
         prompt="Write one level: in each sequence of the batch it gathers the gradients of `period` tokens and then moves once.",
@@ -379,7 +395,7 @@ ITEMS = [
         id="05-step",
         title="A chain learns",
         objective="05.1",
-        minutes=10,
+        minutes=11,
         difficulty=3,
         points=3,
         prompt="The other half of your CMS: read one token, learn from it, and let every level move that is due. It must do what "
@@ -420,19 +436,21 @@ ITEMS = [
             ),
         ],
     ),
-    Implement(
+    FixTheBug(
         id="05-nested",
         title="A level with an owner",
         objective="05.2",
-        minutes=11,
-        difficulty=3,
+        minutes=6,
+        difficulty=2,
         points=2,
-        prompt="The nested variant, eq. 72, with gradients that are given: the slow level owns the *start* of the fast one.",
+        prompt="The nested variant, eq. 72: the slow level owns the *start* of the fast one. This clockwork is right up to the first "
+        "restart and wrong after it. Why?",
         hints=(
-            "Two clocks: one counts the fast level's own chunk, the other the owner's tokens.",
-            "At the owner's boundary, in this order: the start learns from w, w restarts at the start, the waiting gradients are emptied.",
-            "`start = start + rho * (w - start)`; then w = start, waiting = 0, clock = 0.",
+            "Take fast = 2 and slow = 5. After the restart at token 5, which two tokens make the next full chunk?",
+            "Tokens 6 and 7. But `t % fast == 0` already holds at 6: it counts the tokens of the stream.",
+            "Give the fast level a `clock` of its own: + 1 at each token, 0 after a move and after a restart.",
         ),
+        broken=one_clock,
         solution=nested,
         draw=draw_nested,
         cases=[
@@ -459,8 +477,8 @@ ITEMS = [
             ),
             Misconception(
                 "one clock for both",
-                lambda *a: nested_with(*a, shared=True),
-                "The fast level counts the tokens of the stream. It has a clock of its own, which begins anew when it restarts.",
+                one_clock,
+                "The fast level still counts the tokens of the stream. It has a clock of its own, which begins anew when it restarts.",
             ),
             Misconception(
                 "the start never learns",
@@ -473,7 +491,7 @@ ITEMS = [
         id="05-cost",
         title="What a token moves",
         objective="05.2",
-        minutes=4,
+        minutes=5,
         difficulty=1,
         unit="parameters",
         within=0.02,
@@ -520,7 +538,7 @@ ITEMS = [
         id="05-left",
         title="What is left for the slow level",
         objective="05.4",
-        minutes=7,
+        minutes=8,
         difficulty=2,
         points=2,
         prompt="Two numbers that add up: a fast one whose context is the document, and a slow one that moves once a document by what was "
@@ -562,7 +580,7 @@ ITEMS = [
         id="05-steps",
         title="An unfair control",
         objective="05.5",
-        minutes=4,
+        minutes=5,
         difficulty=2,
         prompt="To ask whether the *period* matters, the control must have the same step per token and no period. This one has too small steps.",
         hints=(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
 from nlbook.book.chapters.clocks.ablation import WORDS
-from nlbook.book.chapters.clocks.adding_up import Excess
+from nlbook.book.chapters.clocks.adding_up import Excess, two_keys
 from nlbook.book.chapters.clocks.continual_methods import Score
 from nlbook.book.chapters.clocks.levels_alone import Knowledge, at
 from nlbook.book.viz.style import COLORS, book_style, figure
@@ -174,6 +174,33 @@ def per_level_alt(levels: Sequence[Knowledge], switch: int, after: int = 64) -> 
 
 
 # ---------------------------------------------------------------------- what levels earn
+def sinking(documents: int = 16, seed: int = 4) -> Figure:
+    """A fact that lasts sinks into the slow level, facts that change cancel there."""
+    fig = figure(9, 2.6)
+    with book_style():
+        axes = fig.subplots(1, 2, sharey=True)
+        for ax, (title, run) in zip(axes, two_keys(documents, seed).items()):
+            for x in range(3, 3 * documents, 3):
+                ax.axvline(x + 0.5, color=COLORS["grid"], lw=1)
+            t = range(1, len(run.told) + 1)
+            ax.plot(t, run.told, "_", color=COLORS["value"], ms=6, mew=2, label="told")
+            for level, held, color in (("fast", run.fast, "level1"), ("slow", run.slow, "level5")):
+                ax.plot(t, held, color=COLORS[color], lw=1.8, drawstyle="steps-mid", label=f"{level} level")
+            ax.axhline(0, color="black", lw=0.8)
+            ax.set(title=title, xlabel="tokens, three a document", xlim=(0.5, 3 * documents + 0.5), ylim=(-1.7, 1.5))
+            ax.grid(False)
+        axes[1].legend(ncols=3, loc="lower right", fontsize=8.5, columnspacing=1)
+    return fig
+
+
+def sinking_alt(documents: int = 16, seed: int = 4) -> str:
+    said = "; ".join(f"{title}: {run.slow[-1]:.2f}" for title, run in two_keys(documents, seed).items())
+    return (
+        f"What is told and what two levels hold over {documents} documents of three tokens; the fast level ends with each "
+        f"document. Held by the slow level in the end, {said}."
+    )
+
+
 def ladder(rows: Mapping[str, Excess], bound: float) -> Figure:
     """A bar a row: nats above the exact reader, with the standard error; the line is the best with one time scale."""
     fig = figure(8.6, 0.42 * len(rows) + 0.9)
