@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from kit import refuses
 from torch import Tensor
 
-from nlbook.book.chapters.selfmod import parity
+from nlbook.book.chapters.counting import parity
 from nlbook.cms import CMS
 from nlbook.errors import NLBookError
 from nlbook.hope import MIXERS, Attention, Hope, HopeAttention, HopeConfig, HopeState, LinearMixer, plain

@@ -18,6 +18,7 @@ FOLDERS = {
     "A": "optimizers",
     "B": "speed",
     "C": "errata",
+    "D": "counting",
 }
 
 

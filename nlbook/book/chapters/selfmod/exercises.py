@@ -1,74 +1,59 @@
-"""Chapter 06, A memory that teaches itself: DGD, self-generated values, the outer gradient, counting with one number."""
+"""Chapter 06, A memory that teaches itself: references, the write of eq. 88, and its build for an MLP memory.
+
+`memory_read`, `memory_errors`, `memory_write` and `one_token` are a build: chapter 07 goes on from them.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nlbook.book.check.define import *
 from nlbook.book.check.functions import gradient_of
+from nlbook.numerics import unit
 
 
-# ---------------------------------------------------------------------- Titans (eq. 76-78)
-def titans_write(
-    M: Tensor, S: Tensor, k: Tensor, v: Tensor, eta: float, alpha: float, mu: float
-) -> tuple[Tensor, Tensor]:
-    """M and S after one token of Titans with a linear memory M (d_v, d_k), objective |M k - v|^2 / 2.
+# ---------------------------------------------------------------------- a reference
+def read_text(M: Tensor, keys: Tensor, words: Tensor, eta: float) -> Tensor:
+    """M (d, d) after a text that may hold references. Token t says: keys[t] (d,) now means what words[t] (d,) means.
 
-    S (d_v, d_k) carries the surprise on: it keeps the share mu of itself and takes up minus eta times the gradient. M keeps the
-    share alpha of itself and then takes up the new S.
+    Written is what M answers for words[t] when the token comes. The write is the delta rule of chapter 01 at rate eta.
     """
     # BEGIN SOLUTION
-    gradient = torch.outer(M @ k - v, k)
-    S = mu * S - eta * gradient
-    return alpha * M + S, S
+    for k, word in zip(keys, words):
+        M = M + eta * torch.outer(M @ word - M @ k, k)
+    return M
     # END SOLUTION
 
 
-def draw_titans(d: Draw) -> tuple:
-    n, m = d.int(1, 3), d.int(1, 3)
-    return (
-        d.tensor(m, n),
-        d.tensor(m, n),
-        d.tensor(n),
-        d.tensor(m),
-        d.float(0.1, 0.9),
-        d.float(0.5, 0.95),
-        d.float(0.2, 0.9),
-    )
+def draw_text(d: Draw) -> tuple:
+    n, T = d.int(2, 4), d.int(2, 5)
+    return torch.eye(n, dtype=torch.float64) + d.tensor(n, n), d.unit(T, n), d.unit(T, n), d.float(0.5, 1.0)
 
 
-# ---------------------------------------------------------------------- DGD (eq. 57)
-def dgd(W: Tensor, x: Tensor, grad_y: Tensor, eta: float) -> Tensor:
-    """W (d_out, d_in) after one step of delta gradient descent on one input x (d_in,) of any length, eq. 57 corrected.
+def text_with(value, erase: bool = True):
+    """Wrong texts: `value(M, start, word)` is written, and the old answer perhaps not erased."""
 
-    grad_y (d_out,) is the gradient of the loss at the output W x.
-    """
-    # BEGIN SOLUTION
-    rate = eta / (1 + eta * x @ x)
-    return W - rate * torch.outer(W @ x + grad_y, x)
-    # END SOLUTION
+    def read(M: Tensor, keys: Tensor, words: Tensor, eta: float) -> Tensor:
+        start = M
+        for k, word in zip(keys, words):
+            M = M + eta * torch.outer(value(M, start, word) - (M @ k if erase else 0 * k), k)
+        return M
 
-
-def dgd_reference(W: Tensor, x: Tensor, grad_y: Tensor, eta: float) -> Tensor:
-    from nlbook.optim.dgd import dgd_step
-
-    return dgd_step(W, x[None], grad_y[None], eta)
+    return read
 
 
-def solves_the_proximal_problem(answer, d: Draw) -> str | None:
-    """Eq. 56: the gradient of |W x - u|^2 / 2 + |W - W_t|^2 / (2 eta) is zero at the answer."""
-    W, x, g, eta = d.tensor(2, 3), 2 * d.tensor(3), d.tensor(2), d.float(0.2, 1.0)
-    new = answer(W, x, g, eta)
-    slope = torch.outer(new @ x + g, x) + (new - W) / eta
-    return (
-        None
-        if slope.abs().max() < 1e-8
-        else f"at your weight the problem of eq. 56 still has a slope of {float(slope.abs().max()):.2g}."
-    )
+def x_gets_what_d_has(answer, d: Draw) -> str | None:
+    four, two, dee, ex = torch.eye(4, dtype=torch.float64)
+    M = answer(torch.eye(4, dtype=torch.float64), torch.stack([dee, ex, ex]), torch.stack([four, two, dee]), 1.0)
+    return None if torch.allclose(M @ ex, four) else "after `d4 x2 x=d` your memory does not answer 4 for x."
 
 
-# ---------------------------------------------------------------------- values of its own (eq. 84-88, 93)
+# ---------------------------------------------------------------------- eq. 88 for a matrix
 def self_write(M: Tensor, k: Tensor, v: Tensor, eta: float, alpha: float) -> Tensor:
     """M (d, d) after one token of eq. 88: a linear memory, objective |M k - v^|^2 / 2 with the value v^ = M v it makes itself.
 
@@ -103,20 +88,6 @@ def differentiated_value(M: Tensor, k: Tensor, v: Tensor, eta: float, alpha: flo
     """The derivative goes through v^ as well."""
     factor = alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)
     return M @ factor - eta * torch.outer(M @ (k - v), k - v)
-
-
-def transition(k: Tensor, v: Tensor, eta: float, alpha: float) -> Tensor:
-    """The matrix T (d, d) with which one self-generated write multiplies the memory: M_t = M_{t-1} T. k, v (d,)."""
-    # BEGIN SOLUTION
-    eye = torch.eye(len(k), dtype=k.dtype)
-    return alpha * eye - 2 * eta * torch.outer(k, k) + eta * torch.outer(v, k)
-    # END SOLUTION
-
-
-def multiplies_any_memory(answer, d: Draw) -> str | None:
-    M, k, v = d.tensor(3, 3), d.unit(3), d.unit(3)
-    gap = (M @ answer(k, v, 0.3, 0.9) - self_write(M, k, v, 0.3, 0.9)).abs().max()
-    return None if gap < 1e-9 else f"M T and the written memory differ by {float(gap):.2g}."
 
 
 # ---------------------------------------------------------------------- the outer gradient
@@ -162,178 +133,191 @@ def gradient_reaches_both(answer, d: Draw) -> str | None:
     )
 
 
-# ---------------------------------------------------------------------- counting
-def count_states(bits: Tensor, c: float) -> tuple[Tensor, float]:
-    """(w, eta). w (T,): the memory after each bit: one number, w_0 = 1, key 1, value v^ = c w (so c = v . k), eq. 88 with alpha = 1.
+# ---------------------------------------------------------------------- the build: a memory of two layers
+def memory_read(W1: Tensor, W2: Tensor, x: Tensor) -> Tensor:
+    """What a memory of two layers answers for x (d,), eq. 89: x + W1 silu(W2 x), with W2 (h, d) and W1 (d, h).
 
-    The rate is 0 at a bit 0. At a bit 1 it is eta, chosen so that w changes its sign and nothing else. bits (T,) of 0 and 1; c <= 0.
+    M_eta and M_alpha answer one number: their W1 is (1, h), and x is not added.
     """
     # BEGIN SOLUTION
-    eta = 2 / (2 - c)
-    factor = 1 + bits * (eta * c - 2 * eta)  # 1 at a bit 0
-    return torch.cumprod(factor, 0), eta
+    said = W1 @ F.silu(W2 @ x)
+    return x + said if len(W1) == len(x) else said
     # END SOLUTION
 
 
-def draw_bits(d: Draw) -> tuple:
-    return torch.tensor([float(d.int(0, 1)) for _ in range(d.int(2, 9))], dtype=torch.float64), -d.float(0.0, 1.0)
+def memory_errors(W1: Tensor, W2: Tensor, k: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """(e1, e2): the gradients of |M(k) - value|^2 / 2 at the outputs of the two layers, value held fixed.
 
-
-def scaled_count(shift: float):
-    """Counting with a wrong number of erasures: 1 - shift eta + eta c at the right rate of another rule."""
-
-    def states(bits: Tensor, c: float) -> tuple[Tensor, float]:
-        eta = 2 / (shift - c)
-        return torch.cumprod(1 + bits * (eta * c - 2 * eta), 0), eta
-
-    return states
-
-
-def with_rate(states):
-    """A wrong memory beside the right rate."""
-    return lambda bits, c: (states(bits), 2 / (2 - c))
-
-
-# ---------------------------------------------------------------------- numbers
-def jump_in_the_picture() -> float:
-    """How many times more M_mem moves in the 8 tokens after the switch than in the 8 before, seed 0, early switch."""
+    e1 has the length of the answer; e2 (h,) belongs to z = W2 k. silu'(z) = s (1 + z (1 - s)) with s = sigmoid(z).
+    """
     # BEGIN SOLUTION
-    from nlbook.book import viz
-
-    return viz.load("memories:switch=16").facts["jump_mem"]
+    z = W2 @ k
+    s = torch.sigmoid(z)
+    e1 = memory_read(W1, W2, k) - value
+    e2 = (W1.T @ e1) * s * (1 + z * (1 - s))
+    return e1, e2
     # END SOLUTION
 
 
-STEPS = (
-    "write all five memories with k, eta, alpha and their values",
-    "each memory makes its value from v",
-    "read k, v, eta and alpha from the four memories that make them",
-    "answer y from M_mem and the query",
-    "make the query q from the token with the fixed W_q",
-)
-BEFORE = (
-    (STEPS[4], STEPS[3], "the answer needs its query"),
-    (STEPS[2], STEPS[1], "the value is M(v): v must be there"),
-    (STEPS[1], STEPS[0], "a write needs its value"),
-    (STEPS[3], STEPS[0], "eq. 83-94 read the state from *before* this token: read before write"),
-)
+def errors_by_autograd(W1: Tensor, W2: Tensor, k: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        z = (W2 @ k).detach().requires_grad_()
+        out = (W1 @ F.silu(z)).detach().requires_grad_()
+        told = out + k if len(W1) == len(k) else out
+        (e1,) = torch.autograd.grad(0.5 * (told - value).square().sum(), out)
+        (e2,) = torch.autograd.grad((W1.detach() @ F.silu(z)) @ e1, z)
+    return e1, e2
+
+
+def memory_write(W1: Tensor, W2: Tensor, k: Tensor, value: Tensor, eta: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """(W1, W2) after one write of eq. 88: retention, delta gradient descent, for each layer with the input n of its own.
+
+    The rate of a layer is eta / (1 + eta |n|^2). Both layers are written from the old weights.
+    """
+    # BEGIN SOLUTION
+    a, (e1, e2) = F.silu(W2 @ k), memory_errors(W1, W2, k, value)
+    eta1, eta2 = (eta / (1 + eta * n @ n) for n in (a, k))
+    new1 = alpha * W1 - eta1 * torch.outer(W1 @ a + e1, a)
+    new2 = alpha * W2 - eta2 * torch.outer(W2 @ k + e2, k)
+    return new1, new2
+    # END SOLUTION
+
+
+Layers = tuple[Tensor, Tensor]
+
+
+def forgotten(W1: Tensor, W2: Tensor, k: Tensor, eta: Tensor, alpha: Tensor) -> Layers:
+    """The weights after retention and erasing, before anything is written."""
+    a = F.silu(W2 @ k)
+    return (
+        alpha * W1 - eta / (1 + eta * a @ a) * torch.outer(W1 @ a, a),
+        alpha * W2 - eta / (1 + eta * k @ k) * torch.outer(W2 @ k, k),
+    )
+
+
+def written(W1: Tensor, W2: Tensor, k: Tensor, value: Tensor, eta: Tensor, alpha: Tensor, change: str = "") -> Layers:
+    """memory_write with one thing changed."""
+    a, (e1, e2) = F.silu(W2 @ k), memory_errors(W1, W2, k, value)
+    rate1, rate2 = (eta if change == "one rate" else eta / (1 + eta * n @ n) for n in (a, k))
+    if change == "late errors":
+        e1, e2 = memory_errors(*forgotten(W1, W2, k, eta, alpha), k, value)
+    old1, old2 = (0 * e1, 0 * e2) if change == "no erasing" else (W1 @ a, W2 @ k)
+    new1 = alpha * W1 - rate1 * torch.outer(old1 + e1, a)
+    if change == "layer after layer":
+        e2 = memory_errors(new1, W2, k, value)[1]
+    return new1, alpha * W2 - rate2 * torch.outer(old2 + e2, k)
+
+
+def draw_memory(d: Draw, gates: bool = True) -> tuple:
+    n, h = d.int(2, 4), d.int(1, 4)
+    return d.tensor(d.pick(n, n, 1) if gates else n, h), d.tensor(h, n), n
+
+
+def draw_read(d: Draw) -> tuple:
+    W1, W2, n = draw_memory(d)
+    return W1, W2, d.tensor(n)
+
+
+def draw_errors(d: Draw) -> tuple:
+    W1, W2, n = draw_memory(d)
+    return W1, W2, d.unit(n), d.tensor(len(W1))
+
+
+def draw_write(d: Draw) -> tuple:
+    eta, alpha = (torch.tensor(x, dtype=torch.float64) for x in (d.float(0.2, 0.9), d.float(0.6, 0.95)))
+    return *draw_errors(d), eta, alpha
+
+
+def one_token(
+    M: dict[str, tuple[Tensor, Tensor]], W_q: Tensor, b_eta: Tensor, b_alpha: Tensor, x: Tensor
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """(y, M) after one token x (d,) of five memories M = {"mem", "k", "v", "eta", "alpha"}, each a pair (W1, W2).
+
+    k, v and q = W_q x are brought to length one; eta and alpha are sigmoids of what their memories say plus their bias. Every
+    memory writes under k a value of its own, what it answers for v. y answers q from M["mem"] *after* the write.
+    """
+    # BEGIN SOLUTION
+    k, v, q = (z / z.norm() for z in (memory_read(*M["k"], x), memory_read(*M["v"], x), W_q @ x))
+    eta = torch.sigmoid(memory_read(*M["eta"], x)[0] + b_eta)
+    alpha = torch.sigmoid(memory_read(*M["alpha"], x)[0] + b_alpha)
+    M = {n: memory_write(*W, k, memory_read(*W, v), eta, alpha) for n, W in M.items()}
+    return memory_read(*M["mem"], q), M
+    # END SOLUTION
+
+
+def draw_token(d: Draw) -> tuple:
+    n, h = d.int(2, 3), d.int(1, 3)
+    M = {b: (d.tensor(1 if b in ("eta", "alpha") else n, h), d.tensor(h, n)) for b in ("mem", "k", "v", "eta", "alpha")}
+    return M, d.tensor(n, n), d.tensor(1)[0], d.tensor(1)[0], d.tensor(n)
+
+
+def token_with(*, own="each", before=False, unit_v=True, boxes=None, late=False):
+    """one_token with one thing changed."""
+
+    def token(M: dict[str, tuple[Tensor, Tensor]], W_q: Tensor, b_eta: Tensor, b_alpha: Tensor, x: Tensor) -> Any:
+        k, v, q = unit(memory_read(*M["k"], x)), memory_read(*M["v"], x), unit(W_q @ x)
+        v = unit(v) if unit_v else v
+        eta = torch.sigmoid(memory_read(*M["eta"], x)[0] + b_eta)
+        alpha = torch.sigmoid(memory_read(*M["alpha"], x)[0] + b_alpha)
+        y, out = memory_read(*M["mem"], q), dict(M)
+        for b in ("k", "v", "eta", "alpha", "mem"):
+            if boxes and b not in boxes:
+                continue
+            value = memory_read(*M[b], v)
+            if own == "given" and len(value) == len(v):
+                value = v
+            if own == "mem" and len(value) == len(v):
+                value = memory_read(*M["mem"], v)
+            out[b] = memory_write(*M[b], k, value, eta, alpha)
+            if late and b in ("k", "v"):  # the others meet the new key and value
+                k, v = unit(memory_read(*out["k"], x)), unit(memory_read(*out["v"], x))
+        return (y if before else memory_read(*out["mem"], q)), out
+
+    return token
+
 
 ITEMS = [
     Implement(
-        id="06-titans",
-        title="Surprise, momentum, forgetting",
-        objective="06.1",
-        minutes=5,
-        difficulty=1,
-        prompt="Return (M, S) after one token of Titans.",
-        hints=(
-            "The gradient of |M k - v|^2 / 2 is (M k - v) k^T.",
-            "First S: mu * S - eta * gradient. Then M: alpha * M + S, with the new S.",
-            "`S = mu * S - eta * torch.outer(M @ k - v, k)`, then `return alpha * M + S, S`.",
-        ),
-        solution=titans_write,
-        draw=draw_titans,
-        misconceptions=[
-            Misconception(
-                "old surprise",
-                lambda M, S, k, v, eta, alpha, mu: (alpha * M + S, mu * S - eta * torch.outer(M @ k - v, k)),
-                "M took up the *old* S, so this token's surprise arrives one token late.",
-            ),
-            Misconception(
-                "no surprise carried",
-                lambda M, S, k, v, eta, alpha, mu: (
-                    alpha * M - eta * torch.outer(M @ k - v, k),
-                    -eta * torch.outer(M @ k - v, k),
-                ),
-                "Without mu S a surprise lasts for one token only. Titans carries it on.",
-            ),
-            Misconception(
-                "ascends",
-                lambda M, S, k, v, eta, alpha, mu: (
-                    alpha * M + mu * S + eta * torch.outer(M @ k - v, k),
-                    mu * S + eta * torch.outer(M @ k - v, k),
-                ),
-                "That walks uphill: minus eta times the gradient.",
-            ),
-            Misconception(
-                "forgets the surprise",
-                lambda M, S, k, v, eta, alpha, mu: (
-                    alpha * (M + mu * S - eta * torch.outer(M @ k - v, k)),
-                    mu * S - eta * torch.outer(M @ k - v, k),
-                ),
-                "alpha acts on the old memory; what has just been learned comes in whole.",
-            ),
-            Misconception(
-                "twice the gradient",
-                lambda M, S, k, v, eta, alpha, mu: (
-                    alpha * M + mu * S - 2 * eta * torch.outer(M @ k - v, k),
-                    mu * S - 2 * eta * torch.outer(M @ k - v, k),
-                ),
-                "The objective is *half* the squared error: its gradient is (M k - v) k^T, without a 2.",
-            ),
-            Misconception(
-                "one minus alpha",
-                lambda M, S, k, v, eta, alpha, mu: (
-                    (1 - alpha) * M + mu * S - eta * torch.outer(M @ k - v, k),
-                    mu * S - eta * torch.outer(M @ k - v, k),
-                ),
-                "In the Titans paper alpha is what is *forgotten*. Here, as in eq. 88, it is what is kept.",
-            ),
-        ],
-    ),
-    Implement(
-        id="06-dgd",
-        title="Delta gradient descent",
+        id="06-refer",
+        title="x takes what d has",
         objective="06.1",
         minutes=6,
-        difficulty=2,
-        points=2,
-        prompt="Return the weight after one DGD step. Mind inputs that are not of length one.",
+        difficulty=1,
+        prompt="Return the memory after a text in which each token says: this key now means what that word means.",
         hints=(
-            "Erase what W answers for x, and write minus the gradient: W - rate (W x + grad_y) x^T.",
-            "The printed rate eta / (1 + eta) is right for |x| = 1 only.",
-            "`rate = eta / (1 + eta * x @ x)`.",
+            "Which number stands in no token, and who knows it?",
+            "Ask the memory for the word, at the moment when the token comes, and write its answer by the delta rule.",
+            "In a loop: `M = M + eta * torch.outer(M @ word - M @ k, k)`.",
         ),
-        solution=dgd,
-        reference=dgd_reference,
-        draw=lambda d: (d.tensor(m := d.int(1, 3), n := d.int(1, 3)), d.tensor(n), d.tensor(m), d.float(0.1, 1.0)),
-        properties=[Property("it solves eq. 56", solves_the_proximal_problem)],
-        differentiable=True,
+        solution=read_text,
+        draw=draw_text,
+        properties=[Property("d4 x2 x=d", x_gets_what_d_has)],
         misconceptions=[
             Misconception(
-                "as printed",
-                lambda W, x, g, eta: W - eta / (1 + eta) * torch.outer(W @ x + g, x),
-                "That is the printed rate. It is right only where |x| = 1.",
+                "given value",
+                text_with(lambda M, start, word: word),
+                "The word itself is written. What does the memory answer *for* it?",
             ),
             Misconception(
-                "plain descent",
-                lambda W, x, g, eta: W - eta * torch.outer(g, x),
-                "This is gradient descent: it never looks at what W answers for x.",
+                "values from the start",
+                text_with(lambda M, start, word: start @ word),
+                "All values come from the memory before the text, so nothing that the text says can be referred to. That is "
+                "linear attention, whose values do not depend on what has been written. Here each value depends on the state.",
             ),
             Misconception(
-                "implicit rate, no erasing",
-                lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(g, x),
-                "The rate is right. What W said about x is still there.",
+                "writes without erasing",
+                text_with(lambda M, start, word: M @ word, erase=False),
+                "The new answer is added to the old one. The delta rule erases *and* writes: subtract what M answers for k.",
             ),
             Misconception(
-                "explicit rate",
-                lambda W, x, g, eta: W - eta * torch.outer(W @ x + g, x),
-                "The full rate overshoots for long inputs: divide it by 1 + eta |x|^2.",
+                "erases without writing",
+                text_with(lambda M, start, word: 0 * word),
+                "The old answer is erased, and nothing is written in its place. The delta rule erases *and* writes.",
             ),
             Misconception(
-                "only the erasing at the right rate",
-                lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x) - eta * torch.outer(g, x),
-                "The erasing has the right rate, the writing has not: both stand under the one rate.",
-            ),
-            Misconception(
-                "length not squared",
-                lambda W, x, g, eta: W - eta / (1 + eta * (x @ x).sqrt()) * torch.outer(W @ x + g, x),
-                "|x| wants its square.",
-            ),
-            Misconception(
-                "erases only",
-                lambda W, x, g, eta: W - eta / (1 + eta * x @ x) * torch.outer(W @ x, x),
-                "Erased, and nothing written.",
+                "one rate too few",
+                lambda M, keys, words, eta: read_text(M, keys, words, 1.0),
+                "The rate eta is missing.",
             ),
         ],
     ),
@@ -341,7 +325,7 @@ ITEMS = [
         id="06-self",
         title="Write what you already know",
         objective="06.2",
-        minutes=6,
+        minutes=8,
         difficulty=2,
         points=2,
         prompt="Return the memory after one token of eq. 88.",
@@ -390,6 +374,14 @@ ITEMS = [
                 "The error was taken at the state that has forgotten already. Both parts of eq. 88 start from the same old M.",
             ),
             Misconception(
+                "error and value after the erasing",
+                lambda M, k, v, eta, alpha: (
+                    (W := M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k)))
+                    - eta * torch.outer(W @ k - W @ v, k)
+                ),
+                "Error and value were taken at the state that has forgotten already. Both parts of eq. 88 start from the same old M.",
+            ),
+            Misconception(
                 "sign of the value",
                 lambda M, k, v, eta, alpha: (
                     M @ (alpha * torch.eye(len(k), dtype=M.dtype) - eta * torch.outer(k, k))
@@ -399,61 +391,11 @@ ITEMS = [
             ),
         ],
     ),
-    Implement(
-        id="06-transition",
-        title="One write, one matrix",
-        objective="06.2",
-        minutes=5,
-        difficulty=2,
-        prompt="Return T with M_t = M_{t-1} T for the write of the last exercise.",
-        hints=(
-            "Everything that is written starts with M on the left: take it out.",
-            "M (alpha I - eta k k^T) - eta (M k - M v) k^T.",
-            "`alpha * eye - 2 * eta * torch.outer(k, k) + eta * torch.outer(v, k)`.",
-        ),
-        solution=transition,
-        draw=lambda d: (d.unit(n := d.int(2, 4)), d.unit(n), d.float(0.1, 0.6), d.float(0.7, 0.99)),
-        properties=[Property("it multiplies any memory", multiplies_any_memory)],
-        misconceptions=[
-            Misconception(
-                "erased once",
-                lambda k, v, eta, alpha: (
-                    alpha * torch.eye(len(k), dtype=k.dtype) - eta * torch.outer(k, k) + eta * torch.outer(v, k)
-                ),
-                "The key's direction is erased twice: once by the DGD factor, once by the squared error.",
-            ),
-            Misconception(
-                "transposed",
-                lambda k, v, eta, alpha: transition(k, v, eta, alpha).T,
-                "v k^T, not k v^T: M T k must contain M v.",
-            ),
-            Misconception(
-                "given value",
-                lambda k, v, eta, alpha: alpha * torch.eye(len(k), dtype=k.dtype) - 2 * eta * torch.outer(k, k),
-                "That is the transition for a value from outside, which is *added* afterwards. Here M v multiplies too.",
-            ),
-        ],
-    ),
-    Order(
-        id="06-order",
-        title="One token",
-        objective="06.2",
-        minutes=3,
-        difficulty=1,
-        steps=STEPS,
-        before=BEFORE,
-        prompt="Put the steps of one token of eq. 86-88 in an order that works (chunk size 1).",
-        hints=(
-            "What is needed must be there already.",
-            "All reads use the state from before this token.",
-            "The write comes last, and all five at once.",
-        ),
-    ),
     FixTheBug(
         id="06-detach",
         title="A constant, but for whom?",
-        objective="06.3",
-        minutes=5,
+        objective="06.4",
+        minutes=6,
         difficulty=2,
         points=2,
         prompt="The numbers are right, and yet the outer level will never train M_v. Mend it.",
@@ -479,59 +421,193 @@ ITEMS = [
             ),
         ],
     ),
-    ReadPicture(
-        id="06-picture",
-        title="The switch in the picture",
+    Implement(
+        id="06-read",
+        title="Build 1: read",
         objective="06.2",
         minutes=3,
         difficulty=1,
-        view="memories:switch=16",
-        within=0.1,
-        solution=jump_in_the_picture,
-        wrong={2.6: "That is the switch after token 32. Press 'an early switch' first."},
-        prompt="In the picture of the five memories, with the switch after token 16, how many times more does M_mem move in the eight tokens after it than in the eight before?",
-        hints=("Press 'an early switch'.", "The numbers stand in the words below the picture.", "After 'mem'."),
-    ),
-    Implement(
-        id="06-count",
-        title="A memory that counts",
-        objective="06.5",
-        minutes=6,
-        difficulty=3,
-        points=2,
-        prompt="One number as a memory. Choose its rate so that a 1 flips its sign, and return the memory after each bit, and that rate.",
+        prompt="Return what a memory of two layers answers. Where it answers one number, x is not added.",
         hints=(
-            "For one number T is 1 - 2 eta + eta c.",
-            "Set it to -1 and solve for eta.",
-            "`eta = 2 / (2 - c)`; then multiply by -1 at each 1.",
+            "W2 first, then silu, then W1.",
+            "x is added only where the answer is as long as x; torch would add a number to all of x without a word.",
+            "`said = W1 @ F.silu(W2 @ x)`, then `x + said if len(W1) == len(x) else said`.",
         ),
-        solution=count_states,
-        draw=draw_bits,
-        time_dim=0,
-        cases=[
-            Case((torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), 0.0), "a value of zero"),
-            Case((torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64), -1.0), "v = -k"),
-        ],
+        solution=memory_read,
+        draw=draw_read,
         misconceptions=[
             Misconception(
-                "counts",
-                with_rate(lambda bits: torch.cumsum(bits, 0)),
-                "This counts the ones, as linear attention does. Parity wants a sign that flips.",
+                "x added to a number",
+                lambda W1, W2, x: x + W1 @ F.silu(W2 @ x),
+                "Where W1 has one row, the answer is one number. torch adds it to all of x without a word.",
             ),
             Misconception(
-                "flips at zeros",
-                with_rate(lambda bits: torch.cumprod(2 * bits - 1, 0)),
-                "The sign changes at a 1, not at a 0.",
+                "no residual",
+                lambda W1, W2, x: W1 @ F.silu(W2 @ x),
+                "Without x + a memory begins with nothing to say, and with values of its own it stays so.",
             ),
             Misconception(
-                "erased once",
-                scaled_count(1.0),
-                "You solved 1 - eta + eta c = -1. The DGD factor and the error erase once each: 1 - 2 eta + eta c.",
+                "no silu",
+                lambda W1, W2, x: W1 @ (W2 @ x) + (x if len(W1) == len(x) else 0),
+                "Between the layers stands silu; without it two layers are one matrix.",
             ),
             Misconception(
-                "before the bit",
-                with_rate(lambda bits: torch.cumprod(1 - 2 * torch.cat([bits[:1] * 0, bits[:-1]]), 0)),
-                "That is the memory before each bit.",
+                "sigmoid",
+                lambda W1, W2, x: W1 @ torch.sigmoid(W2 @ x) + (x if len(W1) == len(x) else 0),
+                "silu(z) is z sigmoid(z).",
+            ),
+        ],
+    ),
+    Implement(
+        id="06-errors",
+        title="Build 2: the two errors",
+        objective="06.2",
+        minutes=8,
+        difficulty=2,
+        points=2,
+        prompt="Return e1 and e2, what backpropagation brings to the outputs of the two layers.",
+        hints=(
+            "e1 is the error of the answer. e2 is what is left of it behind W1 and silu.",
+            "Backwards through W1 means times W1 transposed; backwards through silu means times silu'(z), number by number.",
+            "`e2 = (W1.T @ e1) * s * (1 + z * (1 - s))`.",
+        ),
+        solution=memory_errors,
+        reference=errors_by_autograd,
+        draw=draw_errors,
+        misconceptions=[
+            Misconception(
+                "no slope",
+                lambda W1, W2, k, value: (e := memory_read(W1, W2, k) - value, W1.T @ e),
+                "e2 is still in front of silu: times silu'(z), number by number.",
+            ),
+            Misconception(
+                "slope of the sigmoid",
+                lambda W1, W2, k, value: (
+                    e := memory_read(W1, W2, k) - value,
+                    (W1.T @ e) * (s := torch.sigmoid(W2 @ k)) * (1 - s),
+                ),
+                "That is the slope of the sigmoid. silu(z) = z sigmoid(z) has the slope s (1 + z (1 - s)).",
+            ),
+            Misconception(
+                "silu for its slope",
+                lambda W1, W2, k, value: (e := memory_read(W1, W2, k) - value, (W1.T @ e) * F.silu(W2 @ k)),
+                "Backwards through silu one multiplies by its *slope* at z, not by its value.",
+            ),
+            Misconception(
+                "error without x",
+                lambda W1, W2, k, value: (
+                    e := W1 @ F.silu(W2 @ k) - value,
+                    (W1.T @ e) * (s := torch.sigmoid(W2 @ k)) * (1 + W2 @ k * (1 - s)),
+                ),
+                "The answer of the memory is k + W1 silu(W2 k): its error contains k.",
+            ),
+            Misconception(
+                "other way round",
+                lambda W1, W2, k, value: tuple(-e for e in memory_errors(W1, W2, k, value)),
+                "A gradient points uphill: answer minus value. The minus comes with the write.",
+            ),
+            Misconception(
+                "twice",
+                lambda W1, W2, k, value: tuple(2 * e for e in memory_errors(W1, W2, k, value)),
+                "The objective is *half* the squared error: no 2.",
+            ),
+        ],
+    ),
+    Implement(
+        id="06-write",
+        title="Build 3: write",
+        objective="06.2",
+        minutes=8,
+        difficulty=3,
+        points=2,
+        prompt="Return W1 and W2 after one write. Each layer erases under the input of its own, and has the rate that fits its length.",
+        hints=(
+            "Write eq. 88 down once for each layer. What is the input of W2? And of W1?",
+            "alpha W - rate (W n + e) n^T, with n = a = silu(W2 k), e1 for W1 and n = k, e2 for W2.",
+            "`eta / (1 + eta * a @ a)` and `alpha * W1 - eta1 * torch.outer(W1 @ a + e1, a)`; the same with k and e2 for W2.",
+        ),
+        solution=memory_write,
+        draw=draw_write,
+        misconceptions=[
+            Misconception(
+                "one rate for both",
+                partial(written, change="one rate"),
+                "The rate eta fits no input in particular. For an input n it is eta / (1 + eta |n|^2), and a is not of length one.",
+            ),
+            Misconception(
+                "rate as printed",
+                lambda W1, W2, k, value, eta, alpha: written(W1, W2, k, value, eta / (1 + eta), alpha, "one rate"),
+                "eta / (1 + eta) is the printed rate of eq. 57, right for |n| = 1 only. k has that length, a has not.",
+            ),
+            Misconception(
+                "no erasing",
+                partial(written, change="no erasing"),
+                "Retention and gradient are right. The DGD factor also takes the old answer W n out of each layer.",
+            ),
+            Misconception(
+                "error after the erasing",
+                partial(written, change="late errors"),
+                "The errors were taken at the weights that have forgotten already. All parts of eq. 88 start from the same old weights.",
+            ),
+            Misconception(
+                "layer after layer",
+                partial(written, change="layer after layer"),
+                "The error of W2 came through the *new* W1. Work out both errors first, then write.",
+            ),
+            Misconception(
+                "retention of everything",
+                lambda W1, W2, k, value, eta, alpha: tuple(
+                    alpha * W for W in memory_write(W1, W2, k, value, eta, 0 * alpha + 1)
+                ),
+                "alpha acts on the old weights; what has just been erased and written is not forgotten at once.",
+            ),
+        ],
+    ),
+    Implement(
+        id="06-token",
+        title="Build 4: one token, five memories",
+        objective="06.2",
+        minutes=10,
+        difficulty=3,
+        points=3,
+        prompt="Put the parts together: read k, v, eta and alpha, let all five memories write values of their own, then answer.",
+        hints=(
+            "Four reads at x come first; then, for each memory, its own value and its write; the answer is last.",
+            "All writes use the k, v, eta and alpha that were read before the first of them.",
+            "`M = {n: memory_write(*W, k, memory_read(*W, v), eta, alpha) for n, W in M.items()}`, and `memory_read(*M['mem'], q)`.",
+        ),
+        solution=one_token,
+        draw=draw_token,
+        misconceptions=[
+            Misconception(
+                "read before the write",
+                token_with(before=True),
+                "y was read before the write, as in eq. 86 and 94. The book's Hope answers after it, so that a token's own news counts.",
+            ),
+            Misconception(
+                "given value",
+                token_with(own="given"),
+                "Where it fits, v itself was written. The value of a memory is what *it* answers for v.",
+            ),
+            Misconception(
+                "the value of M_mem for all",
+                token_with(own="mem"),
+                "M_k and M_v wrote the answer of M_mem. Each memory asks itself: its own answer for v.",
+            ),
+            Misconception(
+                "long v",
+                token_with(unit_v=False),
+                "v is as long as M_v made it. Bring it to length one, or what it feeds back grows.",
+            ),
+            Misconception(
+                "only M_mem is written",
+                token_with(boxes=("mem",)),
+                "Only M_mem was written. All five learn from each token.",
+            ),
+            Misconception(
+                "new key for the rest",
+                token_with(late=True),
+                "Key and value were read anew after M_k and M_v had been written. All reads at x come before any write.",
             ),
         ],
     ),

@@ -30,13 +30,13 @@ class Five:
     """All (length, boxes) but eta (length,): boxes in the order of BOXES.
 
     moved: |M_t - M_{t-1}|. written: |eta grad|, the part of it that the value pulls; the rest is what forgetting and
-    the DGD factor take away. away: |M_t - M_0|. eta: the rates. cosine: mean k . v / |v|. exploded: the first token
-    after which some memory is larger than 1000 (or no number at all), else None; nothing is recorded from it on (nan).
+    the DGD factor take away. away: |M_t - M_0|. error: |M(k) - v^|. eta: the rates. cosine: mean k . v / |v|. exploded: the first token after which some memory is larger than 1000 (or no number at all), else None; nothing is recorded from it on (nan).
     """
 
     moved: Tensor
     written: Tensor
     away: Tensor
+    error: Tensor
     eta: Tensor
     cosine: float
     exploded: int | None
@@ -91,11 +91,13 @@ def record(case: str = "usual", chunk: int = 1, switch: int = 32, seed: int = 0)
             k, v = unit(z[:, :, :1]), z[:, :, 1:]
             v = unit(v) if made.rule.normalise_v else v
             eta = made.gates(read(S["gate"], token, False)[..., 0]).eta
-            push = {}
+            push, errors = {}, {}
             for g, group in made.groups.items():
                 value = read(S[g], v, group.residual) if made.rule.self_values or g == "gate" else v
                 for n, (a, e) in layer_io(S[g], k, value, made.rule.objective, group.residual).items():
                     push[g, n] = -eta[..., None] * e.mT @ a  # (1, head, box, out, in)
+                    if n != "W2":
+                        errors[g] = e.norm(dim=-1)[0, 0, :, 0]  # of the answer, (box,)
             _, after = made(x[t][None, None], state)
             row = []
             for b in BOXES:
@@ -106,10 +108,11 @@ def record(case: str = "usual", chunk: int = 1, switch: int = 32, seed: int = 0)
                         norm({n: new[n] - old[n] for n in old}),
                         norm(wrote),
                         norm({n: new[n] - first[b][n] for n in old}),
+                        float(errors[g][j]),
                         norm(new),
                     )
                 )
-            if not all(math.isfinite(r) and r < EXPLODED for _, _, _, r in row):
+            if not all(math.isfinite(r) and r < EXPLODED for *_, r in row):
                 exploded = t + 1
                 break
             rows.append(row)
@@ -117,9 +120,9 @@ def record(case: str = "usual", chunk: int = 1, switch: int = 32, seed: int = 0)
             cosines.append(float((k * unit(v)).sum()))
             state = after
     short = LENGTH - len(rows)
-    out = torch.full((LENGTH, len(BOXES), 3), math.nan, dtype=torch.float64)
+    out = torch.full((LENGTH, len(BOXES), 4), math.nan, dtype=torch.float64)
     if rows:
-        out[: len(rows)] = torch.tensor([[r[:3] for r in row] for row in rows], dtype=torch.float64)
-    moved, written, away = out.unbind(-1)
+        out[: len(rows)] = torch.tensor([[r[:4] for r in row] for row in rows], dtype=torch.float64)
+    moved, written, away, error = out.unbind(-1)
     eta = torch.tensor([*etas, *[math.nan] * short])
-    return Five(moved, written, away, eta, sum(cosines) / max(1, len(cosines)), exploded)
+    return Five(moved, written, away, error, eta, sum(cosines) / max(1, len(cosines)), exploded)

@@ -31,7 +31,7 @@ def of_state(state: Any) -> Five:
 def facts(state: Any) -> dict[str, float]:
     """moved_*_before, _after: mean movement over the 8 tokens on either side of the switch; jump_*: their quotient.
 
-    away_*: |M - M_0| at the end. written_*: sum over all tokens. share: written / moved, over all memories and tokens.
+    away_*: |M - M_0| at the end. written_*: sum over all tokens. error_*: mean |M(k) - v^|. share: written / moved, over all memories and tokens.
     cosine: of k and v. exploded: the token, 0 if none; what would come after it is inf. largest: the largest movement.
     """
     r, s = of_state(state), state.switch
@@ -55,6 +55,7 @@ def facts(state: Any) -> dict[str, float]:
             f"jump_{b}": jump,
             f"away_{b}": told(float(r.away[-1, i])),
             f"written_{b}": float(r.written[:, i].nansum()),
+            f"error_{b}": float(r.error[:, i].nanmean()),
         }
     return out
 

@@ -1,7 +1,7 @@
 """Parity and (aa)*, trained on short strings and read at lengths never trained: which memory can count modulo two?
 
 One block of the book's model (chapter 07 puts it together), chunk size 1, without decay and convolution, so that
-nothing but the memory can carry the count. What differs is the rule of that memory. Chapter 06.
+nothing but the memory can carry the count. What differs is the rule of that memory. Appendix D.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nlbook.hope import Hope, HopeConfig
 from nlbook.train import Watch, adamw, constant, train
 
 SELF = {"memory": "linear", "chunk": 1, "other_chunk": 1, "read": "after", "eta": 0.5, "eta_max": 1.0, "decay": False}
+CHUNKS = (2, 4, 16)
 ONLY_MEMORY = {**SELF, "adaptive": ("mem",), "self_values": False}
 KINDS: dict[str, tuple[str, dict]] = {
     "linear attention": ("linear", {}),
@@ -27,7 +28,7 @@ KINDS: dict[str, tuple[str, dict]] = {
     "self-modifying": ("self_modifying", SELF),
     "DGD, given values": ("self_modifying", ONLY_MEMORY),
     "DGD, given values, rate to 0.5": ("self_modifying", {**ONLY_MEMORY, "eta": 0.25, "eta_max": 0.5}),
-    "self-modifying, chunks of 16": ("self_modifying", {**SELF, "chunk": 16, "other_chunk": 16, "read": "start"}),
+    **{f"self-modifying, chunks of {n}": ("self_modifying", {**SELF, "chunk": n, "other_chunk": n}) for n in CHUNKS},
 }
 """Name -> mixer and its options."""
 
