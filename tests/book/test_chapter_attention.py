@@ -46,6 +46,9 @@ def test_the_list_blends_what_changed_and_the_delta_rule_lets_go():
         "x": {2: 0.6, 7: 0.4},
     }.items():
         assert {i: round(float(y), 2) for i, y in enumerate(answers[names.index(name)]) if y > 0.01} == share
+    recent = memory.make("softmax", temperature=0.1, keep=0.9)
+    leans = recent.read(recent.write_all(keys, values), torch.eye(5, dtype=F64)[4:])[0]
+    assert leans[7] > leans[2] > 0.4  # recency "would now lean towards 7"
     rule = memory.make("delta")
     latest = rule.read(rule.write_all(keys, values), torch.eye(5, dtype=F64)).argmax(-1)
     assert latest.tolist() == [3, 1, 8, 6, 7]

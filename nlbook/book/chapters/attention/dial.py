@@ -133,6 +133,9 @@ def line(ax: Axes, state: Any, f: Facts) -> None:
     ax.scatter(k[:gone], v[:gone], s=14, facecolor="none", edgecolor=COLORS["control"], lw=0.7)
     share = (r.weights / r.weights.max()).numpy()
     ax.scatter(k[gone:], v[gone:], s=10 + 110 * share, color=COLORS["value"], alpha=0.55, lw=0)
+    ax.scatter(
+        k[gone:], v[gone:], s=14, facecolor="none", edgecolor=COLORS["value"], lw=0.8, zorder=3
+    )  # seen at any weight
     if state.feature != "softmax":
         exact = reading(state, feature="softmax", window="all").curve
         ax.plot(GRID, exact, color=COLORS["objective"], lw=1, ls="--")
