@@ -1,4 +1,4 @@
-"""Continuum memory system: MLPs with update periods of their own (section 7, eq. 70-74; chapters 05 and F).
+"""Continuum memory system: MLPs with update periods of their own (section 7, eq. 70-74; chapter 05).
 
 layer.py      CMS: sequential, nested, head-wise; exact and parallel between boundaries
 state.py      CMSState (save, load), and `schedule`: which level does what when

@@ -38,16 +38,18 @@ def chunked(
     last: bool = False,
     early: bool = False,
     shared: bool = False,
+    emptied: bool = True,
+    factor: int = 1,
 ) -> Tensor:
     """The level with one thing changed."""
-    W, T = W0.expand(len(X), -1, -1), X.shape[1]
+    W, T, waiting = W0.expand(len(X), -1, -1), X.shape[1], 0
     ends = range(1, T + 1, period) if early else range(period, T + (period if flush else 1), period)
     for end in ends:
         x, y = (t[:, max(0, end - period - extra) : end] for t in (X, Y))
         if last:
             x, y = x[:, -1:], y[:, -1:]
-        g = (x @ W.mT - y).mT @ x
-        W = W - lr / (period if mean else 1) * (g.sum(0) if shared else g)
+        g = factor * (x @ W.mT - y).mT @ x + waiting
+        W, waiting = W - lr / (period if mean else 1) * (g.sum(0) if shared else g), 0 if emptied else g
     return W
 
 
@@ -142,13 +144,28 @@ def library_step(x, target, W, waiting, t, periods, lr):
 
 
 def step_with(
-    x, target, W, waiting, t, periods, lr, *, late=False, early=False, keep=False, summed=False, only_last=False
+    x,
+    target,
+    W,
+    waiting,
+    t,
+    periods,
+    lr,
+    *,
+    late=False,
+    early=False,
+    keep=False,
+    summed=False,
+    only_last=False,
+    half=0.5,
+    by_level=True,
 ):
     W = [w.detach().requires_grad_() for w in W]
     y = forward(x, W)
-    grads = torch.autograd.grad(0.5 * (y - target).square().sum(), W)
+    grads = torch.autograd.grad(half * (y - target).square().sum(), W)
     waiting = [g if only_last else old + g for old, g in zip(waiting, grads)]
-    for i, C in enumerate(C for C in periods for _ in ("up", "down")):
+    for i in range(len(W)):
+        C = periods[i // 2 if by_level else i % len(periods)]
         if (t - 1 if early else t) % C == 0:
             W[i] = W[i] - lr / (1 if summed else C) * waiting[i]
             waiting[i] = waiting[i] if keep else torch.zeros_like(W[i])
@@ -267,16 +284,16 @@ def what_is_left(told: Tensor, fast: float, slow: float) -> Tensor:
     # END SOLUTION
 
 
-def left_with(told, fast, slow, *, ends=True, own=False, mean=False, each=False):
+def left_with(told, fast, slow, *, ends=True, own=False, mean=False, each=False, alone=False, last=False, held=False):
     s = f = torch.zeros_like(told[0, 0])
     for document in told:
         f, waiting = torch.zeros_like(s) if ends else f, torch.zeros_like(s)
         for v in document:
-            error = v - (f + s)
-            f, waiting = f + fast * error, waiting + (v - s if own else error)
+            error = v - f if alone else v - (f + s)
+            f, waiting = f + fast * error, (0 if last else waiting) + (v - s if own else error)
             if each:
                 s, waiting = s + slow * error, torch.zeros_like(s)
-        s = s + slow * waiting / (len(document) if mean else 1)
+        s = s + slow * (f if held else waiting) / (len(document) if mean else 1)
     return s
 
 
@@ -349,6 +366,16 @@ ITEMS = [
                 "Only the last token of each chunk is written; the others were read in vain.",
             ),
             Misconception(
+                "never emptied",
+                lambda *a: chunked(*a, emptied=False),
+                "The gradients that were written are still waiting: the next write adds them once more.",
+            ),
+            Misconception(
+                "twice the gradient",
+                lambda *a: chunked(*a, factor=2),
+                "The gradient is twice too long. The objective is *half* the squared error, so the 2 cancels.",
+            ),
+            Misconception(
                 "one memory for the batch",
                 lambda *a: chunked(*a, shared=True),
                 "The gradients of all sequences are added up, so strangers write into each other's memory. Each sequence has a weight of its own.",
@@ -408,6 +435,7 @@ ITEMS = [
         solution=step,
         reference=library_step,
         draw=draw_step,
+        in_place=("W", "waiting"),
         misconceptions=[
             Misconception(
                 "answers after the write",
@@ -418,6 +446,16 @@ ITEMS = [
                 "clock from zero",
                 lambda *a: step_with(*a, early=True),
                 "The clocks are one token late: t counts from 1, so a level is due when t itself is a multiple of its period.",
+            ),
+            Misconception(
+                "without the half",
+                lambda *a: step_with(*a, half=1.0),
+                "The gradient is twice too long: the loss is 1/2 |y - target|^2.",
+            ),
+            Misconception(
+                "the wrong level's period",
+                lambda *a: step_with(*a, by_level=False),
+                "W[i] has another level's period. W holds two weights a level, so W[i] belongs to level i // 2.",
             ),
             Misconception(
                 "waits for ever",
@@ -568,6 +606,21 @@ ITEMS = [
                 "mean",
                 lambda *a: left_with(*a, mean=True),
                 "s moves by the mean of the document's errors; asked is their sum.",
+            ),
+            Misconception(
+                "y is the fast level alone",
+                lambda *a: left_with(*a, alone=True),
+                "The error is told minus f: what s knows already is missing in the answer, so it is learned again and again.",
+            ),
+            Misconception(
+                "last error only",
+                lambda *a: left_with(*a, last=True),
+                "s learns from a document's last error alone, when f has made up for nearly all of it. It takes the sum of all errors.",
+            ),
+            Misconception(
+                "what f holds",
+                lambda *a: left_with(*a, held=True),
+                "s moves by slow times f. That is `fast` times too little: f holds `fast` times the sum of the errors.",
             ),
             Misconception(
                 "s moves at every token",
