@@ -101,6 +101,7 @@ def test_the_rate_decides_and_no_rate_is_right_for_all_news(seed):
     }
     assert random[1.0] < 0.88 and random[0.3] > 0.96 and abs(random[0.1] - hebb[0]) < 0.02
     assert alike[0.3] > alike[1.0] + 0.05 and alike[0.3] > hebb[0.5] + 0.1  # between the two ends
+    assert curves.followed((1.0, 0.3)) == pytest.approx({1.0: 1.0, 0.3: 0.3})
     passes = curves.by_passes((1, 64), seed=seed)
     assert passes[64] > 0.95 > 0.5 > passes[1]
 

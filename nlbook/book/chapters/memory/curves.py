@@ -56,6 +56,14 @@ def by_rate(rates: Sequence[float], rho: float = 0.0, *, worlds: int = 40, seed:
     return {rate: score(answers("delta", data, lr=rate), data.target)[0] for rate in rates}
 
 
+def followed(rates: Sequence[float]) -> dict[float, float]:
+    """Rate of the delta rule -> how much of the way from an old value to a new one a single write under its key goes."""
+    k, old, new = torch.eye(3, dtype=torch.float64)
+    full = make("delta", lr=1.0)
+    told = full.write(full.init(3, 3, dtype=torch.float64), k, old)
+    return {rate: float(full.read(make("delta", lr=rate).write(told, k, new), k) @ new) for rate in rates}
+
+
 def by_passes(passes: Sequence[int], rho: float = 0.5, *, worlds: int = 40, seed: int = 0) -> dict[int, float]:
     """How often the whole list is read -> share of 32 pairs that full delta steps identify in width 32."""
     data = task.pairs(32, 32, rho, batch=worlds, seed=seed)

@@ -35,7 +35,6 @@ MUTANTS = {
         "shrinks twice a write": lambda p, q, keep: by_overlaps(p, q, keep**2),
         "an average": lambda p, q, keep: by_overlaps(p, q, keep) / len(p),
         "lets go of the rest": lambda p, q, keep: by_overlaps(p, q, 1 - keep),
-        "a moving average": lambda p, q, keep: (1 - keep) * by_overlaps(p, q, keep),
         "backwards": lambda p, q, keep: by_overlaps(p[::-1], q, keep),
         "the best match only": lambda p, q, keep: max(p, key=lambda kv: float(kv[0] @ q))[1],
     }

@@ -83,6 +83,11 @@ ITEMS = [
                 "Here each pair shrinks as soon as it is written. Shrink what was there *before*, then write in full.",
             ),
             Misconception(
+                "a moving average",
+                lambda pairs, question, keep: (1 - keep) * first_memory(pairs, question, keep),
+                "Each new pair is weighted with 1 - keep, so this is an average. Here a new pair is added in full.",
+            ),
+            Misconception(
                 "shrinks once",
                 once_at_the_end,
                 "The matrix shrinks once, at the end. Each write has to shrink what stood before it, so old pairs shrink often.",
