@@ -16,6 +16,7 @@ from nlbook.book.check import registry
 from nlbook.book.check.define import FixTheBug
 from nlbook.book.check.judge import judge
 from nlbook.errors import NLBookError
+from nlbook.hope.model import LEVELS
 from nlbook.levels import Component, NestedSystem, levels_of
 
 F64 = torch.float64
@@ -113,6 +114,8 @@ def test_documents_share_two_facts():
     docs = starts.documents(200)
     often = [docs.value[docs.key == i].bincount(minlength=8).max() / (docs.key == i).sum() for i in range(6)]
     assert min(often[:2]) > 0.93 and max(often[2:]) < 0.25
+    docs = starts.documents(400)
+    assert [int(docs.value[docs.key == i].mode().values) + 1 for i in (0, 1)] == [3, 1]  # "A is 3"
     alone = starts.documents(200, shared=False)
     assert (
         max(alone.value[alone.key == i].bincount(minlength=8).max() / (alone.key == i).sum() for i in range(6)) < 0.25
@@ -259,6 +262,7 @@ def test_this_is_how_hope_is_trained():
     in_use = levels_of(hope, depth=0)
     assert len(begin) == 8 and all(in_use[n].frequency == 0 for n in begin)
     assert in_use["blocks.0.mlp.C33"].period == talker.LANGUAGE.document_length == 33
+    assert LEVELS["first_order"] and "first_order" not in talker.CONFIG.cms
     streams = talker.LANGUAGE.sample(1, 0)
     logits = hope(streams.tokens[:, :66])[0]
     logits[:, -1].logsumexp(-1).sum().backward()
@@ -269,7 +273,7 @@ def test_this_is_how_hope_is_trained():
 def test_figures_say_what_they_show(found):
     fig = figures.curves({n: found[n] for n in ("zero start", "learned start")})
     assert len(fig.axes) == 3 and len({ax.get_ylim() for ax in fig.axes}) == 1
-    assert "learned start for ever 0.97" in figures.curves_alt({"learned start": found["learned start"]})
+    assert "learned start A B 0.97" in figures.curves_alt({"learned start": found["learned start"]})
     texts = [t.get_text() for t in figures.boxes().axes[0].texts]
     assert sum("$M_" in t for t in texts) == 2 and sum("gradient" in t for t in texts) == 1
     assert len(figures.BOXES_ALT.split()) >= 8

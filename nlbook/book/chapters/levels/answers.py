@@ -107,7 +107,7 @@ MUTANTS = {
     },
     "04-faster": {
         "turned round": lambda a, b, f, needs: is_faster(b, a, f, needs) and f[a] != f[b],
-        "at least as fast": lambda a, b, f, needs: f[a] >= f[b],
+        "never": lambda a, b, f, needs: False,
         "always": lambda a, b, f, needs: True,
     },
     "04-layers": {"four": 4, "with MLPs": 48},
@@ -124,7 +124,9 @@ MUTANTS = {
     },
     "04-outer": {
         "wrong sign": lambda *a: -outer_gradient(*a),
-        "full steps back": lambda start, K, V, Q, T, eta: by_product(start, K, V, Q, T, 1.0),
+        "through the last write only": lambda start, K, V, Q, T, eta: by_product(
+            adapt(start, K[:-1], V[:-1], eta), K[-1:], V[-1:], Q, T, eta
+        ),
         "transposed": lambda *a: outer_gradient(*a).T,
     },
     "04-learn": {

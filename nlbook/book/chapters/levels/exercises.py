@@ -155,15 +155,19 @@ def before_any_write(start, K, V, Q, T, eta):
     return (Q @ start.T - T).T @ Q
 
 
-def first_write_first(start, K, V, Q, T, eta):
-    return outer_gradient(start, K, V, Q, T, eta) if len(K) < 2 else _through(start, K, V, Q, T, eta, K)
-
-
-def _through(start, K, V, Q, T, eta, keys):
+def _through(start, K, V, Q, T, eta, keys, rate):
     G = backwards_forgotten(start, K, V, Q, T, eta)
     for k in keys:
-        G = G - eta * torch.outer(G @ k, k)
+        G = G - rate * torch.outer(G @ k, k)
     return G
+
+
+def first_write_first(start, K, V, Q, T, eta):
+    return _through(start, K, V, Q, T, eta, K, eta)
+
+
+def values_too(start, K, V, Q, T, eta):
+    return adapt(backwards_forgotten(start, K, V, Q, T, eta), K.flip(0), V.flip(0), eta)
 
 
 def learn_start(K: Tensor, V: Tensor, told: int, eta: float, lr: float) -> Tensor:
@@ -293,6 +297,11 @@ ITEMS = [
                 "A memory belongs to one sequence, never to a batch: the facts of one text must not stand in another.",
             ),
             Misconception(
+                "parts of a write",
+                lambda sequence, segment, chunk, batch: (1, sequence / chunk, sequence, batch),
+                "A level is written a whole number of times: the rest of a chunk waits, and is not written in part.",
+            ),
+            Misconception(
                 "unfinished chunk written",
                 lambda sequence, segment, chunk, batch: (1, -(-sequence // chunk), sequence, batch),
                 "An unfinished chunk is not written: a sequence shorter than the chunk teaches this level nothing.",
@@ -329,6 +338,11 @@ ITEMS = [
                 "frequency only",
                 lambda a, b, f, needs: f[a] > f[b],
                 "Rule 2 is missing: momentum moves as often as the weights, and it is a level of its own, because they need it at the same time.",
+            ),
+            Misconception(
+                "at least as fast",
+                lambda a, b, f, needs: f[a] >= f[b],
+                "Equal frequencies do not make a faster than b: then it depends on who needs whom.",
             ),
             Misconception(
                 "needs beat frequency",
@@ -477,6 +491,16 @@ ITEMS = [
                 "first write first",
                 first_write_first,
                 "The writes stand in the wrong order: the gradient comes from the end, so it meets the last write first.",
+            ),
+            Misconception(
+                "values in the gradient",
+                values_too,
+                "You write the values into the gradient. They are constants: when the memory changes by D, only the erasing acts on D.",
+            ),
+            Misconception(
+                "eta left out",
+                lambda start, K, V, Q, T, eta: _through(start, K, V, Q, T, eta, K.flip(0), 1.0),
+                "A write leaves I - eta k kᵀ of a change; you take away all of it along the key: eta is missing on the way back.",
             ),
             Misconception(
                 "mean",

@@ -11,8 +11,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
 from nlbook.book.chapters.levels.detective import KIND_COLORS
-from nlbook.book.chapters.levels.starts import Reading
-from nlbook.book.data.lives import KINDS
+from nlbook.book.chapters.levels.starts import KEYS, Reading
 from nlbook.book.viz.style import COLORS, book_style, figure
 from nlbook.levels import NestedSystem
 from nlbook.levels.order import INF
@@ -165,7 +164,7 @@ def curves(found: Mapping[str, Reading]) -> Figure:
     fig = figure(9, 3)
     with book_style():
         axes = fig.subplots(1, 3, sharey=True)
-    for i, (ax, kind, keys) in enumerate(zip(axes, KINDS, ("A, B", "d, e", "x, y"), strict=True)):
+    for i, (ax, keys, hold) in enumerate(zip(axes, KEYS, ("for ever", "for a document", "for a moment"), strict=True)):
         for name, reading in found.items():
             color, width = STYLE[name]
             rows = reading.right[:, i]
@@ -173,7 +172,6 @@ def curves(found: Mapping[str, Reading]) -> Figure:
             ax.plot(place, rows.mean(0), color=color, lw=width, label=name)
             ax.fill_between(place, rows.min(0).values, rows.max(0).values, color=color, alpha=0.2, lw=0)
         ax.axhline(1 / 8, color=COLORS["truth"], lw=1, ls=":")
-        hold = kind if kind == "for ever" else f"for a {kind}"
         ax.set(title=f"{keys}: hold {hold}", xlabel="pair of the document", xticks=[1, 4, 8, 12, 16], ylim=(0, 1))
     axes[0].set_ylabel("right answers (dotted: chance)")
     axes[-1].legend(loc="upper left")
@@ -182,10 +180,10 @@ def curves(found: Mapping[str, Reading]) -> Figure:
 
 def curves_alt(found: Mapping[str, Reading]) -> str:
     said = "; ".join(
-        f"{name} " + ", ".join(f"{kind} {float(r.first[:, i].mean()):.2f}" for i, kind in enumerate(KINDS))
+        f"{name} " + ", ".join(f"{keys} {float(r.first[:, i].mean()):.2f}" for i, keys in enumerate(KEYS))
         for name, r in found.items()
     )
-    return f"Share of right answers along a document in three panels. At the first use of a key, by how long its fact holds: {said}."
+    return f"Share of right answers along a document in three panels. At the first use of a key in a document: {said}."
 
 
 def tables(start: Tensor, state: Tensor) -> Figure:
