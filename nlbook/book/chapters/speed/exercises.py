@@ -63,11 +63,9 @@ def written_rows(S: Tensor, K: Tensor, V: Tensor, eta: float) -> Tensor:
     S (d_k, d_v) is the state at the chunk's start, S = M^T; K (C, d_k) and V (C, d_v) hold its tokens.
     """
     # BEGIN SOLUTION
-    E = eta * (V - K @ S)
     L = eta * torch.tril(K @ K.T, -1)
-    for t in range(1, len(K)):
-        E[t] = E[t] - L[t, :t] @ E[:t].clone()
-    return E
+    alone = eta * (V - K @ S)
+    return torch.linalg.solve_triangular(torch.eye(len(K), dtype=K.dtype) + L, alone, upper=False)
     # END SOLUTION
 
 
@@ -413,8 +411,8 @@ ITEMS = [
         hints=(
             "M_{t-1} k_t is what the start state answers, plus what the earlier rows of the chunk have added.",
             "Row t is eta (v_t - S^T k_t), minus eta times the sum over i < t of (k_t . k_i) e_i.",
-            "Start from `E = eta * (V - K @ S)`, then for t = 1, 2, ... take `L[t, :t] @ E[:t]` away, "
-            "with L = eta tril(K K^T, -1).",
+            "With R = eta (V - K @ S) and L = eta tril(K K^T, -1): for t = 1, 2, ... take `L[t, :t] @ E[:t]` away from row t, "
+            "or solve at once with `torch.linalg.solve_triangular(I + L, R, upper=False)`.",
         ),
         solution=written_rows,
         reference=rows_by_tokens,
