@@ -31,25 +31,11 @@ def facts(view: str) -> dict[str, float]:
     return dict(viz.find(view.partition(":")[0]).facts(view))
 
 
-def hope_numbers(width: int) -> int:
-    """How many numbers the state of chapter 07's Hope holds at this width."""
-    import dataclasses
-
-    import torch
-
-    from nlbook.book.chapters.hope import capstone
-    from nlbook.hope import Hope
-
-    model = Hope(dataclasses.replace(capstone.config("Hope"), dim=width))
-    with torch.no_grad():
-        return model(torch.zeros(1, 10, dtype=torch.long))[1].numel()
-
-
 class Drawn:
     """One instance of a question: what was drawn, and what expressions and texts come to with it."""
 
     def __init__(self, question: dict[str, Any], d: Draw) -> None:
-        self.names: dict[str, Any] = {"d": d, "math": math, "facts": facts, "hope_numbers": hope_numbers}
+        self.names: dict[str, Any] = {"d": d, "math": math, "facts": facts}
         for name, expression in question.get("draw", {}).items():
             self.names[name] = self.value(expression)
 

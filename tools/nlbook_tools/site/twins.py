@@ -35,8 +35,8 @@ LATTICES: dict[str, dict[str, list[Any]]] = {
     "two_tasks": {"C": [(1,), (1, 16, 256)], "keep": [0.95, 0.98, 1.0], "short": [64, 256, 4096]},
     "theatre": {"C": [1, 4, 16, 64], "eta": [0.1, 0.5], "rule": ["frozen", "eq. 93", "exact"]},
     "reading": {
-        "hold": ["nothing", "M_mem", "M_k", "M_v", "M_eta", "M_alpha", "C8", "C32", "the five M", "both MLPs", "all"],
-        "t": [32, 128],
+        "hold": ["nothing", "M_mem", "M_k", "M_v", "M_eta", "M_alpha", "level", "the other four M", "all"],
+        "stream": [0, 1],
     },
     "start": {"writes": [0, 1, 2, 6], "eta": [0.1, 0.3, 0.5], "loud": [1.0, 1.8]},
 }

@@ -1,450 +1,788 @@
-"""Chapter 07, Hope, whole: the block of eq. 94-97, nats above the optimum, levels and state, how long a fact lasts, a fair ablation."""
+"""Chapter 07, Hope, whole: the pieces of a token-wise Hope, which the chapter puts together, and what its parts carry.
+
+`read`, `say`, `unpack`, `begin` and `learn` are given on the page, cell by cell; the others are written there.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import silu
 
 from nlbook.book.check.define import *
-from nlbook.numerics import rms
+from nlbook.hope import Hope, HopeConfig, plain
+from nlbook.numerics import rms, unit
+
+Pair = tuple[Tensor, Tensor]  # W1, W2 of a memory with two layers
+GATES = ("eta", "alpha")
+NAMES = ("mem", "k", "v", *GATES)
 
 
-# ---------------------------------------------------------------------- the block
-def hope_block(x: Tensor, o: Tensor, W_g: Tensor, W_o: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """A Hope block before any of its MLPs has moved, eq. 94-97 with the norms and residuals that the paper leaves out: y (T, d).
+# ---------------------------------------------------------------------- (a) a memory
+def read(S, x, residual=True):
+    W1, W2 = S
+    said = W1 @ silu(W2 @ x)
+    return x + said if residual else said
 
-    x (T, d) comes in; o (T, d) is what the memories answered to rms(x). W_g, W_o (d, d): gate and output projection.
-    up (L, h, d), down (L, d, h): the MLPs, the fastest first; each is h + down silu(up rms(h)).
+
+def write(W: Pair, S: Pair, k: Tensor, value: Tensor, eta: Tensor, alpha: Tensor, residual: bool = True) -> Pair:
+    """One write into a memory of two layers: the new (W1, W2). W: its weights now. S: those at the last chunk boundary.
+
+    The loss is half the squared distance of read(S, k, residual) from value, a constant; its gradient is taken at S.
+    Each layer does W (alpha I - e n n^T) - e gradient, where n is the layer's own input and e = eta / (1 + eta |n|^2).
     """
     # BEGIN SOLUTION
-    x = x + (rms(o) * F.silu(rms(x) @ W_g.T)) @ W_o.T
-    for a, b in zip(up, down):
-        x = x + F.silu(rms(x) @ a.T) @ b.T
-    return x
+    W1, W2 = S
+    z = W2 @ k
+    a, s = silu(z), torch.sigmoid(z)
+    error = read(S, k, residual) - value  # what reaches W1 from behind
+    inner = (W1.T @ error) * s * (1 + z * (1 - s))  # what reaches W2
+    e1, e2 = (eta / (1 + eta * n.square().sum()) for n in (a, k))
+    new1 = alpha * W[0] - e1 * torch.outer(W[0] @ a + error, a)
+    new2 = alpha * W[1] - e2 * torch.outer(W[1] @ k + inner, k)
+    return new1, new2
+    # END SOLUTION
+
+
+def write_with(W, S, k, value, eta, alpha, residual=True, *, at=None, erase=1, shared=False, plain=False, slope=True,
+               erased=None, after=False):  # fmt: skip
+    W1, W2 = at or S
+    z = W2 @ k
+    a, s = silu(z), torch.sigmoid(z)
+    error = read((W1, W2), k, residual) - value
+    inner = (W1.T @ error) * (s * (1 + z * (1 - s)) if slope else 1)
+    e1, e2 = (eta / (1 + eta * n.square().sum()) for n in (k if shared else a, k))
+    e1, e2 = (eta, eta) if plain else (e1, e2)
+    w1, w2 = erased or W
+    keep = alpha if after else 1
+    new1 = alpha * W[0] - e1 * torch.outer(erase * keep * w1 @ a + error, a)
+    return new1, alpha * W[1] - e2 * torch.outer(erase * keep * w2 @ k + inner, k)
+
+
+def memory(d: Draw, n: int, h: int, out: int) -> Pair:
+    return d.tensor(out, h), d.tensor(h, n)
+
+
+def number(d: Draw, low: float, high: float) -> Tensor:
+    return torch.tensor(d.float(low, high), dtype=torch.float64)
+
+
+def draw_write(d: Draw) -> tuple:
+    n, h = d.int(1, 3), d.int(2, 3)
+    gate = d.pick(False, False, True)
+    out = 1 if gate else n
+    W, S = memory(d, n, h, out), memory(d, n, h, out)
+    return W, S, d.tensor(n), d.tensor(out), number(d, 0.2, 1.5), number(d, 0.2, 1), not gate
+
+
+def whole(*rows: Any) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+ONE, HALF = torch.tensor(1.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+SMALL_WRITE = Case(
+    ((whole([2.0]), whole([1.0])), (whole([1.0]), whole([0.0])), whole(1.0), whole(2.0), ONE, HALF),
+    "one number a layer; at the boundary W2 was 0",
+)
+
+
+# ---------------------------------------------------------------------- (b) five memories
+def self_modify(
+    W: dict, S: dict, past: Tensor, taps: Tensor, W_q: Tensor, b: dict, x: Tensor
+) -> tuple[Tensor, dict, Tensor]:
+    """Five memories and one token x (d,). Returns the answer, the memories after their writes, and the new window.
+
+    W, S: "mem", "k", "v", "eta", "alpha" -> (W1, W2), now and at the last chunk boundary. All reads are at S, but for
+    the answer: read(W["mem"], q) after its write. The gates "eta", "alpha" are no residuals; each is the sigmoid of its
+    one number plus b[name]. past, taps (3, 4, d): the last four rows of q, k, v, the newest last, and their weights;
+    q, k, v are the weighted sums, through silu, at length 1. Each memory is written with read(S[name], v) as its value.
+    """
+    # BEGIN SOLUTION
+    rows = torch.stack([W_q @ x, read(S["k"], x), read(S["v"], x)])
+    past = torch.cat([past[:, 1:], rows[:, None]], 1)
+    q, k, v = unit(silu((taps * past).sum(1)))
+    eta, alpha = (torch.sigmoid(read(S[name], x, False)[0] + b[name]) for name in ("eta", "alpha"))
+    new = {}
+    for name in W:
+        residual = name not in ("eta", "alpha")
+        own = read(S[name], v, residual)
+        new[name] = write(W[name], S[name], k, own, eta, alpha, residual)
+    return read(new["mem"], q), new, past
+    # END SOLUTION
+
+
+def five_with(W, S, past, taps, W_q, b, x, *, at=None, own=True, answer=None, long_v=False, soft=True, of="v",
+              residual_gates=False, flip=False, still=False, conv_first=False):  # fmt: skip
+    R = at or S
+    rows = torch.stack([W_q @ x, read(R["k"], x), read(R["v"], x)])
+    window = torch.cat([past[:, 1:], rows[:, None]], 1)
+    mixed = ((taps.flip(1) if flip else taps) * window).sum(1)
+    mixed = silu(mixed) if soft else mixed
+    q, k, v = unit(mixed)
+    v = mixed[2] if long_v else v
+    eta, alpha = (torch.sigmoid(read(R[n], x, residual_gates)[0] + b[n]) for n in GATES)
+    new = {}
+    for n in W:
+        given = v if n not in GATES else v[:1]
+        value = read(R[n], {"v": v, "k": k}[of], n not in GATES) if own else given
+        new[n] = write(W[n], R[n], k, value, eta, alpha, n not in GATES)
+    mem = {"before": W, "boundary": S}.get(answer, new)["mem"]
+    return read(mem, q), new, past if still else window
+
+
+def five(d: Draw, n: int, h: int) -> dict[str, Pair]:
+    return {name: memory(d, n, h, 1 if name in GATES else n) for name in NAMES}
+
+
+def draw_five(d: Draw) -> tuple:
+    n, h = d.int(2, 3), d.int(2, 3)
+    b = {name: number(d, -1, 1) for name in GATES}
+    return five(d, n, h), five(d, n, h), d.tensor(3, 4, n), d.tensor(3, 4, n), d.tensor(n, n), b, d.tensor(n)
+
+
+# ---------------------------------------------------------------------- (c) a level
+def say(up, down, share, n):
+    return sum(p * (D @ silu(U @ n)) for U, D, p in zip(up, down, share))
+
+
+def slopes(
+    up: list[Tensor], down: list[Tensor], share: Tensor, n: Tensor, h: Tensor, head: Tensor, token: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What the next token says to the levels: the gradients of its loss for each of `up` and for each of `down`.
+
+    The block said y = h + say(up, down, share, n). The head (vocabulary, d) reads rms(y); the loss is the cross-entropy
+    of `token`, the one that came next.
+    """
+    # BEGIN SOLUTION
+    up = [w.detach().requires_grad_() for w in up]
+    down = [w.detach().requires_grad_() for w in down]
+    y = h + say(up, down, share, n)
+    loss = -torch.log_softmax(head @ rms(y), 0)[token]
+    found = torch.autograd.grad(loss, [*up, *down])
+    return list(found[: len(up)]), list(found[len(up) :])
+    # END SOLUTION
+
+
+def slopes_with(up, down, share, n, h, head, token, *, norm=True, alone=False, shared=True, error=False):
+    up, down = ([w.detach().requires_grad_() for w in ws] for ws in (up, down))
+    y = (0 if alone else h) + say(up, down, share if shared else torch.ones_like(share), n)
+    y = rms(y) if norm else y
+    loss = 0.5 * (y - head[token]).square().sum() if error else -torch.log_softmax(head @ y, 0)[token]
+    found = torch.autograd.grad(loss, [*up, *down])
+    return list(found[: len(up)]), list(found[len(up) :])
+
+
+def draw_slopes(d: Draw) -> tuple:
+    n, h, levels, words = d.int(2, 3), d.int(1, 3), d.int(1, 2), d.int(3, 5)
+    up, down = ([d.tensor(*s) for _ in range(levels)] for s in ((h, n), (n, h)))
+    share = (d.tensor(levels) - 1).exp()
+    return up, down, share, d.tensor(n), d.tensor(n), d.tensor(words, n), d.int(0, words - 1)
+
+
+def tick(
+    w: Tensor, waiting: list[Tensor], slope: Tensor, rate: Tensor, period: int, ends: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """A level hears the slope of one token. Returns its weight and what waits for the next move.
+
+    It gathers slopes, and moves by minus rate times their sum once there are `period` of them; `ends`: the document
+    ends here, and it moves by what it has.
+    """
+    # BEGIN SOLUTION
+    waiting = [*waiting, slope]
+    if ends or len(waiting) == period:
+        return w - rate * sum(waiting), []
+    return w, waiting
+    # END SOLUTION
+
+
+def drops(w, waiting, slope, rate, period, ends):
+    w, waiting = tick(w, waiting, slope, rate, period, False)
+    return w, [] if ends else waiting
+
+
+def late(w, waiting, slope, rate, period, ends):
+    if ends or len(waiting) + 1 == period:
+        return (w - rate * sum(waiting) if waiting else w), [slope]
+    return w, [*waiting, slope]
+
+
+def draw_tick(d: Draw) -> tuple:
+    period, shape = d.int(2, 5), (d.int(1, 3), d.int(1, 3))
+    waiting = [d.tensor(*shape) for _ in range(d.int(1, period - 1))]
+    return d.tensor(*shape), waiting, d.tensor(*shape), number(d, 0.5, 2), period, d.pick(False, False, True)
+
+
+FULL_TICK = Case((whole(1.0), [whole(2.0)], whole(4.0), HALF, 2, False), "the second of two slopes")
+WAIT_TICK = Case((whole(1.0), [whole(2.0)], whole(4.0), HALF, 3, False), "the second of three slopes")
+END_TICK = Case((whole(1.0), [whole(2.0)], whole(4.0), HALF, 5, True), "a document ends after two of five slopes")
+
+
+# ---------------------------------------------------------------------- (d) the block
+def block(w: dict, s: dict, x: Tensor, chunk: int) -> tuple[Tensor, dict]:
+    """One token x (d,) through a block: y (d,), and the block's new state.
+
+    w: the weights "W_q", "taps", "b" of the memories, "W_o", "W_g", "share". s: the state "W", "S", "past", "seen",
+    "up", "down". n = rms(x); o comes from `self_modify`, which hears n; h = x + W_o (rms(o) * silu(W_g n)); y is h plus
+    what the levels say to n. The new state counts the token in "seen"; after every `chunk` tokens "S" becomes "W"; it
+    keeps "n" and "h", which wait for the next token.
+    """
+    # BEGIN SOLUTION
+    n = rms(x)
+    o, W, past = self_modify(s["W"], s["S"], s["past"], w["taps"], w["W_q"], w["b"], n)
+    h = x + w["W_o"] @ (rms(o) * silu(w["W_g"] @ n))
+    y = h + say(s["up"], s["down"], w["share"], n)
+    seen = s["seen"] + 1
+    S = W if seen % chunk == 0 else s["S"]
+    return y, {**s, "W": W, "S": S, "past": past, "seen": seen, "n": n, "h": h}
     # END SOLUTION
 
 
 def block_with(
-    x,
-    o,
-    W_g,
-    W_o,
-    up,
-    down,
-    *,
-    order=1,
-    gate=True,
-    res=True,
-    norm_o=True,
-    gate_norm=True,
-    norm=True,
-    inner=True,
-    chain=True,
+    w, s, x, chunk, *, raw=False, soft=silu, bare=False, alone=False, behind=False, bound=None, gate_x=False
 ):
-    n = rms(x) if gate_norm else x
-    read = (rms(o) if norm_o else o) * (F.silu(n @ W_g.T) if gate else 1)
-    x = (x if res else 0) + read @ W_o.T
-    first = x
-    for a, b in list(zip(up, down))[::order]:
-        src = x if chain else first
-        x = (x if inner else 0) + F.silu((rms(src) if norm else src) @ a.T) @ b.T
-    return x
+    n = rms(x)
+    o, W, past = self_modify(s["W"], s["S"], s["past"], w["taps"], w["W_q"], w["b"], x if raw else n)
+    h = (0 if alone else x) + w["W_o"] @ ((o if bare else rms(o)) * soft(w["W_g"] @ (x if gate_x else n)))
+    y = h + say(s["up"], s["down"], w["share"], rms(h) if behind else n)
+    seen = s["seen"] + 1
+    S = W if (seen % chunk == 0 if bound is None else bound) else s["S"]
+    return y, {**s, "W": W, "S": S, "past": past, "seen": seen, "n": n, "h": h}
 
 
 def draw_block(d: Draw) -> tuple:
-    T, n, h, levels = d.int(1, 5), d.int(2, 4), d.int(1, 4), d.int(2, 3)
-    return (
-        d.tensor(T, n),
-        d.tensor(T, n),
-        d.tensor(n, n),
-        d.tensor(n, n),
-        d.tensor(levels, h, n),
-        d.tensor(levels, n, h),
-    )
+    n, h, levels, chunk = d.int(2, 3), d.int(1, 3), d.int(1, 2), d.int(2, 3)
+    w = {"taps": d.tensor(3, 4, n), "W_q": d.tensor(n, n), "b": {name: number(d, -1, 1) for name in GATES}}
+    w |= {"W_o": d.tensor(n, n), "W_g": d.tensor(n, n), "share": d.tensor(levels).sigmoid()}
+    s: dict[str, Any] = {"W": five(d, n, h), "S": five(d, n, h), "past": d.tensor(3, 4, n), "seen": d.int(0, 5)}
+    s |= {"up": [d.tensor(h, n) for _ in range(levels)], "down": [d.tensor(n, h) for _ in range(levels)]}
+    return w, s, d.tensor(n), chunk
 
 
-def silent_parts_pass_x_on(answer, d: Draw) -> str | None:
-    x, o, W_g, W_o, up, down = draw_block(d)
-    y = answer(x, o, W_g, 0 * W_o, up, 0 * down)
-    return (
-        None
-        if torch.allclose(y, x)
-        else "with W_o = 0 and down = 0 the block must hand x on unchanged (two residuals)."
-    )
+# ---------------------------------------------------------------------- (e) all of it
+def unpack(weights):
+    blocks: list[dict] = []
+    while any(name.startswith(f"blocks.{len(blocks)}.") for name in weights):
+        first = f"blocks.{len(blocks)}."
+        w = {name.removeprefix(first): x for name, x in weights.items() if name.startswith(first)}
+        start = {}
+        for name, group, i in (
+            ("mem", "mem", 0),
+            ("k", "proj", 0),
+            ("v", "proj", 1),
+            ("eta", "gate", 0),
+            ("alpha", "gate", 1),
+        ):
+            start[name] = tuple(w[f"mixer.initial.{group}_{layer}"][0, i] for layer in ("W1", "W2"))
+        levels = range(len(w["mlp.mix"]))
+        up, down = ([w[f"mlp.{name}.{i}"] for i in levels] for name in ("up", "down"))
+        part = {"start": start, "up": up, "down": down, "share": w["mlp.mix"].softmax(0), "rate": w["mlp.log_lr"].exp()}
+        part |= {
+            "taps": w["mixer.taps"][0],
+            "W_q": w["mixer.W_q"],
+            "b": {name: w[f"mixer.b_{name}"][0] for name in GATES},
+        }
+        blocks.append(part | {name: w[name] for name in ("W_o", "W_g", "gate", "gate_bias")})
+    return blocks
 
 
-# ---------------------------------------------------------------------- the measure
-def broken_excess(nats: Tensor, optimum: Tensor, graded: Tensor) -> float:
-    """Nats above the optimum per answer. nats, optimum (batch, length): what model and ideal reader pay for each token;
-    graded (batch, length): true where the token is an answer. Other tokens (the keys) do not count."""
-    return float((nats - optimum).mean())
+def begin(w, s=None):
+    if s is None:
+        none: list[list] = [[] for _ in w["up"]]
+        s = {"up": w["up"], "down": w["down"], "waiting up": none, "waiting down": none}
+    return {**s, "W": w["start"], "S": w["start"], "past": torch.zeros_like(w["taps"]), "seen": 0}
 
 
-def excess(nats: Tensor, optimum: Tensor, graded: Tensor) -> float:
-    """Nats above the optimum per answer. nats, optimum (batch, length): what model and ideal reader pay for each token;
-    graded (batch, length): true where the token is an answer. Other tokens (the keys) do not count."""
-    # BEGIN SOLUTION
-    return float((nats - optimum)[graded].mean())
-    # END SOLUTION
+def learn(w, s, head, token, periods, ends):
+    slope = dict(zip(("up", "down"), slopes(s["up"], s["down"], w["share"], s["n"], s["h"], head, token)))
+    eta = 2 * torch.sigmoid(w["gate"] @ rms(s["h"]) + w["gate_bias"])
+    new: dict[str, list] = {name: [] for name in ("up", "down", "waiting up", "waiting down")}
+    for i, period in enumerate(periods):
+        for name in ("up", "down"):
+            moved = tick(s[name][i], s[f"waiting {name}"][i], eta[i] * slope[name][i], w["rate"][i], period, ends)
+            new[name].append(moved[0])
+            new[f"waiting {name}"].append(moved[1])
+    return {**s, **new}
 
 
-def draw_excess(d: Draw) -> tuple:
-    batch, pairs = d.int(1, 3), d.int(2, 5)
-    graded = torch.tensor([False, True]).repeat(batch, pairs)
-    graded[0, -1] = False
-    graded[-1, 1] = True
-    return d.tensor(batch, 2 * pairs).abs() + 1, d.tensor(batch, 2 * pairs).abs(), graded
+def hope(weights: dict, tokens: Tensor, periods: tuple, chunk: int = 16, boundary: int | None = None) -> Tensor:
+    """Logits (length, vocabulary) of a stream of tokens (length,). The token `boundary` opens a document.
 
-
-# ---------------------------------------------------------------------- how long a fact lasts
-def half_life(distances: list[int], recall: list[float], chance: float) -> int | None:
-    """The first distance at which recall is half way from its first value down to chance, or lower; None if it never is.
-
-    recall[i]: how well a fact is known after distances[i] pairs about other things.
+    At each token but the first all blocks learn from it: it is what came next. Where a document opens, memories begin
+    again and levels live on. Then the token's row of weights["embedding"] goes through the blocks, one after the other,
+    and the same matrix reads rms of what comes out. unpack(weights) has the blocks' weights.
     """
     # BEGIN SOLUTION
-    edge = chance + (recall[0] - chance) / 2
-    for d, r in zip(distances, recall):
-        if r <= edge:
-            return d
-    return None
+    head, blocks, logits = weights["embedding"], unpack(weights), []
+    states = [begin(w) for w in blocks]
+    for t, token in enumerate(tokens.tolist()):
+        x, ends = head[token], token == boundary
+        for i, w in enumerate(blocks):
+            s = learn(w, states[i], head, token, periods, ends) if t else states[i]
+            x, states[i] = block(w, begin(w, s) if ends else s, x, chunk)
+        logits.append(head @ rms(x))
+    return torch.stack(logits)
     # END SOLUTION
 
 
-def life_with(distances, recall, chance, *, edge, last=False):
-    below = [d for d, r in zip(distances, recall) if r <= edge]
-    return (below[-1] if last else below[0]) if below else None
+def hope_with(weights, tokens, periods, chunk=16, boundary=None, *, lasts=False, fresh=False, still=False, own=False,
+              bare=False, ends=True):  # fmt: skip
+    head, blocks, logits = weights["embedding"], unpack(weights), []
+    states = [begin(w) for w in blocks]
+    listed = tokens.tolist()
+    for t, token in enumerate(listed):
+        for i, w in enumerate(blocks) if t else ():
+            if not still:
+                heard = listed[t - 1] if own else token
+                states[i] = learn(w, states[i], head, heard, periods, ends and token == boundary)
+            if token == boundary and not lasts:
+                states[i] = begin(w, None if fresh else states[i])
+        x = head[token]
+        for i, w in enumerate(blocks):
+            x, states[i] = block(w, states[i], x, chunk)
+        logits.append(head @ (x if bare else rms(x)))
+    return torch.stack(logits)
 
 
-def draw_life(d: Draw) -> tuple:
-    n, chance = d.int(3, 7), d.float(0.1, 0.3)
-    start = d.float(0.7, 0.95)
-    low = d.pick(chance, 0.8 * start, chance + 0.1)
-    recall = [start] + [low + (start - low) * (1 - i / n) ** 2 + d.float(-0.03, 0.03) for i in range(1, n)]
-    if n > 4:
-        recall[-1] = start - 0.05  # it may come back: the first time counts
-    return [2**i for i in range(n)], recall, chance
+def draw_hope(d: Draw) -> tuple:
+    sizes: dict[str, Any] = {"vocabulary": 5, "dim": d.int(2, 4), "hidden": d.int(2, 3), "layers": d.int(1, 2)}
+    periods = (d.int(2, 3), d.int(4, 6))
+    weights = Hope(HopeConfig(**sizes, periods=periods)).double().state_dict()
+    weights = {n: x + 0.5 * d.tensor(*x.shape) for n, x in weights.items()}
+    tokens = torch.tensor([d.int(0, 4) for _ in range(14)])
+    tokens[0] = tokens[8] = 4
+    return weights, tokens, periods, d.int(2, 5), 4
 
 
-# ---------------------------------------------------------------------- a fair verdict
-def verdict(base: list[float], changed: list[float]) -> str:
-    """What removing a part says. base, changed: nats above the optimum with and without it, the same seed at the same place.
+# ---------------------------------------------------------------------- whose memory, and until when
+def broken_lives(streams: list[list[list[int]]]) -> list[tuple[int, int]]:
+    """Streams of documents of numbers. A mixer adds up what it hears within a document, a level what it hears within a
+    stream. Returns (mixer, level) at the end of every document."""
+    told = []
+    mixer = level = 0
+    for documents in streams:
+        for document in documents:
+            for x in document:
+                mixer, level = mixer + x, level + x
+            told.append((mixer, level))
+    return told
 
-    "it helps" if every seed is worse without it, "it hurts" if every seed is better without it, else "cannot tell".
-    """
+
+def lives(streams: list[list[list[int]]]) -> list[tuple[int, int]]:
+    """Streams of documents of numbers. A mixer adds up what it hears within a document, a level what it hears within a
+    stream. Returns (mixer, level) at the end of every document."""
     # BEGIN SOLUTION
-    gaps = [c - b for b, c in zip(base, changed)]
-    if all(g > 0 for g in gaps):
-        return "it helps"
-    return "it hurts" if all(g < 0 for g in gaps) else "cannot tell"
+    told = []
+    for documents in streams:
+        level = 0
+        for document in documents:
+            mixer = 0
+            for x in document:
+                mixer, level = mixer + x, level + x
+            told.append((mixer, level))
+    return told
     # END SOLUTION
 
 
-def by_means(base, changed):
-    return "it helps" if sum(changed) > sum(base) else "it hurts"
+def lives_with(streams, *, reset_level, reset_mixer):
+    told, mixer, level = [], 0, 0
+    for documents in streams:
+        level = 0 if reset_level in ("stream", "document") else level
+        mixer = 0 if reset_mixer in ("stream", "document") else mixer
+        for document in documents:
+            level = 0 if reset_level == "document" else level
+            mixer = 0 if reset_mixer == "document" else mixer
+            for x in document:
+                mixer, level = mixer + x, level + x
+            told.append((mixer, level))
+    return told
 
 
-def by_first(base, changed):
-    return "it helps" if changed[0] > base[0] else "it hurts"
+def draw_lives(d: Draw) -> tuple:
+    def document() -> list[int]:
+        return [d.int(1, 9) for _ in range(d.int(1, 3))]
+
+    return ([[document() for _ in range(d.int(2, 3))] for _ in range(d.int(2, 3))],)
 
 
-def unpaired(base, changed):
-    return "it helps" if min(changed) > max(base) else "it hurts" if max(changed) < min(base) else "cannot tell"
-
-
-def draw_verdict(d: Draw) -> tuple:
-    n = d.int(2, 4)
-    base = [d.float(0.02, 0.4) for _ in range(n)]
-    kind = d.pick("up", "down", "mixed")
-    step = {"up": 1, "down": -1, "mixed": 1}[kind]
-    changed = [b + step * d.float(0.005, 0.015) for b in base]
-    if kind == "mixed":
-        changed[d.int(0, n - 1)] -= d.float(0.1, 0.3)
-    return base, changed
-
-
-# ---------------------------------------------------------------------- numbers
-def cache_length() -> float:
-    """Tokens after which the Transformer's cache holds more numbers than everything that this chapter's Hope keeps."""
-    # BEGIN SOLUTION
-    from nlbook.book.chapters.hope import capstone
-    from nlbook.hope import Hope
-
-    with torch.no_grad():
-        _, state = Hope(capstone.config("Hope"))(torch.zeros(1, 10, dtype=torch.long))
-    return state.numel() / (2 * capstone.HOPE.dim)
-    # END SOLUTION
-
-
-def held_back() -> float:
-    """How well the document facts are known after 128 tokens when M_mem is held at its start."""
+def known_without_level() -> float:
+    """How well the facts that hold for ever are known at the end when the level is held."""
     # BEGIN SOLUTION
     from nlbook.book import viz
 
-    return viz.load("reading:hold=M_mem").facts["known_document"]
+    return viz.load("reading:hold=level").facts["known_for_ever"]
     # END SOLUTION
 
 
-EMBED, CMS_SLOW, BOXES, CMS_FAST = (
-    "the embedding and W_q",
-    "the MLP of period 32",
-    "M_k and M_v (chunk 16)",
-    "the MLP of period 8",
-)
-CONV = "the convolution's window of the last 3 tokens"
-
 ITEMS: list = [
+    Implement(
+        id="07-write",
+        title="Write into a memory of two layers",
+        objective="07.1",
+        minutes=6,
+        difficulty=3,
+        points=2,
+        prompt="Write `write`: the gradient of half the squared distance, by the chain rule or by autograd, taken at S; then the step of each layer from W. "
+        "`read`, `silu` and `torch` are there.",
+        hints=(
+            "Two layers: which error reaches W1, and what is left of it when it has gone back through W1 and silu to W2?",
+            "With z = W2 k and s = sigmoid(z), silu'(z) = s (1 + z (1 - s)). The gradient of W1 is outer(error, silu(z)), that of W2 is outer(inner, k). Each layer's n is what it multiplies.",
+            "`new1 = alpha * W[0] - e1 * torch.outer(W[0] @ a + error, a)` with `a = silu(S[1] @ k)` and `e1 = eta / (1 + eta * a.square().sum())`; W2 likewise, with k and `inner`.",
+        ),
+        solution=write,
+        draw=draw_write,
+        cases=[SMALL_WRITE],
+        misconceptions=[
+            Misconception(
+                "the gradient of now",
+                lambda W, S, k, v, e, a, r=True: write_with(W, S, k, v, e, a, r, at=W),
+                "The error and its gradient are taken at the present weights. Within a chunk they are taken at S, the weights of its start; only the step is made from W.",
+            ),
+            Misconception(
+                "nothing erased",
+                lambda *x: write_with(*x, erase=0),
+                "That is a gradient step with retention. The term -e W n n^T is missing: before it writes, the memory erases what W itself says about n.",
+            ),
+            Misconception(
+                "erases the old weights",
+                lambda W, S, *x: write_with(W, S, *x, erased=S),
+                "What is erased is what the memory says *now*: W n, not S n.",
+            ),
+            Misconception(
+                "forgets first",
+                lambda *x: write_with(*x, after=True),
+                "alpha scales W once: W (alpha I - e n n^T). It does not scale what is erased.",
+            ),
+            Misconception(
+                "a rate for length one",
+                lambda *x: write_with(*x, plain=True),
+                "The rate is eta itself. That would be right if |n| were small; for a row of any length it is eta / (1 + eta |n|^2).",
+            ),
+            Misconception(
+                "k for both layers",
+                lambda *x: write_with(*x, shared=True),
+                "Both rates use the length of k. W1 does not read k but silu(W2 k): its rate needs the length of that.",
+            ),
+            Misconception(
+                "silu is straight",
+                lambda *x: write_with(*x, slope=False),
+                "On its way back to W2 the error passes silu, so it is multiplied by silu'(z) = s (1 + z (1 - s)) with s = sigmoid(z).",
+            ),
+        ],
+    ),
+    Implement(
+        id="07-five",
+        title="Five memories that write themselves",
+        objective="07.1",
+        minutes=7,
+        difficulty=3,
+        points=2,
+        prompt="Write `self_modify` with `read` and `write`: make the three rows and shift them into the window, mix and normalise them to q, k, v, make the two gates, write all five, answer. `silu` and `unit` are there; unit works row by row.",
+        hints=(
+            "In this order: rows, window, q k v, gates, writes, answer. Which of them look at S, which at the new memories?",
+            "`unit(silu((taps * past).sum(1)))` gives q, k, v at once. The value of a memory is what it would itself answer to v, at S.",
+            '`new[name] = write(W[name], S[name], k, read(S[name], v, residual), eta, alpha, residual)`, and in the end `read(new["mem"], q)`.',
+        ),
+        solution=self_modify,
+        draw=draw_five,
+        misconceptions=[
+            Misconception(
+                "given values",
+                lambda *x: five_with(*x, own=False),
+                "All memories are told the same value v. Each makes its own: what it answers to v, read(S[name], v). That is the self-modification.",
+            ),
+            Misconception(
+                "read before write",
+                lambda *x: five_with(*x, answer="before"),
+                "The answer is read before this token's write. Eq. 86 prints it so; the Hope in use reads after it, as eq. 78 does.",
+            ),
+            Misconception(
+                "the answer of the chunk's start",
+                lambda *x: five_with(*x, answer="boundary"),
+                "The answer is read at the chunk's start, so it knows nothing of this chunk. It comes from the memory after this token's write.",
+            ),
+            Misconception(
+                "reads of now",
+                lambda W, *x: five_with(W, *x, at=W),
+                "Keys, values, gates and own values are read from the present memories. All these reads are at S; only the answer is not.",
+            ),
+            Misconception(
+                "v of any length",
+                lambda *x: five_with(*x, long_v=True),
+                "v keeps its length. q, k and v are all brought to length 1: a memory that is told its own answer to a long v explodes.",
+            ),
+            Misconception(
+                "no silu",
+                lambda *x: five_with(*x, soft=False),
+                "After the window's weighted sum comes silu, then the length.",
+            ),
+            Misconception(
+                "the answer to k",
+                lambda *x: five_with(*x, of="k"),
+                "The memory is told what it already answers to k, so there is nothing to learn but erasing. Its value is what it answers to v.",
+            ),
+            Misconception(
+                "newest first",
+                lambda *x: five_with(*x, flip=True),
+                "The weights meet the window the wrong way round: the newest row is the last, and so is its weight.",
+            ),
+            Misconception(
+                "a window that stands still",
+                lambda *x: five_with(*x, still=True),
+                "The window that you return is the one that came in: the next token would not find this one in it.",
+            ),
+        ],
+    ),
+    Implement(
+        id="07-loss",
+        title="What the next token says to a level",
+        objective="07.1",
+        minutes=4,
+        difficulty=2,
+        prompt="Write `slopes` with torch.autograd.grad: make copies of the levels' weights that require a gradient, say y again with them, take the loss of the token that came.",
+        hints=(
+            "A level is trained as the whole model is: by the loss of the next token. Only the weights of the levels are asked for.",
+            "`w.detach().requires_grad_()` makes such a copy; the loss is `-torch.log_softmax(..., 0)[token]`.",
+            "`torch.autograd.grad(-torch.log_softmax(head @ rms(h + say(up, down, share, n)), 0)[token], [*up, *down])`, cut in two lists.",
+        ),
+        solution=slopes,
+        draw=draw_slopes,
+        misconceptions=[
+            Misconception(
+                "the head reads y",
+                lambda *x: slopes_with(*x, norm=False),
+                "The head reads rms(y), here as at the end of the model.",
+            ),
+            Misconception(
+                "levels alone",
+                lambda *x: slopes_with(*x, alone=True),
+                "Only what the levels say is scored. The block says h + that, so a level need not repeat what the memories know already.",
+            ),
+            Misconception(
+                "without shares",
+                lambda *x: slopes_with(*x, shared=False),
+                "The levels speak with their shares, as in `say`; without them the loss is another one.",
+            ),
+            Misconception(
+                "a distance to the token's row",
+                lambda *x: slopes_with(*x, error=True),
+                "That is half the squared distance from the token's embedding. The loss is its cross-entropy among all tokens.",
+            ),
+        ],
+    ),
+    Implement(
+        id="07-clock",
+        title="Gather, then move",
+        objective="07.1",
+        minutes=3,
+        difficulty=1,
+        prompt="Write `tick`. A sum, not a mean; and no slope is lost where a document ends.",
+        hints=(
+            "The slope of this token counts already in this token's move.",
+            "Make a new list, `[*waiting, slope]`; move when it is as long as the period or when the document ends.",
+            "`return w - rate * sum(waiting), []` when it moves, `return w, waiting` when it does not.",
+        ),
+        solution=tick,
+        draw=draw_tick,
+        cases=[FULL_TICK, WAIT_TICK, END_TICK],
+        misconceptions=[
+            Misconception(
+                "mean",
+                lambda w, waiting, g, r, p, e: (
+                    (w - r * sum([*waiting, g]) / (len(waiting) + 1), [])
+                    if e or len(waiting) + 1 == p
+                    else (w, [*waiting, g])
+                ),
+                "That is the mean of the slopes. Eq. 71 adds them up, so that a level with a long period makes a long step.",
+            ),
+            Misconception(
+                "drops the rest",
+                drops,
+                "Where a document ends, what was gathered is thrown away. A level whose period is longer than every document would then never learn.",
+            ),
+            Misconception(
+                "never early",
+                lambda w, waiting, g, r, p, e: tick(w, waiting, g, r, p, False),
+                "`ends` is not used: where the document ends, the level moves by the slopes that it has.",
+            ),
+            Misconception(
+                "one slope late",
+                late,
+                "It moves by the slopes before this one, and this one waits. But this token has been heard: it counts in this move.",
+            ),
+            Misconception(
+                "moves again and again",
+                lambda w, waiting, g, r, p, e: (tick(w, waiting, g, r, p, e)[0], [*waiting, g]),
+                "After a move the same slopes still wait, and the next move makes them once more. Return an empty list.",
+            ),
+            Misconception(
+                "every token",
+                lambda w, waiting, g, r, p, e: (w - r * g, []),
+                "It moves at every token. It waits until `period` slopes are there.",
+            ),
+        ],
+    ),
     Implement(
         id="07-block",
         title="The block",
         objective="07.1",
-        minutes=8,
+        minutes=4,
         difficulty=2,
-        points=2,
-        prompt="Write one Hope block from its parts. First the read-out: the gate is silu of W_g times rms(x); it multiplies rms(o); W_o brings the product back, and it is added to x. "
-        "Then the chain of MLPs. `rms` is there already; rows are tokens.",
+        prompt="Write `block` with `self_modify` and `say`. Return a new dict; `{**s, ...}` is one with some entries replaced.",
         hints=(
-            "Two residuals: one around the memories' read-out, one around each MLP.",
-            "Rows are tokens, so W x is `x @ W.T`: the gate is silu(rms(x) @ W_g.T).",
-            "`x = x + (rms(o) * F.silu(rms(x) @ W_g.T)) @ W_o.T`, then for each a, b: `x = x + F.silu(rms(x) @ a.T) @ b.T`.",
+            "Who hears n, who hears x? Both the memories and the levels hear n; x only goes round them.",
+            "First n, then the memories, then h, then y; in the end the bookkeeping of `seen` and `S`.",
+            '`h = x + w["W_o"] @ (rms(o) * silu(w["W_g"] @ n))`, `S = W if seen % chunk == 0 else s["S"]` with seen counted up.',
         ),
-        solution=hope_block,
+        solution=block,
         draw=draw_block,
-        differentiable=True,
-        properties=[Property("silent parts pass x on", silent_parts_pass_x_on)],
+        samples=10,
         misconceptions=[
             Misconception(
-                "slow first",
-                lambda *a: block_with(*a, order=-1),
-                "The chain runs from the slowest MLP to the fastest. The paper's figure puts the fastest next to the memories.",
+                "levels behind the memories",
+                lambda *x: block_with(*x, behind=True),
+                "The levels read what comes out of the memories' half, as eq. 97 prints it. Here they stand beside it and read n (eq. 74).",
             ),
             Misconception(
-                "side by side",
-                lambda *a: block_with(*a, chain=False),
-                "Every MLP reads the same input here. In a chain each reads what the one before it made.",
+                "memories hear x",
+                lambda *x: block_with(*x, raw=True),
+                "The memories hear n = rms(x), not x.",
             ),
             Misconception(
-                "no gate",
-                lambda *a: block_with(*a, gate=False),
-                "The read-out is not gated: multiply rms(o) by silu(rms(x) @ W_g.T).",
-            ),
-            Misconception(
-                "no residual around the memories",
-                lambda *a: block_with(*a, res=False),
-                "x itself is lost: x + (read-out).",
-            ),
-            Misconception(
-                "sigmoid",
-                lambda x, o, W_g, W_o, up, down: block_with(
-                    x + (rms(o) * torch.sigmoid(rms(x) @ W_g.T)) @ W_o.T, o, W_g, 0 * W_o, up, down
-                ),
+                "the gate is a sigmoid",
+                lambda *x: block_with(*x, soft=torch.sigmoid),
                 "The gate is silu(z) = z sigmoid(z), not sigmoid(z).",
             ),
             Misconception(
-                "o not normalised",
-                lambda *a: block_with(*a, norm_o=False),
-                "The memories' answers go through rms before the gate.",
-            ),
-            Misconception("gate of raw x", lambda *a: block_with(*a, gate_norm=False), "The gate reads rms(x), not x."),
-            Misconception(
-                "MLPs read raw", lambda *a: block_with(*a, norm=False), "Each MLP reads rms of what it gets."
+                "the gate hears x", lambda *x: block_with(*x, gate_x=True), "The gate hears n = rms(x), not x."
             ),
             Misconception(
-                "MLPs without residual",
-                lambda *a: block_with(*a, inner=False),
-                "Each MLP adds to what it gets: h + down silu(up rms(h)).",
+                "o as it is",
+                lambda *x: block_with(*x, bare=True),
+                "The memories' answer goes through rms before it meets the gate.",
+            ),
+            Misconception(
+                "x is lost", lambda *x: block_with(*x, alone=True), "x itself is lost: h = x + the memories' half."
+            ),
+            Misconception(
+                "S of every token",
+                lambda *x: block_with(*x, bound=True),
+                "S becomes W at every token. It does so after every `chunk` tokens, and in between it stays.",
+            ),
+            Misconception(
+                "S for ever",
+                lambda *x: block_with(*x, bound=False),
+                "S never becomes W, so no key, value or gate ever learns from what was read.",
+            ),
+        ],
+    ),
+    Implement(
+        id="07-hope",
+        title="Hope",
+        objective="07.1",
+        minutes=7,
+        difficulty=2,
+        points=3,
+        prompt="Write `hope` with `unpack`, `begin`, `learn` and `block`. It is compared with nlbook.hope.plain on small models with random weights and documents that end under way.",
+        hints=(
+            "Two loops: over tokens, and inside it over blocks. What has to happen to the levels before a token is read?",
+            "At a token: every block learns from it, begins again if it is the boundary, and only then the token goes through the blocks. The first token has nothing before it to learn from.",
+            "`states[i] = learn(w, states[i], head, token, periods, token == boundary)`, then `begin(w, states[i])` at a boundary, then `x, states[i] = block(w, states[i], x, chunk)`.",
+        ),
+        solution=hope,
+        reference=lambda weights, tokens, periods, chunk, boundary: plain.hope(
+            weights, tokens, periods, chunk, boundary
+        ),
+        draw=draw_hope,
+        samples=4,
+        misconceptions=[
+            Misconception(
+                "levels begin again as well",
+                lambda *x: hope_with(*x, fresh=True),
+                "At a boundary the levels go back to their starts, with all that they had learned. Only the memories begin again; `begin(w, state)` leaves the levels alone.",
+            ),
+            Misconception(
+                "memories live on",
+                lambda *x: hope_with(*x, lasts=True),
+                "The memories carry what they know into the next document. Where one opens, they begin again.",
+            ),
+            Misconception(
+                "levels stand still",
+                lambda *x: hope_with(*x, still=True),
+                "The levels never learn: call `learn` for every block before the token is read.",
+            ),
+            Misconception(
+                "learns the token that it read",
+                lambda *x: hope_with(*x, own=True),
+                "What waits in the state was said *before* this token, about this token. You score it by the token that it had read itself.",
+            ),
+            Misconception(
+                "the document's end unheard",
+                lambda *x: hope_with(*x, ends=False),
+                "Where a document ends the levels move by what they have gathered: the last argument of `learn` is token == boundary.",
+            ),
+            Misconception(
+                "the head reads x",
+                lambda *x: hope_with(*x, bare=True),
+                "The head reads rms of what the last block says.",
             ),
         ],
     ),
     FixTheBug(
-        id="07-excess",
-        title="Half of the tokens are no answers",
-        objective="07.2",
-        minutes=4,
-        difficulty=1,
-        prompt="Keys are random: nobody can predict them, and nobody is asked to. This measure counts them.",
-        hints=(
-            "How many of the tokens of `A3 d5 x2` are answers?",
-            "Take the mean over the graded tokens only.",
-            "`(nats - optimum)[graded].mean()`.",
-        ),
-        solution=excess,
-        broken=broken_excess,
-        draw=draw_excess,
-        misconceptions=[
-            Misconception("still all tokens", broken_excess, "The keys are still in the mean."),
-            Misconception(
-                "divided by all",
-                lambda nats, optimum, graded: float(((nats - optimum) * graded).mean()),
-                "The sum is right now, but it is divided by the number of all tokens: about half of what it should be.",
-            ),
-            Misconception(
-                "not above the optimum",
-                lambda nats, optimum, graded: float(nats[graded].mean()),
-                "That is what the model pays. Subtract what the best possible reader pays: the rest is what could still be learned.",
-            ),
-            Misconception(
-                "the other way round",
-                lambda nats, optimum, graded: float((optimum - nats)[graded].mean()),
-                "Model minus ideal reader, so that 0 is perfect and more is worse.",
-            ),
-        ],
-    ),
-    Order(
-        id="07-levels",
-        title="From fast to slow",
-        objective="07.1",
-        minutes=4,
-        difficulty=1,
-        prompt="Put the parts of this chapter's Hope in order, the most often rewritten first.",
-        hints=(
-            "Count tokens between two rewritings of what the next token reads.",
-            "The convolution's window moves at every token; the weights outside move once per training step.",
-            "1, 8, 16, 32 tokens, and a training step of 16 documents.",
-        ),
-        steps=(CMS_SLOW, EMBED, BOXES, CONV, CMS_FAST),
-        before=(
-            (CONV, CMS_FAST, "the window moves at every token"),
-            (CMS_FAST, BOXES, "8 tokens are fewer than 16"),
-            (BOXES, CMS_SLOW, "16 tokens are fewer than 32"),
-            (CMS_SLOW, EMBED, "the outer weights move once per training step, never while reading"),
-        ),
-    ),
-    Estimate(
-        id="07-state",
-        title="What must be kept",
-        objective="07.1",
-        minutes=5,
-        difficulty=2,
-        unit="tokens",
-        within=0.15,
-        prompt="One block, width 32. Hope keeps the memories (now, and as they stood at the last boundary), the MLPs and their waiting gradients. The cell above "
-        "prints how many numbers. After how many tokens does the cache of the Transformer (a key and a value per token) hold more?",
-        hints=(
-            "A token adds a key and a value of 32 numbers each.",
-            "Divide Hope's numbers by 64.",
-            "About 24,900 / 64.",
-        ),
-        solution=cache_length,
-        units={"hundred": 100},
-        wrong={
-            24992: "That is what Hope keeps. How many numbers does one token add to the cache?",
-            778: "A token adds a key *and* a value: 64 numbers, not 32.",
-            64: "That is what one token adds, in numbers.",
-        },
-    ),
-    ReadPicture(
-        id="07-picture",
-        title="Without its memory",
+        id="07-lives",
+        title="Whose memory, and until when?",
         objective="07.3",
         minutes=3,
         difficulty=1,
-        within=0.15,
-        view="reading:hold=M_mem",
-        wrong={0.79: "M memory still moves in this picture. Set the first control to M_mem."},
-        prompt="Hold M memory at its start, and ask after 128 tokens: with what probability does the model give the true value of a document fact, on average over d and e?",
+        prompt="Two streams are read, each with several documents. The mixer should know a document, the level a stream. As it is, both know everything. Mend it.",
         hints=(
-            "Set the first control to M_mem.",
-            "The numbers stand at the right of the lowest panel.",
-            "Take the mean of the two, d and e.",
+            "A memory belongs to one sequence. Where does the second stream find what the first one left?",
+            "Each of the two is set to 0 at the place where what it should know begins.",
+            "`level = 0` inside the loop over streams, `mixer = 0` inside the loop over documents.",
         ),
-        solution=held_back,
+        solution=lives,
+        broken=broken_lives,
+        draw=draw_lives,
+        misconceptions=[
+            Misconception(
+                "nothing ends",
+                lambda s: lives_with(s, reset_level=None, reset_mixer=None),
+                "Both know all that was ever read. Where does the second stream find what the first one left, and the second document what the first one left?",
+            ),
+            Misconception(
+                "one level for all streams",
+                lambda s: lives_with(s, reset_level=None, reset_mixer="document"),
+                "The level still knows the stream before. Two readers of two streams share nothing: a state belongs to one sequence, never to a batch.",
+            ),
+            Misconception(
+                "the level begins with the document",
+                lambda s: lives_with(s, reset_level="document", reset_mixer="document"),
+                "Now the level forgets with every document, so nothing is left that could know what outlives one.",
+            ),
+            Misconception(
+                "the mixer lives as long",
+                lambda s: lives_with(s, reset_level="stream", reset_mixer="stream"),
+                "The mixer still knows the document before. It begins again with each.",
+            ),
+        ],
     ),
-    Implement(
-        id="07-life",
-        title="How long does a fact last?",
+    ReadPicture(
+        id="07-picture",
+        title="Without the level",
         objective="07.3",
-        minutes=5,
+        minutes=2,
         difficulty=1,
-        prompt="Half-life of a fact, counted in pairs about other things.",
+        prompt="With the level held: with what probability are the facts about A and B known at the end of the picture? (The mean over both, at the cursor.)",
+        view="reading:hold=level",
+        unit="",
+        within=0.06,
+        wrong={0.95: "The level still moves in this picture. Hold it: the first control."},
+        solution=known_without_level,
         hints=(
-            "Where is half way between recall[0] and chance?",
-            "The *first* distance counts, even if recall rises again later.",
-            "`edge = chance + (recall[0] - chance) / 2`; then walk.",
+            "Set the first control to the level; the numbers stand at the right of the lowest panel.",
+            "A and B are its two topmost rows: take the mean of their numbers.",
+            "What the text under the picture says about A and B is that mean.",
         ),
-        solution=half_life,
-        draw=draw_life,
-        cases=[
-            Case(([0, 1, 2], [0.9, 0.8, 0.7], 0.1), "a fact that lasts"),
-            Case(([0, 1, 2], [0.875, 0.5, 0.25], 0.125), "exactly half way at distance 1"),
-        ],
-        misconceptions=[
-            Misconception(
-                "half of the recall",
-                lambda d, r, c: life_with(d, r, c, edge=r[0] / 2),
-                "Half of the first value is not half way: somebody who knows nothing is still at chance.",
-            ),
-            Misconception(
-                "half",
-                lambda d, r, c: life_with(d, r, c, edge=0.5),
-                "The edge depends on where recall starts and on chance; it is not 0.5.",
-            ),
-            Misconception(
-                "down to chance",
-                lambda d, r, c: life_with(d, r, c, edge=c),
-                "That is when it is gone altogether. Asked is half way.",
-            ),
-            Misconception(
-                "only below",
-                lambda d, r, c: next((x for x, y in zip(d, r) if y < c + (r[0] - c) / 2), None),
-                "Half way *or lower*: exactly half way counts.",
-            ),
-            Misconception(
-                "the last time",
-                lambda d, r, c: life_with(d, r, c, edge=c + (r[0] - c) / 2, last=True),
-                "That is the last distance below the edge. The first one counts.",
-            ),
-        ],
-    ),
-    Implement(
-        id="07-verdict",
-        title="Does the part help?",
-        objective="07.4",
-        minutes=5,
-        difficulty=2,
-        points=2,
-        prompt="The paper's Table 6 gives one number a row and no seeds. Write the rule by which we read ours.",
-        hints=(
-            "The same seed means the same documents and the same start: compare seed by seed.",
-            "Only if all differences have one sign is there a verdict.",
-            "`gaps = [c - b for b, c in zip(base, changed)]`, then `all(g > 0 ...)`, `all(g < 0 ...)`.",
-        ),
-        solution=verdict,
-        draw=draw_verdict,
-        cases=[
-            Case(([0.1, 0.2], [0.3, 0.2]), "one seed is worse, one the same"),
-            Case(([0.3, 0.2], [0.1, 0.2]), "one seed is better, one the same"),
-            Case(([0.1, 0.2], [0.1, 0.2]), "nothing changes"),
-        ],
-        misconceptions=[
-            Misconception(
-                "means decide", by_means, "A mean of three seeds can be one lucky seed. Ask for all of them."
-            ),
-            Misconception("one seed decides", by_first, "That looks at the first seed only."),
-            Misconception(
-                "no pairs",
-                unpaired,
-                "That compares the worst with the best seed. Seeds are paired: the same documents, the same start.",
-            ),
-            Misconception(
-                "ties count",
-                lambda base, changed: (
-                    "it hurts"
-                    if not any(c > b for b, c in zip(base, changed))
-                    else "it helps"
-                    if not any(c < b for b, c in zip(base, changed))
-                    else "cannot tell"
-                ),
-                "A seed on which nothing changes is not worse, and not better: no verdict.",
-            ),
-            Misconception(
-                "upside down",
-                lambda base, changed: {"it helps": "it hurts", "it hurts": "it helps"}.get(
-                    verdict(base, changed), "cannot tell"
-                ),
-                "More nats without the part means that the part helps.",
-            ),
-        ],
     ),
 ]

@@ -1,141 +1,159 @@
-"""Figures of chapter 07: the race to the optimum, the ablation seed by seed, and how long a told fact lasts."""
+"""Figures of chapter 07: Hope as a drawing, how a small one learns, what each part is good for, and its rivals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from torch import Tensor
+from matplotlib.patches import FancyBboxPatch
 
-from nlbook.book.chapters.hope.capstone import Run, verdict
 from nlbook.book.viz.style import COLORS, book_style, end_label, figure
 
-WHO = {
-    "Hope": COLORS["memory"],
-    "gated delta": COLORS["key"],
-    "Transformer + conv": COLORS["baseline"],
-    "Hope-Attention": COLORS["level3"],
-}
-VERDICT = {"worse": COLORS["error"], "better": COLORS["value"], "cannot tell": COLORS["baseline"]}
+KINDS = {"for ever": COLORS["level3"], "document": COLORS["memory"], "moment": COLORS["error"]}
+KEYS = {"for ever": "A B", "document": "d e", "moment": "x y"}
 
 
-def plain(axis: Axis) -> None:
-    """Ticks of a log scale as plain numbers."""
-    axis.set_major_locator(FixedLocator([0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]))
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.set_minor_locator(NullLocator())
+def anatomy() -> Figure:
+    """One block of Hope: what goes where, and under each part how often it is written and how long it lives."""
+    fig = figure(9.2, 4.0, layout=None)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 92), ylim=(0, 40))
+    ax.axis("off")
+
+    def box(x: float, y: float, wide: float, high: float, color: str, words: str, below: str = "") -> None:
+        style: dict[str, Any] = {"boxstyle": "round,pad=0.3", "facecolor": color + "22", "edgecolor": color, "lw": 1.6}
+        ax.add_patch(FancyBboxPatch((x, y), wide, high, **style))
+        ax.text(x + wide / 2, y + high / 2, words, ha="center", va="center", fontsize=10)
+        ax.text(x + wide / 2, y - 1.0, below, ha="center", va="top", fontsize=8.5, color=color)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], color: str = "black", **more: Any) -> None:
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.5, **more})
+
+    frozen, memory, level, loss = (COLORS[c] for c in ("frozen", "memory", "level3", "error"))
+    box(2, 16, 10, 7, frozen, "token's row\n$x$", "written in training")
+    box(17, 16, 7, 7, frozen, "rms\n$n$")
+    box(30, 26, 26, 8, memory, "five memories $M$\nkey value η α answer", "written at every token; live one document")
+    box(30, 7, 26, 7, level, "levels: MLPs\n", "each written once in its period; live the stream")
+    ax.text(43, 9.2, "said, and scored later", ha="center", fontsize=8.5)
+    box(62, 26, 9, 8, frozen, "gate,\n$W_o$")
+    ax.text(66.5, 19.5, "+", ha="center", va="center", fontsize=18)
+    box(75, 16, 13, 7, frozen, "head: the rows\nonce more", "written in training")
+    for start, end in (
+        ((12.5, 19.5), (16.5, 19.5)),
+        ((24.5, 21), (29.5, 29)),
+        ((24.5, 18), (29.5, 11.5)),
+        ((56.5, 30), (61.5, 30)),
+        ((66.5, 25.5), (66.5, 21.3)),
+        ((56.5, 11.5), (65.5, 18.3)),
+        ((68, 19.5), (74.5, 19.5)),
+    ):
+        arrow(start, end)
+    arrow((7, 23.5), (65.3, 20.4), COLORS["control"], connectionstyle="arc3,rad=-0.02", ls=":")
+    arrow((81, 12.5), (56.6, 7.5), loss, connectionstyle="arc3,rad=-0.25")
+    ax.text(
+        78,
+        6,
+        "one token later: what came next,\nand the loss of what was said",
+        fontsize=8.5,
+        color=loss,
+        ha="center",
+        va="top",
+    )
+    return fig
 
 
-def race(runs: Sequence[Run]) -> Figure:
-    """Nats above the optimum while training, a line a run; log scale."""
-    fig = figure(8.4, 3.2)
+ANATOMY = (
+    "One block of Hope, from left to right. The token's row goes through rms to two places side by side: five memories, "
+    "which are written at every token and live one document, and the levels, MLPs that are each written once in their "
+    "period and live as long as the stream. Their answers are added to the row, and the head reads the sum. One token "
+    "later the next token is known, and its loss goes back to the levels alone."
+)
+
+
+def learning(steps: Sequence[int], curve: Sequence[Mapping[str, float]]) -> Figure:
+    """Nats above the optimum while training, a line a kind of key; log scale."""
+    fig = figure(8.4, 3.0)
     with book_style():
         ax = fig.subplots()
-        ends = []
-        for r in runs:
-            steps, over = list(r.curve), list(r.curve.values())
-            color = WHO.get(r.name, COLORS["control"])
-            ax.plot(steps, over, color=color, marker=".", ms=4, lw=1.8)
-            ends.append((float(over[-1]), f"{r.name}: {r.excess['all']:.3f}", color))
         place = 9.0
-        for y, words, color in sorted(ends, reverse=True):  # from the top, none over another
-            place = min(y * 1.1, place / 1.28)
-            end_label(ax, steps[-1], place, words, color)
+        for kind in sorted(KINDS, key=lambda k: -curve[-1][k]):
+            over = [max(e[kind], 1e-3) for e in curve]
+            ax.plot(steps, over, color=KINDS[kind], marker=".", ms=4, lw=1.8)
+            place = min(over[-1], place / 1.5)
+            end_label(ax, steps[-1], place, f"{KEYS[kind]}  {kind}: {curve[-1][kind]:.3f}", KINDS[kind])
         ax.set(yscale="log", xlabel="training steps", ylabel="nats above\nthe optimum", xlim=(0, None))
-        plain(ax.yaxis)
+        ax.set_yticks([0.01, 0.03, 0.1, 0.3, 1], ["0.01", "0.03", "0.1", "0.3", "1"])
     return fig
 
 
-def race_alt(runs: Sequence[Run]) -> str:
-    said = ", ".join(f"{r.name} {r.excess['all']:.3f}" for r in sorted(runs, key=lambda r: r.excess["all"]))
-    return (
-        "Nats above the optimum against training steps, log scale, one line a model. At the end, from best to "
-        f"worst: {said}."
-    )
+def learning_alt(steps: Sequence[int], curve: Sequence[Mapping[str, float]]) -> str:
+    said = ", ".join(f"{KEYS[k]} from {curve[0][k]:.2f} to {curve[-1][k]:.3f}" for k in KINDS)
+    return f"Nats above the optimum while training, steps {steps[0]} to {steps[-1]}, log scale, a line a kind of key: {said}."
 
 
-def ablation(table: Mapping[str, Mapping[str, Tensor]], base: str = "Hope", kind: str = "all") -> Figure:
-    """A dot a seed, a bar at the mean, sorted; the dotted line is the whole Hope. Colour: the verdict seed by seed."""
-    order = sorted(table, key=lambda n: -float(table[n][kind].mean()))
-    fig = figure(8.4, 0.36 * len(order) + 1.0)
+def held(costs: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What an answer costs more with a part held: a group of bars a part, a bar a kind of key."""
+    fig = figure(8.8, 3.2)
     with book_style():
         ax = fig.subplots()
-        for y, n in enumerate(order):
-            x = table[n][kind]
-            color = WHO.get(n) or VERDICT[verdict(table[base][kind], x)]
-            ax.plot(x, [y] * len(x), "o", ms=5, color=color, alpha=0.5, mew=0)
-            ax.plot([x.mean()] * 2, [y - 0.32, y + 0.32], color=color, lw=3)
-            ax.annotate(
-                f"{float(x.mean()):.3f}",
-                (float(x.max()), y),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                color=color,
-            )
-        ax.axvline(float(table[base][kind].mean()), color=COLORS["memory"], lw=1, ls=":")
-        ax.set(
-            yticks=range(len(order)),
-            ylim=(-0.6, len(order) - 0.4),
-            xscale="log",
-            xlabel="nats above the optimum at the end (log scale; less is better)",
-        )
-        plain(ax.xaxis)
-        ax.set_yticklabels(order)
-        for label, n in zip(ax.get_yticklabels(), order, strict=True):
-            label.set_color(WHO.get(n) or VERDICT[verdict(table[base][kind], table[n][kind])])
-        ax.set_title("red: worse on every seed    green: better on every seed    grey: cannot tell", fontsize=9)
+        for i, cost in enumerate(costs.values()):
+            for j, (kind, color) in enumerate(KINDS.items()):
+                at = i + 0.27 * (j - 1)
+                ax.bar(at, cost[kind], width=0.25, color=color)
+                ax.text(
+                    at,
+                    max(cost[kind], 0) + 0.02,
+                    f"{round(cost[kind], 2) + 0:.2f}",
+                    ha="center",
+                    fontsize=8,
+                    color=color,
+                )
+                if i == 0:
+                    ax.text(
+                        0.99,
+                        0.95 - 0.11 * j,
+                        f"{KEYS[kind]}  {kind}",
+                        color=color,
+                        fontsize=10,
+                        ha="right",
+                        va="top",
+                        transform=ax.transAxes,
+                    )
+        ax.set(ylabel="nats lost a value", xlim=(-0.6, len(costs) - 0.4))
+        ax.set_xticks(range(len(costs)), [words.replace(" and ", "\n") for words in costs])
+        ax.grid(axis="x", visible=False)
     return fig
 
 
-def ablation_alt(table: Mapping[str, Mapping[str, Tensor]], base: str = "Hope", kind: str = "all") -> str:
-    whole = table[base][kind]
-    said = ", ".join(
-        f"{n} {float(x.mean()):.3f} ({'whole' if n == base else verdict(whole, x)})"
-        for n, x in sorted(((n, row[kind]) for n, row in table.items()), key=lambda p: float(p[1].mean()))
+def held_alt(costs: Mapping[str, Mapping[str, float]]) -> str:
+    said = "; ".join(
+        f"{n}: " + ", ".join(f"{KEYS[k]} {round(c[k], 2) + 0:.2f}" for k in KINDS) for n, c in costs.items()
     )
-    return (
-        "Nats above the optimum at the end, a dot a seed, models sorted from best to worst by mean, with the "
-        f"verdict: {said}."
-    )
+    return f"Nats lost a value, by kind of key, when a part is held at its start. {said}."
 
 
-def lasting(distances: Sequence[int], recall: Mapping[str, Tensor], chance: float, trained: int) -> Figure:
-    """Probability of a fact told once against the pairs read since, a line a model."""
-    fig = figure(8.4, 3.2)
-    colors = (COLORS["memory"], COLORS["key"], COLORS["rate"], COLORS["level1"], COLORS["baseline"], COLORS["control"])
+def rivals(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Nats above the optimum: a row a model, a panel a kind of key, a dot a seed and a bar at the mean."""
+    fig = figure(9.2, 0.42 * len(found) + 1.2)
     with book_style():
-        ax = fig.subplots()
-        x = range(len(distances))
-        ends = []
-        for (name, p), color in zip(recall.items(), colors, strict=False):
-            ax.plot(x, p, color=color, marker="o", ms=4, lw=1.8)
-            ends.append((float(p[-1]), f"{name}: {float(p[-1]):.2f}", color))
-        place = 1.2
-        for y, words, color in sorted(ends, reverse=True):  # from the top, none over another
-            place = min(y + 0.04, place - 0.08)
-            end_label(ax, len(distances) - 1, place, words, color, dx=8)
-        ax.axhline(chance, color=COLORS["control"], lw=1, ls="--")
-        edge = sum(d < trained for d in distances) - 0.5
-        ax.axvline(edge, color="black", lw=1, ls=":")
-        ax.text(edge + 0.05, 0.55, "longer than any\ntraining document", fontsize=9, va="top")
-        ax.set(
-            xlim=(0, len(distances) - 1),
-            ylim=(0, 1.05),
-            xticks=list(x),
-            ylabel="probability of the fact",
-            xlabel="pairs about other things read since",
-        )
-        ax.set_xticklabels([str(d) for d in distances])
+        axes = fig.subplots(1, len(KINDS), sharey=True, sharex=True)
+        for ax, (kind, color) in zip(axes, KINDS.items(), strict=True):
+            for y, per_kind in enumerate(found.values()):
+                mean = sum(per_kind[kind]) / len(per_kind[kind])
+                ax.plot(per_kind[kind], [y] * len(per_kind[kind]), "o", ms=5, color=color, alpha=0.45, mew=0)
+                ax.plot([mean, mean], [y - 0.3, y + 0.3], color=color, lw=3)
+            ax.set(xscale="log", title=f"{KEYS[kind]}  {kind}", ylim=(len(found) - 0.5, -0.5))
+            ax.set_xticks([0.01, 0.1], ["0.01", "0.1"])
+            ax.set_xlim(0.001, 1)
+        axes[0].set_yticks(range(len(found)), list(found))
+        axes[1].set_xlabel("nats above the optimum (log scale; less is better)")
     return fig
 
 
-def lasting_alt(distances: Sequence[int], recall: Mapping[str, Tensor], chance: float, trained: int) -> str:
-    said = "; ".join(f"{n} from {float(p[0]):.2f} to {float(p[-1]):.2f}" for n, p in recall.items())
-    return (
-        f"Probability of a fact that was told once, right after it and up to {distances[-1]} pairs later. {said}. "
-        f"Chance is {chance:.2f}; training documents had {trained} pairs."
-    )
+def rivals_alt(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    def mean(x: Sequence[float]) -> float:
+        return sum(x) / len(x)
+
+    said = "; ".join(f"{n}: " + ", ".join(f"{KEYS[k]} {mean(per[k]):.3f}" for k in KINDS) for n, per in found.items())
+    return f"Nats above the optimum, a row a model, a panel a kind of key, a dot a seed. Means: {said}."

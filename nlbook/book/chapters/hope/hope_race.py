@@ -1,4 +1,4 @@
-"""A fair small race of sequence models on a language whose entropy is known: does Hope train, and as well as others?
+"""The first edition's race of sequence models on a language whose entropy is known: did Hope train, as well as others?
 
 Every contestant is a `nlbook.hope.Hope` of the same size with the same short convolution, and gets the same documents,
 steps, warm-up, schedule and tuning budget, 19 runs on seeds that are used for nothing else: four learning rates and, at
@@ -26,13 +26,14 @@ from typing import Any
 
 import torch
 
-from nlbook.book.chapters.hope.capstone import BATCH, LANGUAGE, PAIRS
+from nlbook.book.data.language import TimescaleLanguage
 from nlbook.errors import need
 from nlbook.hope import Hope, HopeConfig
 from nlbook.paper.show import table
 from nlbook.train import TrainingStopped, adamw, train
 
-STEPS, FINALISTS = 300, 3
+LANGUAGE = TimescaleLanguage(static=2, document=2, fast=2, values=5)
+BATCH, PAIRS, STEPS, FINALISTS = 16, 24, 300, 3
 TUNING_SEEDS, SEEDS = (100, 101, 102, 103, 104), (5, 6, 7, 8, 9)
 RACES = {1: ((100, 101, 102), (0, 1, 2, 3, 4)), 2: (TUNING_SEEDS, SEEDS)}  # number -> seeds to tune on, seeds to judge
 RECORD = Path(__file__).with_suffix(".json")

@@ -62,15 +62,14 @@ def judged(model: Hope, batch: int = 64, seed: int = 10**6) -> dict[str, Any]:
     }
 
 
-def talk() -> viz.Live:
-    """Talk to it, in the page: type pairs, see what it expects, hold a memory and see what is lost."""
-    from safetensors.torch import load_file
-
-    weights = {n: w.half() for n, w in sorted(load_file(str(data.path(FILE))).items())}
+def talk(model: Hope | None = None) -> viz.Live:
+    """Talk to it, or to a reader of your own: type pairs, see what it expects, hold a memory and see what is lost."""
+    model = talker() if model is None else model
+    weights = {n: w.half() for n, w in sorted(model.state_dict().items())}
     raw = b"".join(w.contiguous().numpy().tobytes() for w in weights.values())
     packed = {"shapes": [[n, list(w.shape)] for n, w in weights.items()], "data": base64.b64encode(raw).decode()}
     language = {"keys": LANGUAGE.keys, "values": LANGUAGE.values, "slip": LANGUAGE.slip, "hazard": LANGUAGE.hazard}
-    sizes = {"periods": list(CONFIG.periods), "chunk": 16, "boundary": CONFIG.reset_token}
+    sizes = {"periods": list(model.config.periods), "chunk": 16, "boundary": CONFIG.reset_token}
     alt = (
         "Talk to Hope: a line for pairs such as A3 d5 x1, eight bars for what the reader expects next, and a lane for "
         "each of its memories that can be held."
