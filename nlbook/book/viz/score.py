@@ -387,7 +387,7 @@ def play(trace: Any) -> Score:
         "50 tokens": "T=50",
         "after the change": "C=1,16,64;T=120",
         "all periods 16": "C=16",
-        "a Transformer": "C=none;T=120",
+        "a Transformer": "C=none",
     },
     twin=["after the change"],
     alt=alt,
