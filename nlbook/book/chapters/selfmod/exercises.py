@@ -21,7 +21,7 @@ from nlbook.numerics import unit
 def read_text(M: Tensor, keys: Tensor, words: Tensor, eta: float) -> Tensor:
     """M (d, d) after a text that may hold references. Token t says: keys[t] (d,) now means what words[t] (d,) means.
 
-    Written is what M answers for words[t] when the token comes. The write is the delta rule of chapter 01 at rate eta.
+    The write is the delta rule of chapter 01 at rate eta. What is written under the key is yours to choose.
     """
     # BEGIN SOLUTION
     for k, word in zip(keys, words):
@@ -224,7 +224,7 @@ def draw_errors(d: Draw) -> tuple:
 
 
 def draw_write(d: Draw) -> tuple:
-    eta, alpha = (torch.tensor(x, dtype=torch.float64) for x in (d.float(0.2, 0.9), d.float(0.6, 0.95)))
+    eta, alpha = (torch.tensor(x, dtype=torch.float64) for x in (d.float(0.2, 0.9), d.float(0.5, 0.95)))
     return *draw_errors(d), eta, alpha
 
 
@@ -435,6 +435,12 @@ ITEMS = [
         ),
         solution=memory_read,
         draw=draw_read,
+        cases=[
+            Case(
+                tuple(torch.tensor(t, dtype=torch.float64) for t in ([[2.0]], [[1.0, 0.0]], [1.0, 1.0])),
+                "a memory that answers one number",
+            )
+        ],
         misconceptions=[
             Misconception(
                 "x added to a number",
