@@ -237,7 +237,7 @@ def unbound(nb) -> set[str]:
 
 
 def test_the_search_for_unbound_names_can_fail():
-    cut = release.sheet(SOURCES[1], 0, ("Signature result: how much does it hold?",))
+    cut = release.sheet(SOURCES[1], 0, ("Signature result: two beat one",))
     cut.nb.cells.append(nbformat.v4.new_code_cell("capacity"))
     assert unbound(cut.nb) == {"capacity"}
 

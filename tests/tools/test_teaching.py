@@ -81,7 +81,7 @@ def walk(widget):
 def test_each_chapter_has_notes_and_demonstrations():
     chapters = {c.number for c in docs.book(FOLDER)}
     notes = {p.stem for p in (FOLDER / "teaching" / "notes").glob("*.md")}
-    assert notes == chapters == set(demos())
+    assert notes == chapters and chapters - set(demos()) == {"08", "D"}
     assert {p.chapter for s in plans.sessions().values() for p in s.parts} == chapters, "a chapter that nobody teaches"
     module = [s for s in plans.sessions().values() if s.name.startswith("module-")]
     assert [p.chapter for s in module for p in s.parts] == sorted(chapters - {"00"}), "00 is read at home"
