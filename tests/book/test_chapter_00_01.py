@@ -106,15 +106,18 @@ def test_the_rate_decides_and_no_rate_is_right_for_all_news(seed):
     assert passes[64] > 0.95 > 0.5 > passes[1]
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.3])
 @pytest.mark.parametrize("d", [16, 64])
-def test_what_a_pair_keeps_is_1_minus_1_over_d_to_its_age(d):
-    """Read the part along the own value after `age` further full delta writes, in 400 worlds."""
+def test_what_a_pair_keeps_is_1_minus_rate_over_d_to_its_age(d, rate):
+    """A full write, then `d` further delta writes at `rate`, in 400 worlds: the part along the own value."""
     data = recall.pairs(d + 1, d, batch=400, seed=3)
-    m = make("delta", lr=1.0)
-    y = m.read(m.write_all(data.k, data.v), data.k[:, :1])
-    measured = float((y[:, 0] * data.v[:, 0]).sum(-1).mean())
-    assert abs(measured - curves.kept(d, d)) < 0.05
-    assert abs(curves.kept(d, d) - math.exp(-1)) < 0.02
+    full, m = make("delta", lr=1.0), make("delta", lr=rate)
+    state = full.write_all(data.k[:, :1], data.v[:, :1])
+    for t in range(1, d + 1):
+        state = m.write(state, data.k[:, t], data.v[:, t])
+    along = float((m.read(state, data.k[:, :1])[:, 0] * data.v[:, 0]).sum(-1).mean())
+    assert abs(along - (1 - rate / d) ** d) < 0.05
+    assert abs((1 - 1 / d) ** d - math.exp(-1)) < 0.02
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nlbook.book.data import recall as task
-from nlbook.errors import need
 from nlbook.memory.presets import make
 
 GRID = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
@@ -103,9 +102,3 @@ def capacity(
             rule, options = RULES[name]
             found[name][n] = identified(answers(rule, data, **options), wanted).mean(-1)
     return found
-
-
-def kept(age: int, d: int, rate: float = 1.0) -> float:
-    """What survives of a pair after `age` later delta writes with random unit keys of width d: (1 - rate/d)^age."""
-    need(age >= 0 and d >= 1, "age, d", (age, d), "age >= 0 and d >= 1")
-    return (1 - rate / d) ** age
