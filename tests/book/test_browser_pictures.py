@@ -81,19 +81,19 @@ def test_memories_the_switch_is_moved_with_the_slider_and_a_trap_with_a_button(p
     page.shot("memories")
 
 
-def test_reading_a_memory_is_held_and_the_cursor_moved(page: browser.Page) -> None:
+def test_reading_a_part_is_held_and_another_stream_is_read(page: browser.Page) -> None:
     box = page.locator(".nlbook-picture").nth(3)
     shown, old = box.locator(".nlbook-state code"), browser.picture(box)
-    assert "held at its start: nothing" in words(box) and "M memory ends farthest" in words(box)
+    assert "held at its start: nothing" in words(box) and "A B 0.95" in words(box)
     box.locator("select").first.select_option("M_mem")
     browser.wait_change(page, box, old)
     browser.wait_text(page, shown, "hold=M_mem")
-    assert "held at its start: M_mem" in words(box) and "document 0.17" in words(box)
+    assert "held at its start: M_mem" in words(box) and "d e 0.12" in words(box)
     old = browser.picture(box)
     box.locator(".noUi-handle").first.focus()
-    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
     browser.wait_change(page, box, old)
-    assert "After 124 tokens" in words(box)
+    browser.wait_text(page, shown, "stream=1")
     page.shot("reading")
 
 

@@ -214,7 +214,7 @@ def test_a_memory_of_the_reader_is_held(site: Path, new_page: Callable[..., brow
         "nothing",
         "M_mem",
     ]  # each memory can be held, one by one
-    twin.get_by_role("button", name="hold the memory").click()
+    twin.get_by_role("button", name="hold M memory").click()
     changed(twin.locator("img"), before)
     assert twin.locator("img").get_attribute("alt") == viz.find("reading").alt("reading:hold=M_mem")
     clean(p)

@@ -13,6 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from nlbook.book.chapters.hope import parts, talker
+from nlbook.book.chapters.hope.figures import KEYS, KINDS
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, Int, State
 from nlbook.book.viz.style import COLORS, figure
@@ -20,7 +21,6 @@ from nlbook.hope import Hope
 
 NAMES = {"M_mem": "M memory", "M_k": "M k", "M_v": "M v", "M_eta": "M η", "M_alpha": "M α", "level": "level"}
 LANE = ("memory", "key", "value", "rate", "objective", "level3")
-KINDS = {"for ever": COLORS["level3"], "document": COLORS["memory"], "moment": COLORS["error"]}
 FOUR = ("M_k", "M_v", "M_eta", "M_alpha")
 HOLD = {"nothing": (), **{n: (n,) for n in parts.PARTS}, "the other four M": FOUR, "all": parts.PARTS}
 
@@ -51,7 +51,7 @@ def facts(state: Any) -> dict[str, float]:
 
 
 def alt(state: Any, f: Facts) -> str:
-    known = ", ".join(f"{kind} {f['known_' + kind.replace(' ', '_')]:.2f}" for kind in KINDS)
+    known = ", ".join(f"{KEYS[kind]} {f['known_' + kind.replace(' ', '_')]:.2f}" for kind in KINDS)
     return (
         f"A small Hope reads eight documents; held at its start: {state.hold}. Six lanes show when each part moves. "
         "Below, a row a key: the probability of its true value, moment by moment, with a line where a document ends. "

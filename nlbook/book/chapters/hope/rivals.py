@@ -1,7 +1,7 @@
 """The control of chapter 07: could a simpler memory do without the level? All train on the running example.
 
 Everybody has Hope's size, documents and steps, and gets the same tuning: three rates on a seed that is used for nothing
-else. The other seeds are judged. A record is kept in rivals.json. To run it all (it goes on where it stopped):
+else. Five other seeds are judged. A record is kept in rivals.json. To run it all (it goes on where it stopped):
 
     python -m nlbook.book.chapters.hope.rivals
 """
@@ -19,7 +19,7 @@ from nlbook.book.chapters.hope.talker import BATCH, CONFIG, LANGUAGE
 from nlbook.hope import Hope, HopeConfig
 from nlbook.train import train
 
-STEPS, RATES, TUNING, SEEDS = 300, (0.01, 0.02, 0.04), 100, (0, 1, 2)
+STEPS, RATES, TUNING, SEEDS = 300, (0.01, 0.02, 0.04), 100, (0, 1, 2, 3, 4)
 RECORD = Path(__file__).with_suffix(".json")
 RIVALS: dict[str, Callable[[], HopeConfig]] = {
     "Hope": lambda: CONFIG,
