@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nlbook.book.chapters.levels import documents
 from nlbook.book.check.define import *
 
 
@@ -223,12 +224,10 @@ def asks_what_was_told(start, K, V, Q, T, eta):
 
 def beats_zero(answer, d: Draw) -> str | None:
     """On new documents of the reader's language, the learned start answers better than zero."""
-    from nlbook.book.chapters.levels import starts
-
-    docs = starts.documents(60, seed=d.int(0, 99))
+    docs = documents.documents(60, seed=d.int(0, 99))
     old, new = docs.part(0, 40), docs.part(40, 60)
-    start = answer(old.k, old.v, starts.TOLD, starts.ETA, starts.STEP)
-    mine, zero = (float(starts.read(s, new)[1].mean()) for s in (start, torch.zeros_like(start)))
+    start = answer(old.k, old.v, documents.TOLD, documents.ETA, documents.STEP)
+    mine, zero = (float(documents.read(s, new)[1].mean()) for s in (start, torch.zeros_like(start)))
     return (
         None if mine < zero else f"after 40 documents its error on new ones is {mine:.2f}, from zero it is {zero:.2f}."
     )
