@@ -84,6 +84,16 @@ def test_the_arrows_are_the_rules_of_the_exercises():
     assert ch01.erase_and_write().axes and "(3.0, 3.2)" in ch01.erase_and_write_alt()
 
 
+def test_shrinking_is_what_a_price_on_size_does():
+    g = torch.Generator().manual_seed(0)
+    old, k, v = (torch.randn(*n, generator=g, dtype=torch.float64) for n in ((2, 3), (3,), (2,)))
+    rate, price = 0.5, 0.25
+    M = (exercises.hebb_write(old, k, v, rate) / (1 + rate * price)).requires_grad_()
+    cost = -(M @ k) @ v + (M - old).square().sum() / (2 * rate) + price / 2 * M.square().sum()
+    (slope,) = torch.autograd.grad(cost, M)
+    assert float(slope.abs().max()) < 1e-12  # the minimum of the fold's objective
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_full_delta_write_forgets_by_age_and_a_gentle_one_hardly_does(seed):
     hebb, full, gentle = (e.mean(0) for e in curves.identified_by_age(worlds=150, seed=seed).values())
