@@ -16,11 +16,9 @@ LOOK = {
     "self": ("its own value M v", "memory", "-"),
     "fixed": ("the given value v", "value", "-"),
     "random": ("a random map's value", "control", "--"),
-    "detached": ("its own value, cut outside", "error", ":"),
-    "five": ("all five memories move", "objective", "-"),
 }
 PANELS = {"facts": "new facts (x7)", "references": "references (x=d)"}
-RULES = {"hebb": "Hebb: only adds", "delta": "delta: erases, then writes", "dgd": "DGD: erases twice"}
+RULES = {"hebb": "Hebb: only adds", "delta": "delta: erases, then writes"}
 
 
 def box(ax: Axes, x: float, y: float, text: str, color: str) -> None:
