@@ -23,12 +23,15 @@ def anatomy() -> Figure:
 
     def box(x: float, y: float, wide: float, high: float, color: str, words: str, below: str = "") -> None:
         style: dict[str, Any] = {"boxstyle": "round,pad=0.3", "facecolor": color + "22", "edgecolor": color, "lw": 1.6}
+        ax.add_patch(
+            FancyBboxPatch((x, y), wide, high, **style | {"facecolor": "white"})
+        )  # what passes behind is hidden
         ax.add_patch(FancyBboxPatch((x, y), wide, high, **style))
         ax.text(x + wide / 2, y + high / 2, words, ha="center", va="center", fontsize=10)
         ax.text(x + wide / 2, y - 1.0, below, ha="center", va="top", fontsize=8.5, color=color)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], color: str = "black", **more: Any) -> None:
-        ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.5, **more})
+        ax.annotate("", end, start, zorder=0, arrowprops={"arrowstyle": "->", "color": color, "lw": 1.5, **more})
 
     frozen, memory, level, loss = (COLORS[c] for c in ("frozen", "memory", "level3", "error"))
     box(2, 16, 10, 7, frozen, "token's row\n$x$", "written in training")
@@ -49,7 +52,7 @@ def anatomy() -> Figure:
         ((68, 19.5), (74.5, 19.5)),
     ):
         arrow(start, end)
-    arrow((7, 23.5), (65.3, 20.4), COLORS["control"], connectionstyle="arc3,rad=-0.02", ls=":")
+    arrow((12.5, 22), (65.3, 20.2), COLORS["control"], ls=":")
     arrow((81, 12.5), (56.6, 7.5), loss, connectionstyle="arc3,rad=-0.25")
     ax.text(
         78,
