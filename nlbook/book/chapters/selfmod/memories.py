@@ -87,10 +87,10 @@ def alt(state: Any, f: Facts) -> str:
     task="Nobody has trained this layer. It reads four words over and over; at the dotted line four other words come. "
     "Predict: which of the five memories move more after it? Then leave out one thing at a time, with the buttons.",
     answer="All five, about twice as much as the known words just before (1.9 to 2.6 times): they share a key and a "
-    "rate. Half of the movement is written, the rest is forgetting. And the traps: where k = v, only 0.2 % is "
-    "written, though everything moves. A linear M_mem that starts at zero never moves. With v of any length the layer "
-    "explodes at the fifth token. In chunks of 16, M_k and M_v move no more after the switch than before: in text A "
-    "they had not come to rest.",
+    "rate. But M_mem, M_k and M_v are written, while M_eta and M_alpha, whose errors are small, are hardly more than "
+    "forgotten. And the traps: where k = v, only 0.2 % of all movement is written. A linear M_mem that starts at zero "
+    "never moves. With v of any length the layer explodes at the fifth token. In chunks of 16, M_k and M_v move no more "
+    "after the switch than before: in text A they had not come to rest.",
     params=[
         Choice("case", "usual", CASES, label="case"),
         Choice("chunk", 1, (1, 4, 16), label="chunk (tokens)", slider=True),
