@@ -140,7 +140,7 @@ def inner_objective(m: Tensor, v: Tensor, eta: float, keep: float) -> Tensor:
 
 
 def horizon(beta: float, share: float) -> int:
-    """The smallest number n of latest gradients that make up at least `share` of a moving average that keeps `beta`."""
+    """The smallest number n of latest pushes that make up at least `share` of a moving average that keeps `beta`."""
     # BEGIN SOLUTION
     n = 1
     while 1 - beta**n < share:
@@ -158,6 +158,10 @@ def ten_times(answer, d: Draw) -> str | None:
         else f"at 0.9 it says {a} and at 0.99 {b}: one more nine makes about ten times as many."
     )
 
+
+LARGEST_INDEX = (
+    "You return the largest *index*, counted from zero (the paper's 6 and 43). Count the pushes from one: one more."
+)
 
 ITEMS = [
     Derive(
@@ -437,14 +441,14 @@ ITEMS = [
     ),
     Implement(
         id="02-horizon",
-        title="How many gradients make half of it?",
+        title="How many pushes make half of it?",
         objective="02.5",
         minutes=5,
         difficulty=2,
         points=2,
-        prompt="Return the smallest n for which the last n gradients weigh at least `share`. Count gradients, from one.",
+        prompt="Return the smallest n for which the last n pushes weigh at least `share`. Count pushes, from one.",
         hints=(
-            "The newest gradient weighs 1 - beta, the one before beta (1 - beta), and so on. What do n of them weigh together?",
+            "The newest push weighs 1 - beta, the one before beta (1 - beta), and so on. What do n of them weigh together?",
             "A geometric sum: 1 - beta^n. Find the smallest n for which that is at least `share`.",
             "Count n up from 1 while 1 - beta**n < share.",
         ),
@@ -457,7 +461,12 @@ ITEMS = [
             Misconception(
                 "largest index",
                 lambda beta, share: momentum_horizon(beta, share) - 1,
-                "One too few: this is the largest *index*, counted from zero (the paper's 6 and 43). It asks for the number of gradients.",
+                LARGEST_INDEX,
+            ),
+            Misconception(
+                "largest index, at least one",
+                lambda beta, share: max(1, momentum_horizon(beta, share) - 1),
+                LARGEST_INDEX,
             ),
             Misconception(
                 "rule of thumb",

@@ -68,11 +68,11 @@ LOOP_ALT = (
 
 
 def nested_loops() -> Figure:
-    """The momentum's loop inside the weight's loop, each with its key, value, objective and rate."""
-    fig = figure(9, 3.3)
+    """The momentum's loop inside the weight's loop."""
+    fig = figure(6, 3.3)
     ax = fig.subplots()
     stage(ax, "")
-    ax.set(xlim=(0, 20), ylim=(0, 7))
+    ax.set(xlim=(0, 11.2), ylim=(0, 7))
     for at, size, color in (((5.6, 3.5), (11, 6.8), "memory"), ((5.6, 2.3), (5.4, 3.6), "level1")):
         ax.add_patch(Ellipse(at, *size, facecolor=COLORS[color], alpha=0.07))
     box(ax, (2.0, 4.6), "weight W", COLORS["memory"])
@@ -82,22 +82,12 @@ def nested_loops() -> Figure:
     arrow(ax, (8.3, 3.9), (7.2, 3.0), "write", (26, -8), -0.2)
     arrow(ax, (4.0, 3.0), (2.6, 3.9), "move", (-26, -8), -0.2)
     arrow(ax, (4.8, 2.1), (6.4, 2.1), "keep β of itself", (0, -37), 1.0)
-    words = (
-        ("", "the weight", "the momentum"),
-        ("key", "the input x", "one for all"),
-        ("value", "minus the error", "the push v"),
-        ("objective", "agree, stay near", "agree, stay near, shrink"),
-        ("rate", "learning rate", "1 − β"),
-    )
-    for i, row in enumerate(words):
-        for x, text, color in zip((11.6, 13.5, 16.3), row, ("#444444", COLORS["memory"], COLORS["level1"])):
-            ax.text(x, 5.6 - 1.05 * i, text, color=color, fontsize=9.5, weight="normal" if i else "bold")
     return fig
 
 
 NESTED_ALT = (
     "Two nested loops. The weight answers, and its error makes a push. The push is written to the momentum inside, which "
-    "keeps a share of itself, and the weight moves by it. A table names key, value, objective and rate of both."
+    "keeps a share of itself, and the weight moves by it."
 )
 
 # --- frozen surprises ---
@@ -140,6 +130,9 @@ def class_sums(sums: Mapping[str, FrozenSum]) -> Figure:
         for digit_, (y, n) in enumerate(zip(found.written.tolist(), found.answered.tolist())):
             ax.annotate(str(n), (digit_, max(y, 0)), (0, 3), textcoords="offset points", ha="center", fontsize=9)
         ax.axhline(0, color="#555555", lw=0.8)
+        ax.margins(y=0.15)
+        if float(found.written.abs().max()) < 1e-9:
+            ax.annotate("all ten sums are 0: no bars", (0.5, 0.72), xycoords="axes fraction", ha="center", fontsize=9)
         ax.set(title=f"{name}: {found.accuracy:.0%} right", xlabel="class", xticks=range(10))
     axes[0].set(ylabel="sum of −δ")
     axes[-1].annotate("numbers: test digits answered so", (0.03, 0.92), xycoords="axes fraction", fontsize=9)

@@ -66,7 +66,7 @@ def facts(state: Any) -> dict[str, float]:
 
 def alt(state: Any, f: Facts) -> str:
     text = (
-        f"Weights of past gradients in a momentum with beta {state.beta:g}, falling with age: the last "
+        f"Weights of past pushes in a momentum with beta {state.beta:g}, falling with age: the last "
         f"{f['n50']:.0f} make half of it and the last {f['n99']:.0f} make 99 percent."
     )
     if state.slow:
@@ -108,11 +108,11 @@ def mark(ax: Axes, n: int, share: float, color: str, before: bool) -> None:
 @view(
     "horizon",
     title="How far back?",
-    task="Predict first: how many past gradients make half of the momentum at β = 0.9, at 0.99, at 0.999? Then set the "
-    "slider, turn on the logarithmic axis, and add a second, slow momentum. Which gradients does it bring back?",
-    answer="Half of it are the last 7 gradients at 0.9, 69 at 0.99 and 693 at 0.999; 99 % are 44, 459 and 4603. One "
+    task="Predict first: how many past pushes make half of the momentum at β = 0.9, at 0.99, at 0.999? Then set the "
+    "slider, turn on the logarithmic axis, and add a second, slow momentum. Which pushes does it bring back?",
+    answer="Half of it are the last 7 pushes at 0.9, 69 at 0.99 and 693 at 0.999; 99 % are 44, 459 and 4603. One "
     "more nine is ten times the memory: 0.99 is slow and 0.9 is fast. A slow momentum, written every 10 steps "
-    "with the mean of the period, adds a tail: half are then 12 gradients, but 99 % are 333, not 44.",
+    "with the mean of the period, adds a tail: half are then 12 pushes, but 99 % are 333, not 44.",
     params=[
         Choice("beta", 0.9, [0.5, 0.8, 0.9, 0.95, 0.99, 0.999], label="β (keep)", slider=True),
         Bool("slow", False, label="second, slow momentum"),

@@ -127,9 +127,8 @@ def forgetting(method: str, overlap: float, *, steps: int = 400, seeds: Iterable
     """Losses when task 2 follows task 1: columns (task 1 before, task 1 after, task 2 after), one row a seed.
 
     The claim of section 4.3 is that momentum forgets the old gradients and the *model* therefore the old task. The
-    second half does
-    not follow: exactly orthogonal tasks lose nothing with any method, overlapping ones lose the same with every
-    momentum, slow or not. What helps is to *use* the memory as a constraint.
+    second half does not follow: exactly orthogonal tasks lose nothing with any method, and once task 1 is learned,
+    overlapping ones lose the same with either momentum, slow or not. What helps is to *use* the memory as a constraint.
 
     Args:
         method: "sgd" | "momentum" | "slow momentum" | "slow sum" (eq. 75 as printed, no decay) | "projection":
