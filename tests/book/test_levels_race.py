@@ -54,11 +54,12 @@ def test_the_record_has_what_the_protocol_says_and_the_page_tells_it():
     page = r.RECORD.with_suffix(".md").read_text()
     assert r.told(record) in page
 
-    level, held = ([one[k] for one in record.seeds("gated delta + level")] for k in ("all", "held"))
-    for other in ("gated delta, 2 full heads", "attention", "gated delta, two blocks"):
-        theirs = [one["all"] for one in record.seeds(other)]
-        assert r.lead(level, theirs) == "leads" and r.lead(held, theirs) == "trails"
-        assert all(a < b for a, b in zip(level, theirs, strict=True))
+    for name in ("gated delta + level", "Hope-Attention"):
+        level, held = ([one[k] for one in record.seeds(name)] for k in ("all", "held"))
+        for other in ("gated delta, 2 full heads", "attention", "gated delta, two blocks"):
+            theirs = [one["all"] for one in record.seeds(other)]
+            assert r.lead(level, theirs) == "leads" and r.lead(held, theirs) == "trails"
+            assert all(a < b for a, b in zip(level, theirs, strict=True))
 
 
 @pytest.mark.slow  # five times 64 streams for two exact readers
