@@ -298,7 +298,7 @@ def test_the_detective_judges_as_python_does(site: Path, new_page: Callable[...,
 
 def test_every_cell_of_the_stability_map_has_its_run(site: Path, new_page: Callable[..., browser.Page]):
     p = opened(new_page, site, "05_clocks.html", PHONE)
-    twin = p.locator("figure.twin").first
+    twin = p.locator("figure.twin").filter(has=p.locator("td button"))
     chosen = twin.locator('td button[aria-pressed="true"]')
     assert "period 16, step 0.5" in chosen.get_attribute("aria-label")
     before = seen(twin.locator("img"))

@@ -75,7 +75,9 @@ def diagnose(
         return None
     for message, outputs in misconceptions:
         if all(m is not None and same(m, r.got, rtol, atol) for m, r in zip(outputs, runs)):
-            return failing[0].failed("misconception", message)
+            e, g = failing[0].expected, failing[0].got
+            path = "" if problem(e, g) else wrong_leaves(e, g, rtol, atol)[0][0]
+            return failing[0].failed("misconception", message, path)
     for r in failing:
         if (found := problem(r.expected, r.got)) is not None:
             return r.failed(found[0], sentence(found[1]))

@@ -57,6 +57,8 @@ def shop(preset: str = "three", seed: int = 1) -> Live:
     need(preset in presets, "preset", repr(preset), f"one of {', '.join(presets)}")
     alt = (
         "The Clock Shop: a stream of keys and values, three memories that write at different periods, and six glasses, "
-        "one a key, filled with what each memory holds of the true answer."
+        "one a key, filled with what each memory holds of the true answer. With three clocks the fast memory writes at "
+        "every pair, fades by 7 % a pair and is emptied with the document, the middle one writes once in 8 pairs and "
+        "is emptied too, the slow one writes once in 48 pairs, in small steps, and is never emptied."
     )
     return Live("shop", alt, preset=preset, seed=seed)

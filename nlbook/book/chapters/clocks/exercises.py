@@ -546,6 +546,8 @@ ITEMS = [
             8388608: "That is all parameters together: what SGD at every token would move.",
             32768: "That is the fastest level alone. The three others add a third of it.",
             2097152: "That is the size of one level.",
+            8388608
+            / 1360: "You divided all parameters by the mean period. Each level moves P / C, so the frequencies 1 / C add up.",
             21760: "That counts one matrix a level. An MLP has two, one up to the hidden width and one down.",
         },
     ),
@@ -569,7 +571,7 @@ ITEMS = [
             0.8: "You expect old knowledge to sink into the slow level. Nothing makes it sink: all levels see the same error, so each "
             "holds its share of everything, old or new.",
             0.2: "That is its share of what they hold together; they hold 0.8.",
-            0.267: "That would be equal shares. They move in the proportion of their rates.",
+            0.8 / 3: "That would be equal shares. They move in the proportion of their rates.",
         },
     ),
     Implement(

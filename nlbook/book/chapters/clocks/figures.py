@@ -92,9 +92,8 @@ def variants(periods: Sequence[int] = (1, 16, 256)) -> Figure:
                 _arrow(ax, (0, a), (0, b))
             for i, (y, c) in enumerate(zip(rows, periods)):
                 _level(ax, 0, y, i, c)
-        axes[0].text(
-            0.78, 1.75, "all starts are\nlearned outside:\n“sequential”", fontsize=8, va="center", color="#333333"
-        )
+        words = "all starts are\nlearned outside:\n“sequential”"
+        axes[0].text(-0.78, 1.75, words, fontsize=8, ha="right", va="center", color="#333333")
         for y in rows[:-1]:
             _arrow(axes[2], (0.7, y + 1), (0.7, y), connectionstyle="arc3,rad=-0.9", ls="--", color=COLORS["objective"])
             axes[2].text(1.25, y + 0.5, "owns the\nstart", fontsize=8, va="center", color=COLORS["objective"])
@@ -155,6 +154,10 @@ def per_level(levels: Sequence[Knowledge], switch: int) -> Figure:
                 ax.text(switch * 0.97, 0.33, "on task A", color=COLORS["memory"], ha="right", fontsize=9)
                 ax.text(switch * 0.97, 1.7, "on task B", color=COLORS["value"], ha="right", fontsize=9)
                 ax.text(end * 0.98, 1.03, "knows nothing", color="#555555", fontsize=8, ha="right", va="bottom")
+                ax.text(switch * 1.03, 2.12, "now task B", fontsize=8, va="top")
+                ax.text(
+                    end * 0.98, 0.62, f"bands: all\n{k.a.shape[1]} streams", color="#555555", fontsize=8, ha="right"
+                )
     return fig
 
 
@@ -184,8 +187,13 @@ def sinking(documents: int = 16, seed: int = 4) -> Figure:
                 ax.axvline(x + 0.5, color=COLORS["grid"], lw=1)
             t = range(1, len(run.told) + 1)
             ax.plot(t, run.told, "_", color=COLORS["value"], ms=6, mew=2, label="told")
-            for level, held, color in (("fast", run.fast, "level1"), ("slow", run.slow, "level5")):
-                ax.plot(t, held, color=COLORS[color], lw=1.8, drawstyle="steps-mid", label=f"{level} level")
+            at, held = [0.5], [0.0]  # the fast level: 0 at each beginning, a step at each token
+            for x, f in zip(t, run.fast):
+                at, held = [*at, x, x], [*held, held[-1], f]
+                if x % 3 == 0:
+                    at, held = [*at, x + 0.5, x + 0.5], [*held, f, 0.0]
+            ax.plot(at, held, color=COLORS["level1"], lw=1.5, label="fast level")
+            ax.step([0.5, *t], [0.0, *run.slow], where="post", color=COLORS["level5"], lw=2, label="slow level")
             ax.axhline(0, color="black", lw=0.8)
             ax.set(title=title, xlabel="tokens, three a document", xlim=(0.5, 3 * documents + 0.5), ylim=(-1.7, 1.5))
             ax.grid(False)
@@ -212,7 +220,11 @@ def ladder(rows: Mapping[str, Excess], bound: float) -> Figure:
             ax.text(e.mean + 2 * e.se + 0.006, y, f"{e.mean:.3f}", va="center", fontsize=9)
         ax.axvline(bound, color=COLORS["error"], lw=1.2, ls="--")
         ax.text(bound + 0.003, len(rows) - 0.42, "best with one time scale", color=COLORS["error"], fontsize=8.5)
-        ax.set(yticks=range(len(rows)), ylim=(-0.5, len(rows) - 0.1), xlabel="nats a value above the exact reader")
+        ax.set(
+            yticks=range(len(rows)),
+            ylim=(-0.5, len(rows) - 0.1),
+            xlabel="nats a value above the exact reader (whiskers: ± two standard errors)",
+        )
         ax.set_yticklabels(list(rows)[::-1])
         ax.grid(False)
     return fig
@@ -235,10 +247,14 @@ def dots(scores: Mapping[str, Score]) -> Figure:
             color = COLORS["level3" if n.startswith("CMS") else "truth" if n == "MLP" else "baseline"]
             ax.plot(a, [y] * len(a), "o", ms=5, color=color, alpha=0.45, mew=0)
             ax.plot([a.mean()] * 2, [y - 0.34, y + 0.34], color=color, lw=3)
-            at = (float(a.max()), y)
-            ax.annotate(f"{float(a.mean()):.3f}", at, (8, 0), textcoords="offset points", va="center", fontsize=9)
+            at = (float(a.mean()), y + 0.3)
+            ax.annotate(f"{float(a.mean()):.3f}", at, (5, 0), textcoords="offset points", va="center", fontsize=8)
         ax.axvline(float(scores["MLP"].average.mean()), color=COLORS["truth"], lw=1, ls=":")
-        ax.set(yticks=range(len(order)), ylim=(-0.6, len(order) - 0.4), xlabel="accuracy on all five tasks at the end")
+        ax.set(
+            yticks=range(len(order)),
+            ylim=(-0.6, len(order) - 0.4),
+            xlabel="accuracy on all five tasks at the end (dot: a seed; bar and number: their mean; dotted: one MLP)",
+        )
         ax.set_yticklabels([WORDS[n] for n in order])
     return fig
 
