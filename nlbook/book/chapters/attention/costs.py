@@ -63,7 +63,7 @@ def family(members: Sequence[str], length: int = 1024, d: int = 64) -> Table:
                 "memory": name,
                 "objective": parts["objective"],
                 "learning rule": PRESETS[name].rule,
-                "retention": parts["retention"],
+                "retention": {"M": "all of M"}.get(parts["retention"], parts["retention"]),
                 "floats of state": f"{c.floats:,}",
                 "FLOPs a token": f"{c.flops:,}",
             }

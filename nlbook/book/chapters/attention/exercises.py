@@ -255,12 +255,20 @@ def cache_floats() -> float:
     # END SOLUTION
 
 
+SOFTMAX_KEPT = "This is softmax attention. Here the features themselves make the weights: no exponential."
+
+
+def causal_softmax(scores: Tensor, V: Tensor) -> Tensor:
+    future = torch.triu(torch.ones_like(scores, dtype=torch.bool), 1)
+    return torch.softmax(scores.masked_fill(future, -torch.inf), -1) @ V
+
+
 ITEMS = [
     Implement(
         id="03-fit",
         title="Attention from least squares",
         objective="03.1",
-        minutes=9,
+        minutes=6,
         difficulty=2,
         points=2,
         prompt="Set the gradient of the weighted squared error to zero, solve for m, and return it.",
@@ -453,16 +461,9 @@ ITEMS = [
                 lambda Q, K, V: torch.tril(Q @ K.T) @ V / (Q @ K.T).sum(1, keepdim=True),
                 "The future is masked in the sum, but not in the divisor.",
             ),
+            Misconception("softmax", lambda Q, K, V: causal_softmax(Q @ K.T, V), SOFTMAX_KEPT),
             Misconception(
-                "softmax",
-                lambda Q, K, V: (
-                    torch.softmax(
-                        (Q @ K.T).masked_fill(torch.triu(torch.ones(len(K), len(K), dtype=torch.bool), 1), -torch.inf),
-                        -1,
-                    )
-                    @ V
-                ),
-                "This is softmax attention. Here the features themselves make the weights: no exponential.",
+                "scaled softmax", lambda Q, K, V: causal_softmax(Q @ K.T / K.shape[1] ** 0.5, V), SOFTMAX_KEPT
             ),
         ],
     ),

@@ -146,7 +146,8 @@ def bumps(asked: float = 0.3, few: int = 4, many: int = 16) -> Figure:
     left.plot([asked] * few, phi(q), "o", color=COLORS["memory"], ms=6)
     for y in phi(q).tolist():
         if y > 0.01:
-            left.text(asked + 0.04, y, f"{y:.2f}", fontsize=9, va="center", color=COLORS["memory"])
+            frame = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            left.text(asked + 0.07, y, f"{y:.2f}", fontsize=9, va="center", color=COLORS["memory"], bbox=frame)
     left.set(title=f"{few} bumps: a key becomes {few} numbers", xlabel="key", ylabel="feature")
     styles = ((few, "--", COLORS["error"]), (many, "-.", COLORS["rate"]), (64, "-", COLORS["value"]))
     for D, ls, color in styles:
@@ -276,22 +277,24 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     """Left: keys written again and again. Right: keys that resemble each other. Bands span the worlds."""
     fig = figure(9.5, 3.5)
     left, right = fig.subplots(1, 2, sharey=True)
+    under: dict[str, dict[str, Any]] = {"delta": {"lw": 3, "zorder": 3}, "rls": {"lw": 8, "alpha": 0.4, "zorder": 2}}
     for ax, found in ((left, rewriting), (right, overlapping)):
         for name, by_x in found.items():
-            under = {"lw": 5, "alpha": 0.55} if name in ("delta", "rls") else {"zorder": 4}  # else they hide others
-            style = STYLE[name] | {"marker": ".", "ms": 6} | under
+            style = STYLE[name] | {"marker": ".", "ms": 6} | under.get(name, {"zorder": 4})
             curve(ax, list(by_x), list(by_x.values()), label=LABELS[name], **style)
     left.set_xscale("log", base=2)
     left.set_xticks(list(rewriting["delta"]), [str(t) for t in rewriting["delta"]])
     left.minorticks_off()
-    left.axhline(1 / 8, color=COLORS["control"], lw=1, ls=":")
-    end_label(left, 1, 1 / 8, "chance", COLORS["baseline"], dx=0, dy=6)
+    for ax, x, keys in ((left, 1, 8), (right, 0, 32)):
+        ax.axhline(1 / keys, color=COLORS["control"], lw=1, ls=":")
+        end_label(ax, x, 1 / keys, "chance", COLORS["baseline"], dx=0, dy=6)
     left.set_title("the latest of several values", **TITLE)
     right.set_title("one value each, similar keys", **TITLE)
     left.set(xlabel="times that each of 8 keys was written", ylabel="share identified", ylim=(0, 1.06))
     right.set(xlabel="overlap of the 32 keys")
     drawn = {str(line.get_label()): line for ax in (right, left) for line in ax.get_lines() if line.get_marker() == "."}
-    fig.legend(list(drawn.values()), list(drawn), loc="outside right center", fontsize=9, frameon=False)
+    names = [name for name in LABELS.values() if name in drawn]
+    fig.legend([drawn[name] for name in names], names, loc="outside right center", fontsize=9, frameon=False)
     return fig
 
 
