@@ -23,8 +23,7 @@ ids = {"ids": lambda item: item.id}
 
 
 def answers(item, name):
-    module = table(item.chapter)
-    return getattr(module, name, {}).get(item.id, {}) if module else {}
+    return getattr(table(item.chapter), name).get(item.id, {})
 
 
 @pytest.mark.parametrize("item", EXERCISES, **ids)
@@ -61,8 +60,7 @@ def test_a_letter_and_a_text_mean_the_same_option(item):
 def test_tables_name_registered_exercises():
     known = {e.id for e in EXERCISES}
     for number in registry.chapters():
-        if module := table(number):
-            assert {*module.MUTANTS, *module.ACCEPTED} <= known
+        assert {*table(number).MUTANTS, *table(number).ACCEPTED} <= known
 
 
 def test_right_options_are_spread_evenly_over_the_letters():

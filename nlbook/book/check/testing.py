@@ -8,7 +8,7 @@ stub_drift("01-delta", cell_source)      None, or how a notebook's stub differs 
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 from collections.abc import Mapping
 from itertools import islice, permutations
 from types import ModuleType
@@ -52,10 +52,9 @@ def assert_accepts(id: str, answers: Mapping[str, Any]) -> dict[str, Result]:
     return found
 
 
-def table(chapter: str) -> ModuleType | None:
-    """The module with MUTANTS and ACCEPTED of a chapter; None where there is none."""
-    name = f"nlbook.book.chapters.{FOLDERS[chapter]}.answers"
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+def table(chapter: str) -> ModuleType:
+    """The module with MUTANTS and ACCEPTED of a chapter."""
+    return importlib.import_module(f"nlbook.book.chapters.{FOLDERS[chapter]}.answers")
 
 
 def needed(item: Exercise) -> tuple[int, int]:

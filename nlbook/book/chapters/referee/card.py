@@ -1,4 +1,4 @@
-"""The capstone of chapter C: one claim, tested, on a card. A card is plain data; `review` says what is missing or wrong.
+"""The last page of chapter 08: one claim, tested, on a card. A card is plain data; `review` says what is missing or wrong.
 
     mine = card.blank()
     mine["claim"] = "..."
