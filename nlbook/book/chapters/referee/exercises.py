@@ -178,6 +178,11 @@ ITEMS = [
                 "Now it reports the numbers that it was chosen by. They are too good for the same reason.",
             ),
             Misconception(
+                "a rate a seed",
+                lambda valid, test: test[valid.argmin(0)[: test.shape[1]], torch.arange(test.shape[1])],
+                "Every seed chooses a rate of its own here. One setting is reported: the one with the lowest mean.",
+            ),
+            Misconception(
                 "best of each seed",
                 lambda valid, test: test.min(0).values,
                 "Each seed picks its own best rate on the test: that is the same look at the answer, once per seed.",
@@ -214,6 +219,11 @@ ITEMS = [
                 "chosen on the test",
                 lambda a, b, c, d: settled_by(b[b.mean(1).argmin()], d[d.mean(1).argmin()]),
                 "Each method picks its best row of the *test* table here. The rows are chosen by validation.",
+            ),
+            Misconception(
+                "ours chosen on the test",
+                lambda a, b, c, d: settled_by(b[b.mean(1).argmin()], d[c.mean(1).argmin()]),
+                "Ours picks its row by the test losses, and the rival may not. Both choose by validation.",
             ),
             Misconception(
                 "judged by validation",
@@ -270,7 +280,7 @@ ITEMS = [
         difficulty=2,
         unit="seeds",
         within=0.06,
-        prompt="Single runs scatter by 0.03. You believe in a true gap of 0.02. From how many seeds of each method is that gap two standard errors of the difference?",
+        prompt="Single runs scatter by 0.03. You believe in a true gap of 0.02. How many seeds of each method make that gap equal to two standard errors of the difference?",
         hints=(
             "The standard error of one mean of n runs is sd / sqrt(n).",
             "Of a difference of two such means it is sd sqrt(2 / n).",

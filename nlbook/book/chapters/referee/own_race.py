@@ -14,10 +14,12 @@ from nlbook.cms.additive import Clock, additive
 from nlbook.errors import generator, need
 
 KEYS, DOCUMENTS, LENGTH = 8, 20, 32
+TUNING = range(1000, 1003)  # the streams to choose by
 RATES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 PAIRS = tuple((fast, slow) for fast in (0.5, 0.7, 0.9) for slow in (0.05, 0.1, 0.2))
 CONTESTANTS: dict[str, list[list[Clock]]] = {  # nine settings each
     "one memory": [[Clock(r)] for r in RATES],
+    "one that fades": [[Clock(r, keep=keep)] for r in (0.8, 0.9, 1.0) for keep in (0.98, 0.99, 0.995)],
     "one that forgets": [[Clock(r, ends=1)] for r in RATES],
     "two clocks": [[Clock(fast, ends=1), Clock(slow, period=LENGTH)] for fast, slow in PAIRS],
     "two that never forget": [[Clock(fast), Clock(slow)] for fast, slow in PAIRS],
@@ -53,5 +55,5 @@ def measure(name: str, seeds: int = 8) -> Losses:
     """Every setting of a contestant on three streams to choose by and on `seeds` others to report."""
     need(name in CONTESTANTS, "name", repr(name), f"one of {', '.join(CONTESTANTS)}")
     settings = CONTESTANTS[name]
-    valid, test = (torch.stack([losses(c, of) for c in settings]) for of in (range(1000, 1003), range(seeds)))
+    valid, test = (torch.stack([losses(c, of) for c in settings]) for of in (TUNING, range(seeds)))
     return Losses(name, tuple(settings), valid, test)
