@@ -60,6 +60,8 @@ def test_the_record_has_what_the_protocol_says_and_the_page_tells_it():
             theirs = [one["all"] for one in record.seeds(other)]
             assert r.lead(level, theirs) == "leads" and r.lead(held, theirs) == "trails"
             assert all(a < b for a, b in zip(level, theirs, strict=True))
+    runs = record.seeds("gated delta, two blocks")
+    assert sum(one["loss 6/6"] for one in runs) < sum(one["loss 5/6"] for one in runs)  # still falling
 
 
 @pytest.mark.slow  # five times 64 streams for two exact readers
