@@ -42,7 +42,8 @@ def chunked(
     factor: int = 1,
 ) -> Tensor:
     """The level with one thing changed."""
-    W, T, waiting = W0.expand(len(X), -1, -1), X.shape[1], 0
+    W, T = W0.expand(len(X), -1, -1), X.shape[1]
+    waiting: Tensor | int = 0
     ends = range(1, T + 1, period) if early else range(period, T + (period if flush else 1), period)
     for end in ends:
         x, y = (t[:, max(0, end - period - extra) : end] for t in (X, Y))
