@@ -385,11 +385,11 @@ def play(trace: Any) -> Score:
     landmarks={
         "200 tokens": "T=200",
         "50 tokens": "T=50",
-        "after the change": "C=1,16,64;T=120",
+        "three levels between": "C=1,16,64;T=120",
         "all periods 16": "C=16",
         "a Transformer": "C=none",
     },
-    twin=["after the change"],
+    twin=["three levels between"],
     alt=alt,
     facts=facts,
     live=lambda state: Score(of_state(state)),

@@ -46,6 +46,10 @@ class Documents:
     def part(self, begin: int, end: int) -> Documents:
         return Documents(self.key[begin:end], self.value[begin:end])
 
+    def in_one(self) -> Documents:
+        """The same pairs as one long document."""
+        return Documents(self.key.reshape(1, -1), self.value.reshape(1, -1))
+
 
 def documents(n: int, seed: int = 0, shared: bool = True) -> Documents:
     """n documents of one stream; shared=False: each of a stream of its own, so that `A B` are new in each as well."""

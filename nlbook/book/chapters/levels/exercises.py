@@ -222,6 +222,10 @@ def asks_what_was_told(start, K, V, Q, T, eta):
     return outer_gradient(start, K, V, K, V, eta)
 
 
+def asks_all(start, K, V, Q, T, eta):
+    return outer_gradient(start, K, V, torch.cat([K, Q]), torch.cat([V, T]), eta)
+
+
 def beats_zero(answer, d: Draw) -> str | None:
     """On new documents of the reader's language, the learned start answers better than zero."""
     docs = documents.documents(60, seed=d.int(0, 99))
@@ -287,7 +291,7 @@ ITEMS = [
             ),
             Misconception(
                 "batch counted in",
-                lambda sequence, segment, chunk, batch: (1, batch * sequence // chunk, batch * sequence, batch),
+                lambda sequence, segment, chunk, batch: (1, batch * (sequence // chunk), batch * sequence, batch),
                 "You added up the sequences of the batch. They are read side by side, each by a memory of its own: count the updates of *one*.",
             ),
             Misconception(
@@ -555,6 +559,11 @@ ITEMS = [
                 "asks what was told",
                 learn_by(asks_what_was_told),
                 "The questions are the pairs that were just written. Ask those that were not: the rest of the document.",
+            ),
+            Misconception(
+                "asks all pairs",
+                learn_by(asks_all),
+                "Every pair of the document is asked. Those that were just written are no questions: ask the rest only.",
             ),
         ],
     ),

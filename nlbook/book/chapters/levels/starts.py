@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +27,6 @@ def first_order(start: Tensor, K: Tensor, V: Tensor, Q: Tensor, T: Tensor, eta: 
 def as_printed(start: Tensor, K: Tensor, V: Tensor, Q: Tensor, T: Tensor, eta: float) -> Tensor:
     """The gradient of eq. 28 as printed: the loss of the start itself, before any write."""
     return (Q @ start.T - T).T @ Q
-
-
-def cut(start: Tensor, K: Tensor, V: Tensor, Q: Tensor, T: Tensor, eta: float) -> Tensor:
-    """Nothing: the inner loop began at `start.detach()`. The negative control."""
-    return torch.zeros_like(start)
 
 
 def outer_loss(start: Tensor, K: Tensor, V: Tensor, Q: Tensor, T: Tensor, eta: float) -> Tensor:
@@ -61,9 +56,6 @@ class Reading:
     later: Tensor  # (seeds, kinds): at all later uses
 
 
-GRADIENTS: Mapping[str, Gradient | None] = {"zero start": None, "learned start": outer_gradient, "gradient cut": cut}
-
-
 def compare(
     names: tuple[str, ...] = ("zero start", "learned start"),
     shared: bool = True,
@@ -72,18 +64,23 @@ def compare(
     seed: int = 0,
     eta: float = ETA,
 ) -> dict[str, Reading]:
-    """Learn a start on n documents, then read n new ones of the same stream; each start reads the same documents."""
+    """Learn a start on n documents, then read n new ones of the same stream; each reads the same documents.
+
+    "state kept" is the rival: one memory that is never emptied, so all documents are read as one.
+    """
     found: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in names}
     for s in range(seed, seed + seeds):
         docs = documents(2 * n, s, shared)
         old, new = docs.part(0, n), docs.part(n, 2 * n)
         kind = torch.nn.functional.one_hot(new.key // 2, 3).double()  # (documents, pairs, kinds)
         for name in names:
-            gradient = GRADIENTS[name]
             start = torch.zeros(8, 6, dtype=torch.float64)
-            if gradient is not None:
-                start = learn(old.k, old.v, eta=eta, gradient=gradient)
-            right, error = read(start, new, eta)
+            if name == "learned start":
+                start = learn(old.k, old.v, eta=eta)
+            if name == "state kept":
+                right, error = (x.reshape(2 * n, -1)[n:] for x in read(start, docs.in_one(), eta))
+            else:
+                right, error = read(start, new, eta)
             curve = (right[..., None] * kind).sum(0) / kind.sum(0)
             uses = [torch.tensor([*by_kind(right, new, w).values()]) for w in (new.first_use, ~new.first_use)]
             found[name].append((curve.T, error.mean(0), *uses))
