@@ -229,7 +229,8 @@ class HopeBlock(nn.Module):
         """The row that waits learns from the token (batch, 1) that came after it."""
         if state.waiting is None or state.levels is None:
             return state
-        _, moved = self._learn(**state.waiting, levels=state.levels, known=token, loss=loss)
+        with torch.autocast(token.device.type, enabled=False):  # as in `forward`
+            _, moved = self._learn(**state.waiting, levels=state.levels, known=token, loss=loss)
         return BlockState(state.mixer, moved)
 
     def end(self, rows: Tensor, ends: Tensor, state: BlockState) -> BlockState:

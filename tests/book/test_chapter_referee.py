@@ -7,12 +7,22 @@ import math
 import pytest
 import torch
 
-from nlbook.book.chapters.hope import talker
+from nlbook.book.chapters.hope import levels_race, talker
 from nlbook.book.chapters.referee import card, own_race, referee
 from nlbook.book.chapters.referee import exercises as exercises
 from nlbook.book.chapters.referee import figures as ch08
 from nlbook.book.ledger.tables import gap
 from nlbook.errors import NLBookError
+
+WITH_LEVEL = ("Hope-Attention", "gated delta + level")
+NETWORKS = (
+    *WITH_LEVEL,
+    "Hope-Attention",
+    "gated delta + level",
+    "gated delta, two blocks",
+    "gated delta, 2 full heads",
+    "attention",
+)
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------
@@ -59,6 +69,18 @@ def test_two_clocks_win_their_race_and_the_control_is_one_memory():
     assert {len(t.settings) for t in race.values()} == {9}
     assert referee.settle(race["two clocks"], race["one that fades"]) == "better"
     assert "two clocks 0.1" in ch08.race_alt(race) and ch08.race_dots(race).axes
+
+
+def test_what_the_page_says_of_the_race_of_networks():
+    record = levels_race.Record()
+    loss = {m: [r["all"] for r in record.seeds(m)] for m in NETWORKS}
+    for with_level in WITH_LEVEL:
+        held = [r["held"] for r in record.seeds(with_level)]
+        for other in NETWORKS[2:]:
+            assert levels_race.lead(loss[with_level], loss[other]) == "leads"
+            assert all(a < b for a, b in zip(loss[with_level], loss[other], strict=True))
+            assert levels_race.lead(held, loss[other]) == "trails"
+            assert record.seeds(with_level)[0]["parameters"] < record.seeds(other)[0]["parameters"]
 
 
 def test_without_exceptions_two_clocks_are_no_better(monkeypatch):
