@@ -15,14 +15,7 @@ from nlbook.book.ledger.tables import gap
 from nlbook.errors import NLBookError
 
 WITH_LEVEL = ("Hope-Attention", "gated delta + level")
-NETWORKS = (
-    *WITH_LEVEL,
-    "Hope-Attention",
-    "gated delta + level",
-    "gated delta, two blocks",
-    "gated delta, 2 full heads",
-    "attention",
-)
+NETWORKS = (*WITH_LEVEL, "gated delta, two blocks", "gated delta, 2 full heads", "attention")
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------
