@@ -26,6 +26,9 @@ def test_three_kinds_of_news_are_taken_in_three_ways():
     assert ever["next"] > 0.85 and max(document["next"], moment["next"]) < 0.2  # 1 in 8 is knowing nothing
     assert abs(held["for ever"]["next"] - 1 / 8) < 0.05  # all that outlives the document was in the level
     assert all(abs(held[kind][what] - said[kind][what]) < 0.02 for kind in said for what in ("old", "new"))
+    assert ever["old"] < document["old"] - 0.2 and ever["old, later"] > document["old, later"] + 0.1  # sure of A later
+    assert round(ever["old"], 2) == 0.51 == round(held["for ever"]["old, later"], 2)  # ... and that was in the level
+    assert [round(x, 2) for x in (document["old"], ever["old, later"], document["old, later"])] == [0.75, 0.91, 0.75]
 
 
 def test_the_axis_shows_the_reader_that_one_talks_to():
@@ -37,10 +40,9 @@ def test_the_axis_shows_the_reader_that_one_talks_to():
     assert ch00.frequency_axis().axes and "0.03 times a token" in ch00.frequency_axis_alt()
 
 
-@pytest.mark.parametrize(("keep", "half"), [(0.9, 7), (0.97, 23)])
+@pytest.mark.parametrize(("keep", "half"), [(0.9, 7), (0.95, 14), (0.97, 23)])
 def test_keep_halves_a_memory_in_so_many_writes(keep, half):
     assert round(viz.load(f"first_look:keep={keep}").facts["half"]) == half
-    assert viz.load("first_look:keep=0.9").facts["left_7"] < 0.5 < viz.load("first_look:keep=0.91").facts["left_7"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -88,7 +90,8 @@ def test_shrinking_is_what_a_price_on_size_does():
     g = torch.Generator().manual_seed(0)
     old, k, v = (torch.randn(*n, generator=g, dtype=torch.float64) for n in ((2, 3), (3,), (2,)))
     rate, price = 0.5, 0.25
-    M = (exercises.hebb_write(old, k, v, rate) / (1 + rate * price)).requires_grad_()
+    keep = 1 / (1 + rate * price)
+    M = exercises.hebb_write(keep * old, k, v, keep * rate).requires_grad_()
     cost = -(M @ k) @ v + (M - old).square().sum() / (2 * rate) + price / 2 * M.square().sum()
     (slope,) = torch.autograd.grad(cost, M)
     assert float(slope.abs().max()) < 1e-12  # the minimum of the fold's objective
@@ -99,21 +102,38 @@ def test_a_full_delta_write_forgets_by_age_and_a_gentle_one_hardly_does(seed):
     hebb, full, gentle = (e.mean(0) for e in curves.identified_by_age(worlds=150, seed=seed).values())
     assert float(full[0]) == 1  # right about the newest pair
     assert float(full[-3:].mean()) < 0.6  # and half of the oldest are lost
-    assert float(hebb.min()) > 0.9 and float(gentle[-3:].mean()) > 0.87
+    assert float(hebb.min()) > 0.9 and 0.87 < float(gentle[-3:].mean()) < float(hebb[-3:].mean())
+    if seed == 0:
+        assert [round(float(x[-3:].mean()), 2) for x in (gentle, hebb)] == [0.93, 0.99]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_rate_decides_and_no_rate_is_right_for_all_news(seed):
-    random, alike = (curves.by_rate((1.0, 0.3, 0.1), rho, seed=seed) for rho in (0.0, 0.5))
-    hebb = {
-        r: float(curves.capacity(r, rules=["Hebb"], grid=[32], worlds=40, seed=seed)["Hebb"][32].mean())
-        for r in (0, 0.5)
-    }
+    random, alike = (curves.by_rate("delta", (1.0, 0.3, 0.1), rho, seed=seed) for rho in (0.0, 0.5))
+    hebb = {rho: curves.by_rate("hebbian", (1.0,), rho, seed=seed)[1.0] for rho in (0, 0.5)}
     assert random[1.0] < 0.88 and random[0.3] > 0.96 and abs(random[0.1] - hebb[0]) < 0.02
-    assert alike[0.3] > alike[1.0] + 0.05 and alike[0.3] > hebb[0.5] + 0.1  # between the two ends
+    assert alike[0.3] > alike[1.0] + 0.03 and alike[0.3] > hebb[0.5] + 0.1  # between the two ends
     assert curves.followed((1.0, 0.3)) == pytest.approx({1.0: 1.0, 0.3: 0.3})
     passes = curves.by_passes((1, 64), seed=seed)
     assert passes[64] > 0.95 > 0.5 > passes[1]
+
+
+@pytest.mark.parametrize(("rho", "shares"), [(0.0, (0.81, 0.98, 0.99)), (0.5, (0.31, 0.38, 0.18))])
+def test_table_bench_and_figure_show_the_same_memories(rho, shares):
+    table = curves.by_rate("delta", (1.0, 0.3), rho) | {"Hebb": curves.by_rate("hebbian", (1.0,), rho)[1.0]}
+    figure = curves.capacity(rho, rules=curves.ONE_PASS, grid=[32], worlds=50)
+    assert tuple(table.values()) == pytest.approx(shares, abs=0.006)
+    for name, at in {"Hebb": "Hebb", "delta, rate 1": 1.0, "delta, rate 0.3": 0.3}.items():
+        assert float(figure[name][32].mean()) == pytest.approx(table[at])
+    assert viz.load(f"interference:rule=delta,lr=0.3,rho={rho}").facts["identified"] == pytest.approx(table[0.3])
+
+
+def test_a_gentle_write_comes_back_short_and_in_the_right_direction():
+    full, gentle = (viz.load(f"interference:rule=delta,lr={rate}").facts for rate in (1.0, 0.1))
+    assert [round(f["error"], 2) for f in (full, gentle)] == [0.59, 0.83] and gentle["identified"] > full["identified"]
+    data = recall.pairs(32, 32, batch=50)
+    along = float((curves.answers("delta", data, lr=0.1) * data.v).sum(-1).mean())
+    assert 0.05 < along < 0.15
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.3])
@@ -127,7 +147,7 @@ def test_what_a_pair_keeps_is_1_minus_rate_over_d_to_its_age(d, rate):
         state = m.write(state, data.k[:, t], data.v[:, t])
     along = float((m.read(state, data.k[:, :1])[:, 0] * data.v[:, 0]).sum(-1).mean())
     assert abs(along - (1 - rate / d) ** d) < 0.05
-    assert abs((1 - 1 / d) ** d - math.exp(-1)) < 0.02
+    assert abs((1 - rate / d) ** d - math.exp(-rate)) < 0.02
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -151,8 +171,10 @@ def test_the_control_falls_to_chance(seed):
 def test_two_matrices_beat_the_best_single_one_because_one_is_emptied(seed):
     stream = reader.told(worlds=30, seed=seed)
     slow, fast, single, both = reader.compared(stream).values()
-    assert both["all"] < min(slow["all"], fast["all"], single["all"]) - 0.04
-    lasting, document, _, _ = reader.ASKED
+    assert both["all"] < min(slow["all"], fast["all"])
+    assert 0.055 < single["all"] - both["all"] < 0.075  # "by 0.06 to 0.07"
+    lasting, document, moment, _ = reader.ASKED
+    assert abs(both[moment] - single[moment]) < 0.02  # a tie
     assert slow[lasting] < both[lasting] < 0.4 < 1 < fast[lasting]  # the fast one alone knows nothing of A
     assert both[document] < 0.3 and fast[document] < 0.35 and slow[document] > 0.5  # the slow one alone lags behind d
     never = reader.two_matrices(stream, reader.SLOW, reader.FAST, emptied=False)

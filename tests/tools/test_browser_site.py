@@ -261,9 +261,9 @@ def test_a_prediction_is_kept_and_stands_beside_the_result(site: Path, new_page:
     result = p.locator('.box.result[aria-label="Result of prediction 01-p2"]')
     assert "no prediction" in result.inner_text()
     p.locator('.box.predict[aria-label="Prediction 01-p2"] input').nth(3).check()
-    assert "You predicted: both return the average" in result.inner_text()
+    assert "You predicted: Hebbian (5, 5), delta (0, 5)" in result.inner_text()
     p.reload()
-    assert "You predicted: both return the average" in result.inner_text()
+    assert "You predicted: Hebbian (5, 5), delta (0, 5)" in result.inner_text()
     clean(p)
 
 

@@ -67,6 +67,19 @@ def test_no_solution_is_in_a_students_notebook(source):
     assert all(not c.outputs and c.execution_count is None for c in code(nb))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("| 01 | [A memory](01_a_memory.ipynb) | one |", "| 01 | A memory | one |"),
+        ("**Next:** [A memory](01_a_memory.ipynb).", "**Next:** A memory (chapter 01)."),
+        ("[A, optimizers](A_optimizers.ipynb), [Speed](B_make_it_fast.ipynb)", "A, optimizers, Speed (appendix B)"),
+        ("[Appendix A](A_optimizers.ipynb) and [this](04_who.ipynb)", "Appendix A and [this](04_who.ipynb)"),
+    ],
+)
+def test_a_chapter_that_is_not_in_the_set_is_named_once(line, said):
+    assert release.unlinked(line, "04") == said
+
+
 def test_every_exercise_is_in_a_notebook():
     """An exercise that no notebook asks could not be handed out."""
     asked = {t.item.id for source in SOURCES for t in release.sheet(source).tasks}

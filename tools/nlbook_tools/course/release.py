@@ -77,13 +77,26 @@ def sheet(source: Path, seed: int = 0, drop: Iterable[str] = ()) -> Sheet:
     find.apart(nb)
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(
-                lambda m: m[0] if m[2] == source.stem.split("_")[0] else f"{m[1]} (chapter {m[2]})", cell.source
-            )
+            cell.source = "\n".join(unlinked(line, source.stem.split("_")[0]) for line in cell.source.split("\n"))
         else:
             cell.execution_count, cell.outputs = None, []
     tasks = find.tasks(nb)
     return Sheet(source.stem, nb, tasks, seed, [nb.cells[t.cell] for t in tasks], [nb.cells[t.check] for t in tasks])
+
+
+def unlinked(line: str, own: str) -> str:
+    """A line without links to other chapters, which are not in the set: it names them, unless it did so already."""
+
+    def words(link: re.Match[str]) -> str:
+        text, to = link.groups()
+        if to == own:
+            return link[0]
+        named = to.isdigit() and re.search(rf"\b{to}\b", LINK.sub(r"\1", line))
+        if named or re.match(rf"(appendix )?{to}\b", text, re.I):
+            return text
+        return f"{text} ({'chapter' if to.isdigit() else 'appendix'} {to})"
+
+    return LINK.sub(words, line)
 
 
 def without(nb: NotebookNode, drop: set[str]) -> None:

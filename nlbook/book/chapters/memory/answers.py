@@ -117,7 +117,6 @@ MUTANTS = {
         "wrong sign": lambda M, k, v, eta: M - eta * torch.outer(v, k),
         "twice": lambda M, k, v, eta: M + 2 * eta * torch.outer(v, k),
         "rate squared": lambda M, k, v, eta: M + eta**2 * torch.outer(v, k),
-        "key and value swapped": lambda M, k, v, eta: M + eta * torch.outer(k, v),
         "in place": lambda M, k, v, eta: M.add_(torch.outer(v, k), alpha=eta),
         "never writes": lambda M, k, v, eta: M,
         "float32": lambda M, k, v, eta: (M + eta * torch.outer(v, k)).float(),
@@ -126,7 +125,6 @@ MUTANTS = {
         "wrong sign": lambda M, k, v, eta: M + eta * torch.outer(M @ k - v, k),
         "gradient of the whole square": lambda M, k, v, eta: M + 2 * eta * torch.outer(v - M @ k, k),
         "oja": lambda M, k, v, eta: M + eta * (torch.outer(v, k) - torch.outer(v, v) @ M),
-        "outer product swapped": lambda M, k, v, eta: M + eta * torch.outer(k, v - M @ k),
         "mean square": lambda M, k, v, eta: M + eta * torch.outer(v - M @ k, k) / len(v),
     },
 }

@@ -49,10 +49,12 @@ def score(y: Tensor, target: Tensor) -> tuple[float, float]:
     return float(identified(y, target).mean()), float(error.mean())
 
 
-def by_rate(rates: Sequence[float], rho: float = 0.0, *, worlds: int = 40, seed: int = 0) -> dict[float, float]:
-    """Rate of the delta rule -> share of 32 pairs identified in width 32 after one pass; `rho` is the keys' overlap."""
+def by_rate(
+    rule: str, rates: Sequence[float], rho: float = 0.0, *, worlds: int = 50, seed: int = 0
+) -> dict[float, float]:
+    """Rate of a rule -> share of 32 pairs identified in width 32 after one pass; `rho` is the keys' overlap."""
     data = task.pairs(32, 32, rho, batch=worlds, seed=seed)
-    return {rate: score(answers("delta", data, lr=rate), data.target)[0] for rate in rates}
+    return {rate: score(answers(rule, data, lr=rate), data.target)[0] for rate in rates}
 
 
 def followed(rates: Sequence[float]) -> dict[float, float]:
@@ -63,7 +65,7 @@ def followed(rates: Sequence[float]) -> dict[float, float]:
     return {rate: float(full.read(make("delta", lr=rate).write(told, k, new), k) @ new) for rate in rates}
 
 
-def by_passes(passes: Sequence[int], rho: float = 0.5, *, worlds: int = 40, seed: int = 0) -> dict[int, float]:
+def by_passes(passes: Sequence[int], rho: float = 0.5, *, worlds: int = 50, seed: int = 0) -> dict[int, float]:
     """How often the whole list is read -> share of 32 pairs that full delta steps identify in width 32."""
     data = task.pairs(32, 32, rho, batch=worlds, seed=seed)
     again = {p: data._replace(k=data.k.repeat(1, p, 1), v=data.v.repeat(1, p, 1)) for p in passes}

@@ -24,15 +24,16 @@ def delta_write(M: Tensor, k: Tensor, v: Tensor, eta: float) -> Tensor:
 
 
 def a_write(d: Draw) -> tuple[Tensor, Tensor, Tensor, float]:
-    """A filled memory and one pair to write; d_v and d_k differ in most cases."""
-    d_v, d_k = d.int(2, 5), d.int(2, 5)
-    return d.tensor(d_v, d_k), d.tensor(d_k), d.tensor(d_v), d.float(0.1, 1.0)
+    """A filled memory and one pair to write. Keys and values are equally long, so that a transposed write runs and is
+    told apart by its numbers."""
+    n = d.int(2, 5)
+    return d.tensor(n, n), d.tensor(n), d.tensor(n), d.float(0.1, 1.0)
 
 
 def an_empty_memory() -> Case:
-    one = torch.eye(3, dtype=torch.float64)
+    one = torch.eye(2, dtype=torch.float64)
     return Case(
-        (torch.zeros(2, 3, dtype=torch.float64), one[0], torch.tensor([5.0, 7.0], dtype=torch.float64), 1.0),
+        (torch.zeros(2, 2, dtype=torch.float64), one[0], torch.tensor([5.0, 7.0], dtype=torch.float64), 1.0),
         "an empty memory, the first basis vector as key",
     )
 
@@ -153,6 +154,8 @@ def a_small_stream(d: Draw) -> tuple[Tensor, Tensor, list[bool], tuple[float, fl
     return K, d.tensor(n, d.int(1, 3)), [t == 0 or t == n // 2 for t in range(n)], (d.pick(0.25, 0.125), 0.5)
 
 
+TRANSPOSED = "The write is transposed. M @ k reads with the rows of M, so row i holds v_i times the key: outer(v, k)."
+
 ITEMS = [
     Implement(
         id="01-hebb",
@@ -187,6 +190,7 @@ ITEMS = [
                 lambda M, k, v, eta: M + torch.outer(v, k),
                 "The rate eta is missing: every write lands with full weight.",
             ),
+            Misconception("transposed", lambda M, k, v, eta: M + eta * torch.outer(k, v), TRANSPOSED),
         ],
     ),
     Implement(
@@ -233,6 +237,7 @@ ITEMS = [
                 lambda M, k, v, eta: eta * torch.outer(v - M @ k, k),
                 "This is the change alone: add it to M.",
             ),
+            Misconception("transposed", lambda M, k, v, eta: M + eta * torch.outer(k, v - M @ k), TRANSPOSED),
         ],
     ),
     FixTheBug(
@@ -272,6 +277,11 @@ ITEMS = [
                 "shrinks everything",
                 lambda M, k, v, eta: (1 - eta) * M + eta * torch.outer(v, k),
                 "This fades all of M, and with it pairs under other keys. Only the answer for k is to be taken back.",
+            ),
+            Misconception(
+                "divided by k.k",
+                lambda M, k, v, eta: M + eta * torch.outer(v - M @ k, k) / (k @ k),
+                "The step is divided by k · k. That undoes the length of the key, but it is not the gradient step: write the error times k.",
             ),
         ],
     ),

@@ -40,14 +40,13 @@ def ask_again(keep: float, seed: int) -> dict[str, Tensor]:
 
 
 def facts(state: Any) -> dict[str, float]:
-    """left_7: share of the first pair's weight after 7 writes. half: writes until it is halved (infinite for keep = 1).
+    """half: writes until the first pair's weight is halved (infinite for keep = 1).
 
     old_before: the old value's part just before the fact changes. old_change, new_change: both parts when it has just
     changed. old_end, new_end, noise_end: at the end. All are means over the memories.
     """
     at = {name: x.mean(0) for name, x in ask_again(state.keep, state.seed).items()}
     return {
-        "left_7": state.keep**7,
         "half": math.log(0.5) / math.log(state.keep) if state.keep < 1 else math.inf,
         "old_before": float(at["old"][CHANGE - 1]),
         "old_change": float(at["old"][CHANGE]),
@@ -70,9 +69,9 @@ def alt(state: Any, f: Facts) -> str:
 @view(
     "first_look",
     title="What is kept, and what is let go",
-    task="Find the keep at which the old value is half gone after seven writes. Then set keep to 1: nothing is let go. "
+    task="Find the keep at which the old value is half gone after fourteen writes. Then set keep to 1: nothing is let go. "
     "What does the key answer after the fact has changed?",
-    answer="keep = 0.91 leaves 0.91^7 = 0.52 and 0.90 leaves 0.48. With keep = 1 the old value stays, and after the "
+    answer="keep = 0.95: 0.95^13 = 0.51 and 0.95^14 = 0.49. With keep = 1 the old value stays, and after the "
     "change the key returns both values, each nearly whole. With 0.90 the new value stands alone when it has just been "
     "told, and forty writes later it has faded as well.",
     params=[Float("keep", 0.97, 0.5, 1.0, step=0.01, label="keep"), Int("seed", 0, 0, 9)],
@@ -83,7 +82,6 @@ def alt(state: Any, f: Facts) -> str:
 )
 def draw(state: State) -> Figure:
     """What the first key returns against the number of writes; bands hold 60 memories, and the axis never changes."""
-    f = facts(state)
     parts = ask_again(state.keep, state.seed)
     t = torch.arange(WRITES + 1)
     fig = figure(7, 3.1)
@@ -102,9 +100,7 @@ def draw(state: State) -> Figure:
         end_label(ax, WRITES, place, label, color)
     ax.axvline(CHANGE, color=COLORS["truth"], lw=1, ls=":")
     ax.annotate("the fact changes", (CHANGE, 1.85), (-5, 0), textcoords="offset points", fontsize=9, ha="right")
-    if f["half"] <= CHANGE:
-        ax.plot([0, f["half"], f["half"]], [0.5, 0.5, -0.45], color=COLORS["rate"], lw=1, ls=":")
-        ax.annotate(f"half after {f['half']:.0f}", (f["half"], -0.4), (4, 0), textcoords="offset points", fontsize=9)
+    ax.axhline(0.5, color=COLORS["rate"], lw=1, ls=":")  # half of a value
     ax.set(
         xlim=(0, WRITES),
         ylim=(-0.45, 2.05),

@@ -23,7 +23,8 @@ def three_kinds(hold: bool = False) -> dict[str, dict[str, float]]:
     """Kind of news -> what the reader believes after a key was told `old old new`, and what it still knows later.
 
     old, new: the probability of the two values when it is asked again at once. next: the probability of a value that
-    was told twice, asked in the next document. hold=True: its level never moves.
+    was told twice, asked in the next document. `old, later`, `new, later`: as old and new, where that next document tells
+    `old old new` again. hold=True: its level never moves.
     """
     model = talker()
     if hold:
@@ -33,8 +34,12 @@ def three_kinds(hold: bool = False) -> dict[str, dict[str, float]]:
         asked = [(k, a, b) for k in (2 * kind, 2 * kind + 1) for a, b in permutations(range(LANGUAGE.values), 2)]
         row, old, new = torch.arange(len(asked)), *torch.tensor([(a, b) for _, a, b in asked]).T
         v = len(LANGUAGE.keys)
-        same = expected(model, [[end, k, v + a, k, v + a, k, v + b, k] for k, a, b in asked])
-        later = expected(model, [[end, k, v + a, k, v + a, end, k] for k, a, _ in asked])
-        found = {"old": same[row, old], "new": same[row, new], "next": later[row, old]}
+        twice = [[end, k, v + a, k, v + a] for k, a, _ in asked]
+        then = [[k, v + b, k] for k, _, b in asked]
+        same = expected(model, [t + n for t, n in zip(twice, then)])
+        next_ = expected(model, [[*t, end, n[0]] for t, n in zip(twice, then)])
+        later = expected(model, [t + t + n for t, n in zip(twice, then)])
+        found = {"old": same[row, old], "new": same[row, new], "next": next_[row, old]}
+        found |= {"old, later": later[row, old], "new, later": later[row, new]}
         said[name] = {what: float(p.mean()) for what, p in found.items()}
     return said
