@@ -83,7 +83,7 @@ def test_by_hand_own_values_follow_references_and_given_ones_are_better_on_facts
     c = {s: {k: float(x[:, 22:].mean()) for k, x in v.items()} for s, v in by_hand(seed).items()}
     assert c["self"]["references"] > 0.75 and c["fixed"]["references"] < 0.4
     assert c["fixed"]["facts"] > 0.95 and 0.85 < c["self"]["facts"] < c["fixed"]["facts"] - 0.03
-    assert max(c["random"].values()) < 0.2  # the control fails
+    assert all(abs(x - 1 / 8) < 0.05 for x in c["random"].values())  # the control guesses
     if seed == 0:
         assert (round(c["self"]["references"], 2), round(c["fixed"]["facts"], 2), round(c["self"]["facts"], 2)) == (
             0.81,

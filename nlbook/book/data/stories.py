@@ -96,7 +96,8 @@ def read_by_hand(
     people, cities = (torch.stack(x) for x in zip(*drawn, strict=True))
     size, row = people.shape[-1], torch.arange(batch)
     lexicon = torch.cat([people, cities], 1)
-    turn = torch.linalg.qr(torch.randn(batch, size, size, generator=generator(seed), dtype=torch.float64))[0]
+    turn, r = torch.linalg.qr(torch.randn(batch, size, size, generator=generator(seed), dtype=torch.float64))
+    turn = turn * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # qr alone turns words away from themselves
     M = torch.eye(size, dtype=torch.float64).expand(batch, -1, -1) * (start == "identity")
     home, right = torch.full((batch, story.people), -1), []
     for t in range(length):

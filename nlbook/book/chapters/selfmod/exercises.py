@@ -198,10 +198,10 @@ def forgotten(W1: Tensor, W2: Tensor, k: Tensor, eta: Tensor, alpha: Tensor) -> 
 def written(W1: Tensor, W2: Tensor, k: Tensor, value: Tensor, eta: Tensor, alpha: Tensor, change: str = "") -> Layers:
     """memory_write with one thing changed."""
     a, (e1, e2) = F.silu(W2 @ k), memory_errors(W1, W2, k, value)
-    rate1, rate2 = (eta if change == "one rate" else eta / (1 + eta * n @ n) for n in (a, k))
+    rate1, rate2 = (eta if "one rate" in change else eta / (1 + eta * n @ n) for n in (a, k))
     if change == "late errors":
         e1, e2 = memory_errors(*forgotten(W1, W2, k, eta, alpha), k, value)
-    old1, old2 = (0 * e1, 0 * e2) if change == "no erasing" else (W1 @ a, W2 @ k)
+    old1, old2 = (0 * e1, 0 * e2) if "no erasing" in change else (W1 @ a, W2 @ k)
     new1 = alpha * W1 - rate1 * torch.outer(old1 + e1, a)
     if change == "layer after layer":
         e2 = memory_errors(new1, W2, k, value)[1]
@@ -251,12 +251,12 @@ def draw_token(d: Draw) -> tuple:
     return M, d.tensor(n, n), d.tensor(1)[0], d.tensor(1)[0], d.tensor(n)
 
 
-def token_with(*, own="each", before=False, unit_v=True, boxes=None, late=False):
+def token_with(*, own="each", before=False, units="kvq", boxes=None, late=False):
     """one_token with one thing changed."""
 
     def token(M: dict[str, tuple[Tensor, Tensor]], W_q: Tensor, b_eta: Tensor, b_alpha: Tensor, x: Tensor) -> Any:
-        k, v, q = unit(memory_read(*M["k"], x)), memory_read(*M["v"], x), unit(W_q @ x)
-        v = unit(v) if unit_v else v
+        raw = {"k": memory_read(*M["k"], x), "v": memory_read(*M["v"], x), "q": W_q @ x}
+        k, v, q = (unit(z) if name in units else z for name, z in raw.items())
         eta = torch.sigmoid(memory_read(*M["eta"], x)[0] + b_eta)
         alpha = torch.sigmoid(memory_read(*M["alpha"], x)[0] + b_alpha)
         y, out = memory_read(*M["mem"], q), dict(M)
@@ -274,6 +274,14 @@ def token_with(*, own="each", before=False, unit_v=True, boxes=None, late=False)
         return (y if before else memory_read(*out["mem"], q)), out
 
     return token
+
+
+def memory_after_memory(M: dict[str, Layers], W_q: Tensor, b_eta: Tensor, b_alpha: Tensor, x: Tensor) -> Any:
+    """one_token, but everything is read anew for each memory in turn."""
+    M = dict(M)
+    for b in M:
+        M[b] = one_token(M, W_q, b_eta, b_alpha, x)[1][b]
+    return memory_read(*M["mem"], unit(W_q @ x)), M
 
 
 ITEMS = [
@@ -561,6 +569,24 @@ ITEMS = [
                 "The error of W2 came through the *new* W1. Work out both errors first, then write.",
             ),
             Misconception(
+                "plain gradient descent",
+                partial(written, change="no erasing, one rate"),
+                "Retention and a plain gradient step. DGD also takes the old answer W n out of each layer, and its rate is eta / (1 + eta |n|^2).",
+            ),
+            Misconception(
+                "retention of the erased",
+                lambda W1, W2, k, value, eta, alpha: tuple(
+                    alpha * whole + new - kept
+                    for whole, new, kept in zip(
+                        forgotten(W1, W2, k, eta, 0 * alpha + 1),
+                        memory_write(W1, W2, k, value, eta, alpha),
+                        forgotten(W1, W2, k, eta, alpha),
+                        strict=True,
+                    )
+                ),
+                "alpha acts on the old weights alone: the factor is alpha I - rate n n^T, not alpha (I - rate n n^T).",
+            ),
+            Misconception(
                 "retention of everything",
                 lambda W1, W2, k, value, eta, alpha: tuple(
                     alpha * W for W in memory_write(W1, W2, k, value, eta, 0 * alpha + 1)
@@ -602,8 +628,18 @@ ITEMS = [
             ),
             Misconception(
                 "long v",
-                token_with(unit_v=False),
+                token_with(units="kq"),
                 "v is as long as M_v made it. Bring it to length one, or what it feeds back grows.",
+            ),
+            Misconception(
+                "no unit vectors",
+                token_with(units=""),
+                "k, v and q are as long as they were read. Bring all three to length one.",
+            ),
+            Misconception(
+                "memory after memory",
+                memory_after_memory,
+                "Each memory was written before the next one read the token. All reads at x come before any write.",
             ),
             Misconception(
                 "only M_mem is written",

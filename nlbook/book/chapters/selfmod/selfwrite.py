@@ -18,7 +18,6 @@ from nlbook.book.data.stories import SWITCHES, Stories, sample
 from nlbook.errors import generator, need
 from nlbook.numerics import unit
 from nlbook.titans import BOXES, Gates, Rule, SelfModifyingTitans, Start
-from nlbook.titans.rules import layer_io, read, token_write
 
 VALUES = ("fixed", "self", "detached", "random", "five")
 RULES = {"hebb": Rule("dot", None), "delta": Rule("l2", None), "dgd": Rule("l2", "raw")}
@@ -76,11 +75,12 @@ class Reader(nn.Module):
         M = layer.initial["mem_W"][0].expand(len(x), -1, -1)
         ys = []
         for t in range(x.shape[1]):
-            now, key = {"W": M}, k[:, t : t + 1]
-            value = v[:, t : t + 1] if self.values in ("fixed", "random") else read(now, v[:, t : t + 1], False)
-            value = value.detach() if self.values == "detached" else value
-            a, e = layer_io(now, key, value, self.rule.objective, False)["W"]
-            M, _ = token_write(M, a, e, torch.ones_like(eta[:, t]), eta[:, t], self.rule.factor)
+            key, value = k[:, t, :, None], v[:, t, :, None]
+            told, value = M @ key, value if self.values in ("fixed", "random") else M @ value
+            error = -value.detach() if self.values == "detached" else -value
+            for erases in (self.rule.objective == "l2", self.rule.factor == "raw"):
+                error = error + told if erases else error
+            M = M - eta[:, t] * error @ key.mT
             ys.append(q[:, t : t + 1] @ M.mT)
         return torch.cat(ys, 1)
 
