@@ -24,7 +24,7 @@ RULES = {"hebb": Rule("dot", None), "delta": Rule("l2", None), "dgd": Rule("l2",
 
 
 class Reader(nn.Module):
-    """A linear memory that reads stories, token by token (chunk size 1), no forgetting, read after write.
+    """A linear memory that reads stories (chunk size 1), no forgetting, read after write.
 
     values: what is written. "fixed": v = M_v x. "self": M v (eq. 84). "detached": M v as a constant of the *outer*
     graph too, the trap. "random": R v with a new random R for each story, so that no read-out can undo it. "five": the
@@ -68,21 +68,22 @@ class Reader(nn.Module):
         layer = self.layer
         k, v = (unit(x @ layer.initial["proj_W"][0, j].mT) for j in range(2))
         q = unit(x @ layer.W_q.mT)
-        eta = layer.gates((x @ layer.initial["gate_W"][0, :, 0].mT).mT[:, None]).eta[:, 0, 0, :, None, None]
+        eta = layer.gates((x @ layer.initial["gate_W"][0, :, 0].mT).mT[:, None]).eta[:, 0, 0, :, None]
         if self.values == "random":
             R = torch.randn(len(x), x.shape[-1], x.shape[-1], generator=generator(seed)) / x.shape[-1] ** 0.5
             v = v @ R.mT
-        M = layer.initial["mem_W"][0].expand(len(x), -1, -1)
-        ys = []
-        for t in range(x.shape[1]):
-            key, value = k[:, t, :, None], v[:, t, :, None]
-            told, value = M @ key, value if self.values in ("fixed", "random") else M @ value
-            error = -value.detach() if self.values == "detached" else -value
-            for erases in (self.rule.objective == "l2", self.rule.factor == "raw"):
-                error = error + told if erases else error
-            M = M - eta[:, t] * error @ key.mT
-            ys.append(q[:, t : t + 1] @ M.mT)
-        return torch.cat(ys, 1)
+        M = layer.initial["mem_W"][0]
+        erased = ((self.rule.objective == "l2") + (self.rule.factor == "raw")) * k
+
+        def writes(asked: Tensor, given: Tensor | float) -> Tensor:
+            """u_t = -eta_t (M_{t-1} asked_t - given_t) of all tokens, M_t = M_{t-1} + u_t k_t^T: one triangular system."""
+            right = -eta * (asked @ M.mT - given)
+            return torch.linalg.solve_triangular(eta * asked @ k.mT, right, upper=False, unitriangular=True)
+
+        u = writes(erased, v) if self.values in ("fixed", "random") else writes(erased - v, 0.0)
+        if self.values == "detached":
+            u = writes(erased, (v @ M.mT + (v @ k.mT).tril(-1) @ u).detach())
+        return q @ M.mT + (q @ k.mT).tril() @ u
 
 
 @dataclass(frozen=True)
