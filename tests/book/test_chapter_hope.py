@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nlbook.book import viz
-from nlbook.book.chapters.hope import exercises, figures, hope_race, parts, reading, rivals, talker
+from nlbook.book.chapters.hope import exercises, figures, parts, reading, rivals, talker
 from nlbook.book.check import registry
 from nlbook.book.check.define import Implement
 from nlbook.errors import NLBookError
@@ -93,6 +93,15 @@ def test_by_hand_a_level_hears_the_next_token():
     assert float(slope) == -1 and float(torch.sigmoid(torch.tensor(2.0))) == pytest.approx(0.88, abs=0.005)
 
 
+def test_erasing_alone_takes_no_more_than_is_there_and_a_whole_write_can_overshoot():
+    one = torch.ones(1, dtype=torch.float64)
+    W = (2 * one[:, None], 10 * one[:, None])
+    (new, _), n = exercises.write(W, W, one, 0 * one, one[0], one[0], False), 10 * torch.sigmoid(10 * one)
+    assert (W[0] @ n).item() == pytest.approx(20, abs=0.01) and (new @ n).item() == pytest.approx(-19.6, abs=0.05)
+    kept = 1 - float(n @ n) / (1 + float(n @ n))
+    assert 0 < kept < 1
+
+
 # ---- what each part carries ------------------------------------------------------------------------------------------
 def test_a_fact_told_once_outlives_its_document_in_the_level_alone():
     model, language = talker.talker(), talker.LANGUAGE
@@ -123,7 +132,8 @@ def test_reading_facts_at_the_default_and_the_extremes():
         assert abs(level[f"known_{kind}"] - free[f"known_{kind}"]) < 0.02 and memory[f"known_{kind}"] < 0.15
     assert 0.005 < free["known_for_ever"] - memory["known_for_ever"] < 0.05
     assert all(abs(others[n] - free[n]) < 0.01 for n in free if n.startswith("known"))
-    assert min(free["moved_M_k"], free["moved_M_v"]) > 0.6 * free["moved_M_mem"] and others["moved_M_k"] == 0
+    assert [round(free[f"moved_{n}"], 2) for n in ("M_mem", "M_k", "M_eta")] == [0.30, 0.21, 0.14]
+    assert others["moved_M_k"] == 0
     for stream in range(10):
         held = v.facts(f"reading:hold=level,stream={stream}")
         assert held["known_for_ever"] < v.facts(f"reading:stream={stream}")["known_for_ever"] - 0.1
@@ -136,6 +146,13 @@ def test_a_held_part_does_not_move_and_the_others_do():
     assert all(float(x) >= 0 for x in r.known.flatten() if not math.isnan(x))
     moves = (r.step["level"] > 0).tolist()
     assert moves[4::4] == [True] * 7 and sum(moves) == 7  # at the end of each document but the last
+
+
+def test_the_level_is_seen_to_move_only_after_the_documents_end():
+    """With M memory held A and B are known by the level alone: not before the first end, and then they are."""
+    r = reading.watched("M_mem", 0)
+    before = r.known[r.times <= talker.LANGUAGE.document_length, :2]
+    assert float(before[~before.isnan()].max()) < 0.25 and float(reading.later(r)[:, :2].nanmean()) > 0.9
 
 
 def test_words_that_are_no_words_are_refused():
@@ -154,6 +171,7 @@ def test_figures_and_their_words():
         (10, 20), curve
     )
     assert len(figures.held(costs()).axes) == 1 and "level: A B 0.6" in figures.held_alt(costs())
+    assert "M k, M v, M η, M α: A B 0.00" in figures.held_alt(costs())
     found = {"Hope": {k: [0.01, 0.02] for k in figures.KINDS}}
     assert len(figures.rivals(found).axes) == 3 and "Hope: A B 0.015" in figures.rivals_alt(found)
     assert len(figures.anatomy().axes) == 1 and len(figures.ANATOMY.split()) > 8
@@ -175,13 +193,6 @@ def test_what_the_rivals_say():
     hope = {kind: rivals.judged("Hope", kind) for kind in ("all", *figures.KINDS)}
     for name in ("gated delta, the stream", "gated delta, two blocks"):
         assert 0 < mean("Hope") - mean(name) < 0.01
-        for kind, nearer in (("all", True), ("for ever", True), ("document", False)):
+        for kind, nearer in (("all", True), ("for ever", True), ("document", False), ("moment", True)):
             pairs = list(zip(rivals.judged(name, kind), hope[kind], strict=True))
             assert all((a < b) == nearer for a, b in pairs), (name, kind, pairs)
-
-
-def test_the_race_of_the_first_edition_says_what_the_chapter_says():
-    """Its levels hurt by one rule (worse on every seed), and by the other (two standard errors) nothing can be said."""
-    hope, without = (torch.tensor(hope_race.recorded()[n].excess["all"]) for n in ("Hope", "self-modifying, no CMS"))
-    gap = hope - without
-    assert bool((gap > 0).all()) and float(gap.mean()) < 2 * float(gap.std()) / len(gap) ** 0.5

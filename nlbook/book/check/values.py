@@ -219,6 +219,8 @@ def brief(x: Any, limit: int = 12, n: int = 4) -> str:
     if isinstance(x, (tuple, list)):
         return "(" + ", ".join(brief(part, limit, n) for part in x) + ")"
     if isinstance(x, dict):
+        if len(x) > limit:
+            return f"a dict of {len(x)}, first {', '.join(map(repr, list(x)[:3]))}, ..."
         return "{" + ", ".join(f"{k!r}: {brief(v, limit, n)}" for k, v in x.items()) + "}"
     return scrub(repr(x))[:200] if type(x) in (str, int, bool, type(None)) else f"<{type(x).__name__}>"
 

@@ -31,7 +31,8 @@ def write(W: Pair, S: Pair, k: Tensor, value: Tensor, eta: Tensor, alpha: Tensor
     """One write into a memory of two layers: the new (W1, W2). W: its weights now. S: those at the last chunk boundary.
 
     The loss is half the squared distance of read(S, k, residual) from value, a constant; its gradient is taken at S.
-    Each layer does W (alpha I - e n n^T) - e gradient, where n is the layer's own input and e = eta / (1 + eta |n|^2).
+    Each layer does W (alpha I - e n n^T) - e gradient, where e = eta / (1 + eta |n|^2) and n is the layer's own input.
+    n too is read at S: n = silu(S2 k) for the first layer W1, and n = k for W2.
     """
     # BEGIN SOLUTION
     W1, W2 = S
@@ -47,18 +48,26 @@ def write(W: Pair, S: Pair, k: Tensor, value: Tensor, eta: Tensor, alpha: Tensor
 
 
 def write_with(W, S, k, value, eta, alpha, residual=True, *, at=None, erase=1, shared=False, plain=False, slope=True,
-               erased=None, after=False):  # fmt: skip
+               erased=None, after=False, now=()):  # fmt: skip
     W1, W2 = at or S
     z = W2 @ k
     a, s = silu(z), torch.sigmoid(z)
     error = read((W1, W2), k, residual) - value
     inner = (W1.T @ error) * (s * (1 + z * (1 - s)) if slope else 1)
-    e1, e2 = (eta / (1 + eta * n.square().sum()) for n in (k if shared else a, k))
+    erases, rated, grows = (silu(W[1] @ k) if use in now else a for use in ("erases", "rated", "grows"))
+    e1, e2 = (eta / (1 + eta * n.square().sum()) for n in (k if shared else rated, k))
     e1, e2 = (eta, eta) if plain else (e1, e2)
     w1, w2 = erased or W
     keep = alpha if after else 1
-    new1 = alpha * W[0] - e1 * torch.outer(erase * keep * w1 @ a + error, a)
+    new1 = alpha * W[0] - e1 * (torch.outer(erase * keep * w1 @ erases, erases) + torch.outer(error, grows))
     return new1, alpha * W[1] - e2 * torch.outer(erase * keep * w2 @ k + inner, k)
+
+
+READ_AT_S = (
+    "Something is read at W, the weights of now, that is read at S, those of the chunk's start: the rows, the gates, each "
+    "memory's own value, the error, and each layer's input n, which is silu(S2 k) for W1. Only what is erased, W n, and "
+    "the answer are of now."
+)
 
 
 def memory(d: Draw, n: int, h: int, out: int) -> Pair:
@@ -97,7 +106,8 @@ def self_modify(
     W, S: "mem", "k", "v", "eta", "alpha" -> (W1, W2), now and at the last chunk boundary. All reads are at S, but for
     the answer: read(W["mem"], q) after its write. The gates "eta", "alpha" are no residuals; each is the sigmoid of its
     one number plus b[name]. past, taps (3, 4, d): the last four rows of q, k, v, the newest last, and their weights;
-    q, k, v are the weighted sums, through silu, at length 1. Each memory is written with read(S[name], v) as its value.
+    q, k, v are the weighted sums, through silu, at length 1. Each memory is written with read(S[name], v) as its value
+    (for the gates without residual, as everywhere).
     """
     # BEGIN SOLUTION
     rows = torch.stack([W_q @ x, read(S["k"], x), read(S["v"], x)])
@@ -113,21 +123,24 @@ def self_modify(
     # END SOLUTION
 
 
-def five_with(W, S, past, taps, W_q, b, x, *, at=None, own=True, answer=None, long_v=False, soft=True, of="v",
-              residual_gates=False, flip=False, still=False, conv_first=False):  # fmt: skip
-    R = at or S
-    rows = torch.stack([W_q @ x, read(R["k"], x), read(R["v"], x)])
+def five_with(W, S, past, taps, W_q, b, x, *, now=(), own=True, answer=None, long_v=False, soft=True, of="v",
+              broad="", flip=False, still=False):  # fmt: skip
+    at = {what: W if what in now else S for what in ("rows", "gates", "values", "writes")}
+    rows = torch.stack([W_q @ x, read(at["rows"]["k"], x), read(at["rows"]["v"], x)])
     window = torch.cat([past[:, 1:], rows[:, None]], 1)
     mixed = ((taps.flip(1) if flip else taps) * window).sum(1)
     mixed = silu(mixed) if soft else mixed
     q, k, v = unit(mixed)
     v = mixed[2] if long_v else v
-    eta, alpha = (torch.sigmoid(read(R[n], x, residual_gates)[0] + b[n]) for n in GATES)
+    eta, alpha = (torch.sigmoid(read(at["gates"][n], x, False)[0] + b[n]) for n in GATES)
     new = {}
     for n in W:
         given = v if n not in GATES else v[:1]
-        value = read(R[n], {"v": v, "k": k}[of], n not in GATES) if own else given
-        new[n] = write(W[n], R[n], k, value, eta, alpha, n not in GATES)
+        value = read(at["values"][n], {"v": v, "k": k}[of], n not in GATES) if own else given
+        if broad and n in GATES:  # v + one number is a row: its error, summed over the row, as autograd does
+            said = read(S[n], k, False)
+            value = said - (said + (k if broad == "both" else 0) - v - value).sum()
+        new[n] = write(W[n], at["writes"][n], k, value, eta, alpha, n not in GATES)
     mem = {"before": W, "boundary": S}.get(answer, new)["mem"]
     return read(mem, q), new, past if still else window
 
@@ -197,6 +210,9 @@ def tick(
     # END SOLUTION
 
 
+MEAN = "That is a mean of the slopes. Eq. 71 adds them up, so that a level with a long period makes a long step."
+
+
 def drops(w, waiting, slope, rate, period, ends):
     w, waiting = tick(w, waiting, slope, rate, period, False)
     return w, [] if ends else waiting
@@ -239,16 +255,17 @@ def block(w: dict, s: dict, x: Tensor, chunk: int) -> tuple[Tensor, dict]:
     # END SOLUTION
 
 
-def block_with(
-    w, s, x, chunk, *, raw=False, soft=silu, bare=False, alone=False, behind=False, bound=None, gate_x=False
-):
+def block_with(w, s, x, chunk, *, raw=False, soft=silu, bare=False, alone=False, behind="", bound=None, gate_x=False):
     n = rms(x)
     o, W, past = self_modify(s["W"], s["S"], s["past"], w["taps"], w["W_q"], w["b"], x if raw else n)
     h = (0 if alone else x) + w["W_o"] @ ((o if bare else rms(o)) * soft(w["W_g"] @ (x if gate_x else n)))
-    y = h + say(s["up"], s["down"], w["share"], rms(h) if behind else n)
+    y = h + say(s["up"], s["down"], w["share"], {"rms": rms(h), "h": h}.get(behind, n))
     seen = s["seen"] + 1
     S = W if (seen % chunk == 0 if bound is None else bound) else s["S"]
     return y, {**s, "W": W, "S": S, "past": past, "seen": seen, "n": n, "h": h}
+
+
+BEHIND = "The levels read what comes out of the memories' half, as eq. 97 prints it. Here they stand beside it and read n (eq. 74)."
 
 
 def draw_block(d: Draw) -> tuple:
@@ -407,7 +424,7 @@ def draw_lives(d: Draw) -> tuple:
 
 
 def known_without_level() -> float:
-    """How well the facts that hold for ever are known at the end when the level is held."""
+    """How well the facts that hold for ever are known in stream 0 with the level held: the mean from document 2 on."""
     # BEGIN SOLUTION
     from nlbook.book import viz
 
@@ -420,7 +437,7 @@ ITEMS: list = [
         id="07-write",
         title="Write into a memory of two layers",
         objective="07.1",
-        minutes=6,
+        minutes=12,
         difficulty=3,
         points=2,
         prompt="Write `write`: the gradient of half the squared distance, by the chain rule or by autograd, taken at S; then the step of each layer from W. "
@@ -437,7 +454,13 @@ ITEMS: list = [
             Misconception(
                 "the gradient of now",
                 lambda W, S, k, v, e, a, r=True: write_with(W, S, k, v, e, a, r, at=W),
-                "The error and its gradient are taken at the present weights. Within a chunk they are taken at S, the weights of its start; only the step is made from W.",
+                READ_AT_S,
+            ),
+            *(
+                Misconception(
+                    f"the input of now {' and '.join(now)}", lambda *x, now=now: write_with(*x, now=now), READ_AT_S
+                )
+                for now in (("erases",), ("erases", "rated"), ("erases", "rated", "grows"))
             ),
             Misconception(
                 "nothing erased",
@@ -475,7 +498,7 @@ ITEMS: list = [
         id="07-five",
         title="Five memories that write themselves",
         objective="07.1",
-        minutes=7,
+        minutes=15,
         difficulty=3,
         points=2,
         prompt="Write `self_modify` with `read` and `write`: make the three rows and shift them into the window, mix and normalise them to q, k, v, make the two gates, write all five, answer. `silu` and `unit` are there; unit works row by row.",
@@ -502,10 +525,24 @@ ITEMS: list = [
                 lambda *x: five_with(*x, answer="boundary"),
                 "The answer is read at the chunk's start, so it knows nothing of this chunk. It comes from the memory after this token's write.",
             ),
-            Misconception(
-                "reads of now",
-                lambda W, *x: five_with(W, *x, at=W),
-                "Keys, values, gates and own values are read from the present memories. All these reads are at S; only the answer is not.",
+            *(
+                Misconception(f"{' and '.join(now)} of now", lambda *x, now=now: five_with(*x, now=now), READ_AT_S)
+                for now in (
+                    ("rows",),
+                    ("gates",),
+                    ("values",),
+                    ("writes",),
+                    ("rows", "gates", "values"),
+                    ("rows", "gates", "values", "writes"),
+                )
+            ),
+            *(
+                Misconception(
+                    f"a gate that answers a row ({broad})",
+                    lambda *x, broad=broad: five_with(*x, broad=broad),
+                    "A gate's memory is told a row. It answers one number, so its own value is read without residual, and it is written without residual; v + one number is a row, and PyTorch says nothing.",
+                )
+                for broad in ("value", "both")
             ),
             Misconception(
                 "v of any length",
@@ -594,7 +631,14 @@ ITEMS: list = [
                     if e or len(waiting) + 1 == p
                     else (w, [*waiting, g])
                 ),
-                "That is the mean of the slopes. Eq. 71 adds them up, so that a level with a long period makes a long step.",
+                MEAN,
+            ),
+            Misconception(
+                "mean over a period",
+                lambda w, waiting, g, r, p, e: (
+                    (w - r * sum([*waiting, g]) / p, []) if e or len(waiting) + 1 == p else (w, [*waiting, g])
+                ),
+                MEAN,
             ),
             Misconception(
                 "drops the rest",
@@ -641,9 +685,10 @@ ITEMS: list = [
         misconceptions=[
             Misconception(
                 "levels behind the memories",
-                lambda *x: block_with(*x, behind=True),
-                "The levels read what comes out of the memories' half, as eq. 97 prints it. Here they stand beside it and read n (eq. 74).",
+                lambda *x: block_with(*x, behind="rms"),
+                BEHIND,
             ),
+            Misconception("levels hear h", lambda *x: block_with(*x, behind="h"), BEHIND),
             Misconception(
                 "memories hear x",
                 lambda *x: block_with(*x, raw=True),
@@ -681,7 +726,7 @@ ITEMS: list = [
         id="07-hope",
         title="Hope",
         objective="07.1",
-        minutes=7,
+        minutes=8,
         difficulty=2,
         points=3,
         prompt="Write `hope` with `unpack`, `begin`, `learn` and `block`. It is compared with nlbook.hope.plain on small models with random weights and documents that end under way.",
@@ -773,16 +818,19 @@ ITEMS: list = [
         objective="07.3",
         minutes=2,
         difficulty=1,
-        prompt="With the level held: with what probability are the facts about A and B known at the end of the picture? (The mean over both, at the cursor.)",
+        prompt="Stream 0, the level held: with what probability are A and B known, on average from the second document on? (The mean over both.)",
         view="reading:hold=level",
         unit="",
         within=0.06,
-        wrong={0.95: "The level still moves in this picture. Hold it: the first control."},
+        wrong={
+            0.95: "The level still moves in this picture. Hold it: the first control.",
+            0.12: "That is the cold open's number: A is asked right after a document opened. The mean from the second document on also has the moments after a document has said A again.",
+        },
         solution=known_without_level,
         hints=(
-            "Set the first control to the level; the numbers stand at the right of the lowest panel.",
+            "Set the first control to the level and leave the stream at 0; the numbers at the right of the lowest panel are means from the second document on.",
             "A and B are its two topmost rows: take the mean of their numbers.",
-            "What the text under the picture says about A and B is that mean.",
+            "The text under the picture ends with that mean: the number after `A B`.",
         ),
     ),
 ]

@@ -11,6 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 from nlbook.book.viz.style import COLORS, book_style, end_label, figure
 
 KINDS = {"for ever": COLORS["level3"], "document": COLORS["memory"], "moment": COLORS["error"]}
+NAMES = {"M_mem": "M memory", "M_k": "M k", "M_v": "M v", "M_eta": "M η", "M_alpha": "M α", "level": "level"}
 KEYS = {"for ever": "A B", "document": "d e", "moment": "x y"}
 
 
@@ -35,25 +36,29 @@ def anatomy() -> Figure:
 
     frozen, memory, level, loss = (COLORS[c] for c in ("frozen", "memory", "level3", "error"))
     box(2, 16, 10, 7, frozen, "token's row\n$x$", "written in training")
-    box(17, 16, 7, 7, frozen, "rms\n$n$")
+    box(17, 14.5, 7, 4.6, frozen, "rms\n$n$")
     box(30, 26, 26, 8, memory, "five memories $M$\nkey value η α answer", "written at every token; live one document")
     box(30, 7, 26, 7, level, "levels: MLPs\n", "each written once in its period; live the stream")
     ax.text(43, 9.2, "said, and scored later", ha="center", fontsize=8.5)
     box(62, 26, 9, 8, frozen, "gate,\n$W_o$")
-    ax.text(66.5, 19.5, "+", ha="center", va="center", fontsize=18)
-    box(75, 16, 13, 7, frozen, "head: the rows\nonce more", "written in training")
+    for x, words in ((66.5, "h"), (73, "y")):
+        ax.text(x, 19.5, "+", ha="center", va="center", fontsize=18)
+        ax.text(x + 3, 20.1, f"${words}$", ha="center", va="bottom", fontsize=10)
+    box(78.5, 16, 12.5, 7, frozen, "head: the rows\nonce more", "written in training")
     for start, end in (
-        ((12.5, 19.5), (16.5, 19.5)),
-        ((24.5, 21), (29.5, 29)),
-        ((24.5, 18), (29.5, 11.5)),
+        ((12.5, 17), (16.5, 17)),
+        ((24.5, 17.8), (29.5, 29)),
+        ((24.5, 16), (29.5, 11.5)),
         ((56.5, 30), (61.5, 30)),
         ((66.5, 25.5), (66.5, 21.3)),
-        ((56.5, 11.5), (65.5, 18.3)),
-        ((68, 19.5), (74.5, 19.5)),
+        ((56.5, 11.5), (72, 18.4)),
+        ((67.8, 19.5), (71.8, 19.5)),
+        ((74.3, 19.5), (78, 19.5)),
     ):
         arrow(start, end)
-    arrow((12.5, 22), (65.3, 20.2), COLORS["control"], ls=":")
-    arrow((81, 12.5), (56.6, 7.5), loss, connectionstyle="arc3,rad=-0.25")
+    arrow((12.5, 21.3), (65.3, 20), COLORS["control"], ls=":")
+    ax.text(43, 19.9, "$x$ goes round both", ha="center", va="top", fontsize=8.5, color=COLORS["control"])
+    arrow((84, 12.5), (56.6, 7.5), loss, connectionstyle="arc3,rad=-0.25")
     ax.text(
         78,
         6,
@@ -69,7 +74,7 @@ def anatomy() -> Figure:
 ANATOMY = (
     "One block of Hope, from left to right. The token's row goes through rms to two places side by side: five memories, "
     "which are written at every token and live one document, and the levels, MLPs that are each written once in their "
-    "period and live as long as the stream. Their answers are added to the row, and the head reads the sum. One token "
+    "period and live as long as the stream. The row itself goes round both: with the memories' answer it is h, with what the levels say it is y, and the head reads y. One token "
     "later the next token is known, and its loss goes back to the levels alone."
 )
 
@@ -124,14 +129,20 @@ def held(costs: Mapping[str, Mapping[str, float]]) -> Figure:
                         transform=ax.transAxes,
                     )
         ax.set(ylabel="nats lost a value", xlim=(-0.6, len(costs) - 0.4))
-        ax.set_xticks(range(len(costs)), [words.replace(" and ", "\n") for words in costs])
+        ax.margins(y=0.1)
+        ax.set_xticks(range(len(costs)), [named(words) for words in costs])
         ax.grid(axis="x", visible=False)
     return fig
 
 
+def named(words: str) -> str:
+    """The parts of parts.cost, "M_k and M_v", as the pictures name them."""
+    return ", ".join(NAMES[name] for name in words.split(" and "))
+
+
 def held_alt(costs: Mapping[str, Mapping[str, float]]) -> str:
     said = "; ".join(
-        f"{n}: " + ", ".join(f"{KEYS[k]} {round(c[k], 2) + 0:.2f}" for k in KINDS) for n, c in costs.items()
+        f"{named(n)}: " + ", ".join(f"{KEYS[k]} {round(c[k], 2) + 0:.2f}" for k in KINDS) for n, c in costs.items()
     )
     return f"Nats lost a value, by kind of key, when a part is held at its start. {said}."
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -89,8 +90,10 @@ def ask(model: Hope, state: HopeState, language: Lives) -> Tensor:
     """What sequence 0 would answer if it were asked now: probabilities over values (key, value). The state stays."""
     keys = torch.arange(len(language.keys))
     assert len(next(iter(tensors(state).values()))) == 1
+    still = deepcopy(model)  # a question is no part of the stream: no level moves by it
+    still.blocks[0].mlp.held.add(0)
     many = state.map(lambda t: t.repeat_interleave(len(keys), 0) if t.ndim else t)
-    return torch.softmax(model(keys[:, None], many)[0][:, -1, len(keys) : len(keys) + language.values], -1)
+    return torch.softmax(still(keys[:, None], many)[0][:, -1, len(keys) : len(keys) + language.values], -1)
 
 
 # ---------------------------------------------------------------------- one stream, watched

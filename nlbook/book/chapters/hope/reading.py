@@ -13,13 +13,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from nlbook.book.chapters.hope import parts, talker
-from nlbook.book.chapters.hope.figures import KEYS, KINDS
+from nlbook.book.chapters.hope.figures import KEYS, KINDS, NAMES
 from nlbook.book.viz.spec import Facts, view
 from nlbook.book.viz.state import Choice, Int, State
 from nlbook.book.viz.style import COLORS, figure
 from nlbook.hope import Hope
 
-NAMES = {"M_mem": "M memory", "M_k": "M k", "M_v": "M v", "M_eta": "M η", "M_alpha": "M α", "level": "level"}
 LANE = ("memory", "key", "value", "rate", "objective", "level3")
 FOUR = ("M_k", "M_v", "M_eta", "M_alpha")
 HOLD = {"nothing": (), **{n: (n,) for n in parts.PARTS}, "the other four M": FOUR, "all": parts.PARTS}
