@@ -190,6 +190,7 @@ def mean(name: str, kind: str = "all") -> float:
 
 def test_what_the_rivals_say():
     assert mean("gated delta, a document") > 0.15 and mean("gated delta, a document", "for ever") > 0.5
+    assert mean("gated delta, a document", "document") < 0.5 * mean("gated delta, two blocks", "document")
     hope = {kind: rivals.judged("Hope", kind) for kind in ("all", *figures.KINDS)}
     for name in ("gated delta, the stream", "gated delta, two blocks"):
         assert 0 < mean("Hope") - mean(name) < 0.01
