@@ -251,8 +251,8 @@ def unbound(nb) -> set[str]:
 
 def test_the_search_for_unbound_names_can_fail():
     cut = release.sheet(SOURCES[1], 0, ("Signature result: two beat one",))
-    cut.nb.cells.append(nbformat.v4.new_code_cell("capacity"))
-    assert unbound(cut.nb) == {"capacity"}
+    cut.nb.cells.append(nbformat.v4.new_code_cell("stream"))
+    assert unbound(cut.nb) == {"stream"}
 
 
 def test_unknown_names_are_refused(tmp_path):
