@@ -243,9 +243,11 @@ def test_chapter_memory_runs_and_moves(server: browser.Server, new_page: Callabl
     browser.open_notebook(page, server, CHAPTER[0].name)
     browser.run_all(page)
     box = page.locator(".nlbook-picture").first
-    box.scroll_into_view_if_needed()
-    box.locator(".nlbook-screen img").wait_for(timeout=20_000)
-    page.wait_for_timeout(300)
+    for _ in range(40):  # cells far away are not laid out yet: scrolling to one moves it
+        box.scroll_into_view_if_needed()
+        page.wait_for_timeout(500)
+        if box.locator(".nlbook-screen img").is_visible():
+            break
     old = browser.picture(box)
     browser.drag(page, box.locator(".noUi-handle").first, 50)
     browser.wait_change(page, box, old)
