@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nlbook.door import doors
 from nlbook.errors import NLBookError, need
-from nlbook.tree import digest
+from nlbook.tree import read, write
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -277,30 +277,17 @@ def save_checkpoint(
     path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, history: History, seed: int = 0
 ) -> None:
     """Model, optimizer, history and random state in one safetensors file, replaced as a whole, also by a kill."""
-    from safetensors.torch import save_file
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat, facts = _facts(model, opt, history, seed)
     part = path.with_suffix(".part")
-    save_file(flat, str(part), metadata={"nlbook.train": json.dumps(facts | {"digest": digest(flat)})})
+    write(part, "checkpoint", flat, facts)
     os.replace(part, path)
 
 
 def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, seed: int = 0) -> History:
     """Put model, optimizer and torch's generator where `save_checkpoint` found them; returns the history until then."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as f:
-            meta = (f.metadata() or {}).get("nlbook.train")
-            flat = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except (SafetensorError, OSError) as e:
-        raise NLBookError(f"path: got {path}, which cannot be read ({e}), expected a file that train() wrote") from e
-    if meta is None:
-        raise NLBookError(f"path: got {path}, which is no training checkpoint, expected a file that train() wrote")
-    facts = json.loads(meta)
-    need(facts["digest"] == digest(flat), "path", path, "a checkpoint as it was written; this one is damaged")
+    flat, facts = read(path, "checkpoint")
     need(facts["seed"] == seed, "seed", seed, f"{facts['seed']}, with which the run in {path} began")
     rates = [[g["initial_lr"] for g in groups] for groups in (opt.param_groups, facts["groups"])]
     need(rates[0] == rates[1], "lr", rates[0], f"{rates[1]}, with which the run in {path} began")

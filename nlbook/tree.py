@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from nlbook.errors import NLBookError
+from nlbook.errors import NLBookError, need
 
 
 def parts(tree: Any) -> dict[str, Any] | None:
@@ -105,26 +105,46 @@ def digest(flat: dict[str, Tensor]) -> str:
     return h.hexdigest()
 
 
-def save(path: str | Path, tree: Any) -> None:
-    """Write a state with safetensors (no pickle). `load` reads it back, bit for bit."""
+def write(path: str | Path, kind: str, flat: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Tensors, plain facts and the digest of the tensors as one safetensors file (no pickle) of this kind."""
     from safetensors.torch import save_file
 
+    save_file(flat, str(path), metadata={f"nlbook.{kind}": json.dumps(facts | {"digest": digest(flat)})})
+
+
+def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write` wrote.
+
+    Raises:
+        NLBookError: the file cannot be read, is of another kind, or has changed since it was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            meta = (f.metadata() or {}).get(f"nlbook.{kind}")
+            flat = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except (SafetensorError, OSError) as e:
+        raise NLBookError(f"path: got {path}, which cannot be read ({e}), expected a {kind} that nlbook wrote") from e
+    if meta is None:
+        raise NLBookError(f"path: got {path}, which holds no {kind}, expected a {kind} that nlbook wrote")
+    facts = json.loads(meta)
+    need(facts.pop("digest") == digest(flat), "path", path, f"a {kind} as it was written; this one is damaged")
+    return flat, facts
+
+
+def save(path: str | Path, tree: Any) -> None:
+    """Write a state with safetensors. `load` reads it back, bit for bit."""
     flat = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors(tree).items()}
     plain = {k: v for k, v in leaves(tree) if k not in flat}
-    save_file(flat, str(path), metadata={"nlbook.state": json.dumps(plain)})
+    write(path, "state", flat, plain)
 
 
 def load(path: str | Path, like: Any) -> Any:
     """The state that `save` wrote. like: any state of the same model, such as `model.initial_state(1)`."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as f:
-        meta = (f.metadata() or {}).get("nlbook.state")
-        if meta is None:
-            raise NLBookError(f"path: got {path}, which holds no state, expected a file that nlbook.tree.save wrote")
-        flat = json.loads(meta) | {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (safe_open is no dict)
+    flat, plain = read(path, "state")
     found: dict[str, Any] = {}
-    for name, leaf in flat.items():
+    for name, leaf in (plain | flat).items():
         *path_to, last = name.split("/")
         node = found
         for k in path_to:

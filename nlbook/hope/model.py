@@ -446,7 +446,11 @@ class Hope(nn.Module):
         save(path, (state, digest(self.state_dict())))
 
     def load_memory(self, path: str | Path) -> HopeState:
-        """The state that `save_memory` wrote; refused if it was made with other weights, since they cannot read it."""
+        """The state that `save_memory` wrote.
+
+        Raises:
+            NLBookError: a file that is damaged, of another kind, or made with other weights, which cannot read it.
+        """
         mine = digest(self.state_dict())
         state, theirs = load(path, (self.initial_state(1), mine))
         need(theirs == mine, "path", f"{path}, a memory made with other weights ({theirs})", f"one made with {mine}")

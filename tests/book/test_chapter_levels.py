@@ -11,7 +11,7 @@ import torch
 from nlbook import levels
 from nlbook.book import viz
 from nlbook.book.chapters.hope import talker
-from nlbook.book.chapters.levels import diagrams, examples, exercises, figures, start, starts
+from nlbook.book.chapters.levels import diagrams, examples, exercises, figures, start_dial, starts
 from nlbook.book.chapters.levels.documents import Documents
 from nlbook.book.check import registry
 from nlbook.book.check.define import FixTheBug
@@ -240,7 +240,7 @@ def test_the_dial_is_right_at_its_extremes(state):
     view = viz.find("start")
     f, s = view.facts(state), view.state(state)
     grid = torch.linspace(-2, 2, 401, dtype=F64)
-    assert float(start.loss(s, grid, s.writes).min()) >= f["loss_meta"] - 1e-15
+    assert float(start_dial.loss(s, grid, s.writes).min()) >= f["loss_meta"] - 1e-15
     c, a = torch.tensor([s.loud, s.quiet], dtype=F64), torch.tensor([1.0, -1.0], dtype=F64)
     begin = torch.tensor(f["best_meta"], dtype=F64, requires_grad=True)
     M = begin.expand(2)

@@ -131,6 +131,7 @@ def test_a_spoiled_validation_spoils_the_choice(tables):
     a = tables["AdamW"]
     turned = referee.Losses(a.name, a.settings, -a.valid, a.test)
     assert referee.flips(turned, a, 7, 7, referees=50)["worse"] == 1
+    assert referee.settle(a, a) == "level" and referee.settle(turned, a) == "worse"
 
 
 @pytest.mark.parametrize(("n", "low", "high"), [(2, 0.15, 0.22), (3, 0.10, 0.135), (4, 0.07, 0.11), (40, 0.04, 0.06)])

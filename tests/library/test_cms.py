@@ -661,7 +661,9 @@ def test_paths_are_taken_as_given_and_unstack_gives_the_model_back() -> None:
     assert stack.levels[0].blocks == ["head"] and not model.mlp.weight.requires_grad
     with pytest.raises(NLBookError, match="gradients: got none"):
         stack.step(tokens=1)
+    model.head(torch.ones(1, 4)).sum().backward()
     stack.unstack()
+    assert all(p.grad is None for p in model.parameters())
     assert {n: p.requires_grad for n, p in model.named_parameters()} == wanted
     with pytest.raises(NLBookError, match="mlps"):
         stack_levels(model, (8,), mlps=["nothing"])

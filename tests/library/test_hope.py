@@ -449,6 +449,28 @@ def test_a_memory_file_is_read_by_the_same_weights_only(tmp_path):
     torch.testing.assert_close(got, want, rtol=0, atol=0)
     with pytest.raises(NLBookError, match="other weights"):
         other.load_memory(tmp_path / "memory")
+    raw = (tmp_path / "memory").read_bytes()
+    save(tmp_path / "bare", state)  # a state without the mark of its weights
+    model.save(tmp_path / "model")
+    (tmp_path / "cut").write_bytes(raw[: len(raw) // 2])
+    (tmp_path / "turned").write_bytes(raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:])
+    for name in ("nothing", "bare", "cut", "turned", "model/model.safetensors"):
+        with pytest.raises(NLBookError, match="path: got"):
+            model.load_memory(tmp_path / name)
+
+
+def test_a_row_that_waits_learns_in_full_precision():
+    """Under autocast a stream cut anywhere moves the levels as one call does."""
+    model, x = stirred(SMALL).float(), tokens(1, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, whole = model(x)
+        state = None
+        for t in range(x.shape[1]):
+            _, state = model(x[:, t : t + 1], state)
+    full = [level.weights["up"].double() for s in (whole, state) for level in s.blocks[0].levels.levels]
+    start = [w.double() for w in model.blocks[0].mlp.up]
+    for one, cut, begin in zip(full[: len(start)], full[len(start) :], start):
+        assert (one - cut).norm() <= 1e-3 * (one - begin).norm() + 1e-12
 
 
 def test_what_is_wrong_with_a_kept_state_is_named(tmp_path):

@@ -33,7 +33,7 @@ BOOK = {
     "dial": "chapters.attention.dial",
     "detective": "chapters.levels.detective",
     "score": "viz.score",
-    "start": "chapters.levels.start",
+    "start": "chapters.levels.start_dial",
     "stability": "chapters.clocks.stability",
     "two_tasks": "chapters.clocks.two_tasks",
     "memories": "chapters.selfmod.memories",
