@@ -13,7 +13,7 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nlbook.door import doors
 from nlbook.errors import NLBookError, need
+from nlbook.levels.inspect import start_ids
 from nlbook.tree import read, write
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -101,12 +102,7 @@ def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.01, start_lr: 
     """AdamW for a model of the book. start_lr: a factor on the rate of meta-learned initial states
     (`nested_initial_states`); weight decay applies to matrices only, not to starts, gains, biases or convolution taps.
     """
-    starts = {
-        id(p)
-        for m in model.modules()
-        for n in getattr(m, "nested_initial_states", ())
-        for p in _parameters(getattr(m, n, None))
-    }
+    starts = start_ids(model)
     groups: dict[str, list[nn.Parameter]] = {"start": [], "matrix": [], "other": []}
     for name, p in model.named_parameters():
         if p.requires_grad:
@@ -118,12 +114,6 @@ def adamw(model: nn.Module, lr: float, *, weight_decay: float = 0.01, start_lr: 
         lr=lr,
         betas=(0.9, 0.95),
     )
-
-
-def _parameters(held: Any) -> Iterable[nn.Parameter]:
-    if isinstance(held, nn.Parameter):
-        return [held]
-    return held.parameters() if isinstance(held, nn.Module) else []
 
 
 def train(

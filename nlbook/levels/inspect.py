@@ -75,14 +75,8 @@ def levels_of(
     step = Fraction(1, tokens_per_step or 1)
     unit = "token" if tokens_per_step or not opts else "optimizer step"
 
-    out = [
-        replace(c, frequency=step, period=None)
-        if c.kind == "running statistics" and model.training
-        else replace(c, frequency=0, period=None)
-        if c.kind == "running statistics"
-        else c
-        for c in fast
-    ]
+    moved = step if model.training else 0
+    out = [replace(c, frequency=moved, period=None) if c.kind == "running statistics" else c for c in fast]
     # An outer gradient reads the fast states of its own time: they are faster than whoever first stores that gradient.
     beside = frozenset(c.name for c in fast if c.frequency == step and c.kind == "fast state")
     for bundle in _bundles(model, opts, depth):
@@ -206,22 +200,17 @@ class _Bundle:
         return sum(t.size for t in self.groups.values())
 
 
+def start_ids(model: nn.Module) -> set[int]:
+    """The parameters that `nested_initial_states` names, by id: meta-learned starts of fast states."""
+    held = [getattr(m, n, None) for m in model.modules() for n in getattr(m, "nested_initial_states", ())]
+    many = [x.parameters() if isinstance(x, nn.Module) else [x] for x in held]
+    return {id(p) for ps in many for p in ps if isinstance(p, nn.Parameter)}
+
+
 def _bundles(model: nn.Module, opts: Sequence[Any], depth: int) -> list[_Bundle]:
     named = {id(p): n for n, p in model.named_parameters()}
     by_id = {id(p): p for p in model.parameters()}
-    starts = {
-        id(getattr(m, n))
-        for m in model.modules()
-        for n in getattr(m, "nested_initial_states", ())
-        if isinstance(getattr(m, n, None), Tensor)
-    }
-    starts |= {
-        id(p)
-        for m in model.modules()
-        for n in getattr(m, "nested_initial_states", ())
-        if isinstance(getattr(m, n, None), nn.Module | nn.ParameterList | nn.ParameterDict)
-        for p in getattr(m, n).parameters()
-    }
+    starts = start_ids(model)
     moving: dict[tuple, tuple[Any, list[Component], list[int]]] = {}
     seen: set[int] = set()
     for i, opt in enumerate(opts):

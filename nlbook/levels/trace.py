@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import statistics
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from nlbook.errors import need
-from nlbook.levels.order import INF, NestedSystem, Rate
+from nlbook.levels.order import INF, Rate
 from nlbook.tree import tensors
 
 State = Any  # a tensor, or dicts, lists and tuples of tensors
@@ -42,7 +41,6 @@ class Write:
     state: float
     change: float | None
     reason: str = ""
-    probes: dict[str, float] = field(default_factory=dict)
 
 
 class Writes:
@@ -79,47 +77,28 @@ class Trace:
         optimizer: a torch optimizer (or several); each step writes the weights and the optimizer's state.
         tokens_per_step: tokens that one optimizer step sees: the unit of time is one token. Without it the unit is one
             optimizer step, which a model with fast states refuses.
-        probes: name -> function(level, state) -> number or None, called at each write: what does the level know now?
-        signal: what `.signal` holds: "state" (norm), "change" (norm) or the name of a probe.
         depth: how many parts of a parameter's name make its component's name (see `levels_of`).
 
     `.levels` are lanes, slow -> fast, frozen and non-parametric ones included; `.periods` and `.updates` are
-    dictionaries over them; `.signal` is a tensor (level, time) in which a value holds until the next write.
+    dictionaries over them.
     """
 
     def __init__(
         self,
-        model: nn.Module | None = None,
+        model: nn.Module,
         optimizer: Any = None,
         *,
         tokens_per_step: int | None = None,
-        probes: Mapping[str, Callable[[str, State], float | None]] | None = None,
-        signal: str = "state",
         depth: int = 1,
     ) -> None:
         from nlbook.levels.inspect import levels_of, optimizers_of
 
         self.model, self.optimizers = model, optimizers_of(optimizer)
-        self.system: NestedSystem | None = None
-        if model is not None:
-            self.system = levels_of(model, optimizer, tokens_per_step=tokens_per_step, depth=depth)
-        else:
-            need(not self.optimizers, "model", "None", "the model whose parameters the optimizer moves")
-        self.unit = self.system.unit if self.system else "token"
-        self.tokens_per_step, self.depth = tokens_per_step, depth
-        self.probes = dict(probes or {})
-        need(
-            signal in ("state", "change") or signal in self.probes,
-            "signal",
-            repr(signal),
-            f"'state', 'change' or one of the probes {sorted(self.probes)}",
-        )
-        self.signal_of = signal
+        self.system = levels_of(model, optimizer, tokens_per_step=tokens_per_step, depth=depth)
+        self.unit, self.tokens_per_step, self.depth = self.system.unit, tokens_per_step, depth
         self.events: list[Write] = []
         self.start = 0  # time at which the running sequence began
         self.length = 0
-        self._declared: dict[str, Rate] = {}
-        self._first: dict[str, float] = {}
         self._handles: list[Any] = []
         self._steps = 0
 
@@ -128,11 +107,10 @@ class Trace:
         from nlbook.levels.inspect import moved_by
 
         need(not self._handles, "trace", "one that is running", "one that is not")
-        for path, module in self.model.named_modules() if self.model is not None else []:
+        for path, module in self.model.named_modules():
             if isinstance(module, Writes):
                 self._handles.append(module.register_write_hook(self._hook(path)))
         for i, opt in enumerate(self.optimizers):
-            assert self.model is not None
             watch, own_clock = moved_by(self.model, self.optimizers, i, self.depth)
             before: dict[str, list[Tensor]] = {}
 
@@ -156,7 +134,7 @@ class Trace:
                     change = [a - b for a, b in zip(after, old)] if len(old) == len(after) else after  # a new buffer
                     if name in own_clock and not any(c.any() for c in change):
                         continue
-                    self.note(name, time, after, change, f"optimizer step {self._steps}", absolute=True)
+                    self._note(name, time, after, change, f"optimizer step {self._steps}")
                 self.start = time if i == len(self.optimizers) - 1 else self.start
 
             self._handles += [opt.register_step_pre_hook(pre), opt.register_step_post_hook(post)]
@@ -169,69 +147,31 @@ class Trace:
 
     def _hook(self, path: str) -> Callable[..., None]:
         def hook(_module: Any, level: str, time: int, state: State, change: State, reason: str) -> None:
-            self.note(f"{path}.{level}" if path else level, time, state, change, reason)
+            self._note(f"{path}.{level}" if path else level, self.start + time, state, change, reason)
 
         return hook
 
-    # ------------------------------------------------------------------ record
-    def note(
-        self,
-        level: str,
-        time: int,
-        state: State,
-        change: State = None,
-        reason: str = "",
-        *,
-        period: Rate | None = None,
-        absolute: bool = False,
-    ) -> None:
-        """Record one write by hand: for a memory that is a function, not a module. `time` counts from the sequence's
-        start.
-        """
-        when = time if absolute else self.start + time
-        known = {}
-        for name, probe in self.probes.items():
-            value = probe(level, state)
-            if value is not None:
-                known[name] = float(value)
-        if period is not None:
-            self._declared[level] = period
-        if level not in self._first and change is not None:
-            pairs = list(zip(tensors(state).values(), tensors(change).values()))
-            self._first[level] = norm([a.detach() - b.detach() for a, b in pairs if a.shape == b.shape])
-        self.events.append(Write(level, when, norm(state), None if change is None else norm(change), reason, known))
-        self.length = max(self.length, when)
-
-    def advance(self, tokens: int) -> None:
-        """`tokens` have passed (and a new sequence begins): later writes count from there. Optimizer steps do it by
-        themselves.
-        """
-        need(tokens >= 0, "tokens", tokens, "at least 0")
-        self.start += tokens
-        self.length = max(self.length, self.start)
+    def _note(self, level: str, time: int, state: State, change: State, reason: str) -> None:
+        self.events.append(Write(level, time, norm(state), None if change is None else norm(change), reason))
+        self.length = max(self.length, time)
 
     # ------------------------------------------------------------------ read
     @property
     def levels(self) -> list[str]:
-        """Lanes from slow to fast: those of `levels_of`, then what was noted by hand, by measured period."""
-        lanes = [n for names in self.system.levels for n in names] if self.system else []
-        seen = list(dict.fromkeys(e.level for e in self.events))
-        extra = [n for n in seen if n not in lanes]
-        extra.sort(key=lambda n: -float(self._period(n)))
-        if not lanes:
-            return extra
+        """Lanes from slow to fast: those of `levels_of`, then what else was written, by measured period."""
+        lanes = [n for names in self.system.levels for n in names]
+        seen = dict.fromkeys(e.level for e in self.events)
+        extra = sorted((n for n in seen if n not in lanes), key=lambda n: -float(self._period(n)))
         rates = {n: float(self._period(n)) for n in [*lanes, *extra]}
         for n in extra:
             lanes.insert(next((i for i, lane in enumerate(lanes) if rates[lane] < rates[n]), len(lanes)), n)
         return lanes
 
     def _period(self, level: str) -> Rate:
-        if level in self._declared:
-            return self._declared[level]
-        if self.system is not None and any(c.name == level for c in self.system.components):
-            period = self.system[level].period
-            assert period is not None
-            return period
+        """Declared where known, else the median gap between two writes."""
+        known = next((c.period for c in self.system.components if c.name == level), None)
+        if known is not None:
+            return known
         times = [e.time for e in self.events if e.level == level]
         gaps = [b - a for a, b in zip([0, *times], times) if b > a]
         return float(statistics.median(gaps)) if gaps else INF
@@ -248,35 +188,6 @@ class Trace:
         for e in self.events:
             out[e.level].append(e.time)
         return out
-
-    def series(self, level: str, what: str | None = None) -> list[tuple[int, float]]:
-        """(time, value) at each write of `level`: "state", "change" or a probe (default: the trace's `signal`)."""
-        need(level in self.levels, "level", repr(level), f"one of {', '.join(self.levels)}")
-        what = what or self.signal_of
-        pick: Callable[[Write], float | None] = {"state": lambda e: e.state, "change": lambda e: e.change}.get(
-            what, lambda e: e.probes.get(what)
-        )
-        values = [(e.time, pick(e)) for e in self.events if e.level == level]
-        return [(t, v) for t, v in values if v is not None]
-
-    def held(self, what: str | None = None) -> Tensor:
-        """(level, time 0 ... length): the value of the last write, held until the next; NaN before the first one.
-
-        The norm of the state is known before the first write too (state minus change)."""
-        what = what or self.signal_of
-        lanes = self.levels
-        out = torch.full((len(lanes), self.length + 1), float("nan"), dtype=torch.float64)
-        for i, n in enumerate(lanes):
-            if what == "state" and n in self._first:
-                out[i, :] = self._first[n]
-            for t, v in self.series(n, what):
-                out[i, t:] = v
-        return out
-
-    @property
-    def signal(self) -> Tensor:
-        """`held()` of what the trace was made to follow."""
-        return self.held()
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary a lane: name, period, writes, expected (length // period), first, last, state, change,
@@ -298,7 +209,6 @@ class Trace:
                     "state": own[-1].state if own else None,
                     "change": sum(changes) / len(changes) if changes else None,
                     "reason": own[-1].reason if own else "no state to write" if p == 0 else "never written",
-                    **(own[-1].probes if own else {}),
                 }
             )
         return out

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ from nlbook.errors import NLBookError, holds, need, need_float
 from nlbook.memory.objectives import Objective
 from nlbook.memory.rules import GD, Rate, Retention
 from nlbook.tree import Tree
+
+
+class Kind(TypedDict):
+    """What a new tensor is made of."""
+
+    dtype: torch.dtype
+    device: torch.device | str
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,7 @@ class Memory:
     lr: float
 
     # ---- to be written by each memory ----
-    def init(
-        self,
-        d_k: int,
-        d_v: int,
-        batch: Sequence[int] = (),
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        M0: Tensor | None = None,
-    ) -> State:
-        """The state before the first write."""
+    def _init(self, d_k: int, d_v: int, batch: tuple[int, ...], M0: Tensor | None, kind: Kind) -> State:
         raise NotImplementedError
 
     def _write(self, state: State, k: Tensor, v: Tensor, lr: Rate, keep: Rate) -> State:
@@ -80,6 +77,21 @@ class Memory:
         return {"objective": self.objective.formula, "rule": self.rule.formula, "retention": self.retention.formula}
 
     # ---- the protocol ----
+    def init(
+        self,
+        d_k: int,
+        d_v: int,
+        batch: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        M0: Tensor | None = None,
+    ) -> State:
+        """The state before the first write. M0: where its main tensor starts, if it has one. M0 keeps its graph: an
+        outer level can learn it (eq. 4, 28, 69).
+        """
+        return self._init(d_k, d_v, tuple(batch), M0, {"dtype": dtype, "device": device})
+
     def write(self, state: State, k: Tensor, v: Tensor, lr: Rate | None = None, keep: Rate | None = None) -> State:
         """Store one pair in each sequence: k (*batch, d_k), v (*batch, d_v); lr, keep a number or (*batch) -> new
         state.

@@ -7,14 +7,14 @@ no such form and stay loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nlbook.errors import NLBookError, need, need_float
-from nlbook.memory.core import Memory, State
+from nlbook.memory.core import Kind, Memory, State
 from nlbook.memory.objectives import Objective, get_objective
 from nlbook.memory.rules import GD, Rate, Retention, dgd_rate
 
@@ -76,27 +76,15 @@ class MatrixMemory(Memory):
         self.phi: Feature | None = phi if callable(phi) else FEATURES[phi]
         self.name = name
 
-    def init(
-        self,
-        d_k: int,
-        d_v: int,
-        batch: Sequence[int] = (),
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        M0: Tensor | None = None,
-    ) -> State:
+    def _init(self, d_k: int, d_v: int, batch: tuple[int, ...], M0: Tensor | None, kind: Kind) -> State:
         """Zeros, or M0: (d_v, d_k') for every sequence alike (a learned start), or (*batch, d_v, d_k') with one for
-        each.
-
-        d_k' = d_k unless phi changes it. M0 keeps its graph: an outer level can learn it (eq. 4, 28, 69).
+        each. d_k' = d_k unless phi changes it.
         """
         for arg, size in (("d_k", d_k), ("d_v", d_v)):
             need(isinstance(size, int) and size >= 1, arg, size, "an int >= 1")
-        batch = tuple(batch)
-        width = d_k if self.phi is None else self.phi(torch.zeros(d_k, dtype=dtype)).shape[-1]
+        width = d_k if self.phi is None else self.phi(torch.zeros(d_k, dtype=kind["dtype"])).shape[-1]
         if M0 is None:
-            M0 = torch.zeros(*batch, d_v, width, dtype=dtype, device=device)
+            M0 = torch.zeros(*batch, d_v, width, **kind)
         else:
             need_float("M0", M0)
             need(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +9,7 @@ from nlkernels.mlp_memory.reference import silu_slope
 from torch import Tensor
 
 from nlbook.errors import generator, need
-from nlbook.memory.core import Memory, State
+from nlbook.memory.core import Kind, Memory, State
 from nlbook.memory.objectives import Objective, get_objective, outer, recall
 from nlbook.memory.rules import GD, Rate, Retention, spread
 
@@ -49,27 +48,17 @@ class MLPMemory(Memory):
         objective = self.objective.formula.replace("Mk", "M(k)")
         return super().parts() | {"objective": f"{objective},  {form}", "rule": rule}
 
-    def init(
-        self,
-        d_k: int,
-        d_v: int,
-        batch: Sequence[int] = (),
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        M0: Tensor | None = None,
-    ) -> State:
+    def _init(self, d_k: int, d_v: int, batch: tuple[int, ...], M0: Tensor | None, kind: Kind) -> State:
         """W1 = M0 or zeros (d_v, hidden); W2 from the seed, entries of variance 1 (unit keys then give unit pre-
         activations).
         """
         need(not self.residual or d_k == d_v, "d_v", d_v, f"{d_k}, as d_k is: the residual adds the key to the answer")
-        batch = tuple(batch)
         try:
-            W2 = torch.randn(self.hidden, d_k, generator=generator(self.seed), dtype=torch.float64).to(device, dtype)
+            W2 = torch.randn(self.hidden, d_k, generator=generator(self.seed), dtype=torch.float64).to(**kind)
         except RuntimeError as error:
             need("vmap" not in str(error), "state", "None inside torch.func.vmap", "one that `init` made outside")
             raise
-        W1 = torch.zeros(d_v, self.hidden, dtype=dtype, device=device) if M0 is None else M0
+        W1 = torch.zeros(d_v, self.hidden, **kind) if M0 is None else M0
         need(tuple(W1.shape) == (d_v, self.hidden), "M0", f"shape {tuple(W1.shape)}", f"({d_v}, {self.hidden})")
         W1, W2 = W1.expand(*batch, d_v, self.hidden), W2.expand(*batch, self.hidden, d_k)
         return State(W1, W1, batch, d_k, d_v, {"W2": W2, "W2_start": W2})

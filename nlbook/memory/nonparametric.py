@@ -7,7 +7,6 @@ nothing is forgotten; the state grows with the sequence (eq. 27: the raw context
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nlbook.errors import need
-from nlbook.memory.core import Memory, State
+from nlbook.memory.core import Kind, Memory, State
 from nlbook.memory.objectives import Objective
 from nlbook.memory.rules import GD, Rate, Retention
 
@@ -101,22 +100,12 @@ class SoftmaxMemory(Memory):
         kept = "everything" if self.window is None else f"the last {self.window} tokens"
         return super().parts() | {"retention": kept + ("" if self.retention.keep == 1 else ", weight αᵃᵍᵉ")}
 
-    def init(
-        self,
-        d_k: int,
-        d_v: int,
-        batch: Sequence[int] = (),
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        M0: Tensor | None = None,
-    ) -> State:
+    def _init(self, d_k: int, d_v: int, batch: tuple[int, ...], M0: Tensor | None, kind: Kind) -> State:
         """An empty cache. State.M holds the values (*batch, t, d_v), extra the keys and the log weights. M0 must be
         None.
         """
         need(M0 is None, "M0", "a tensor", "None: a cache has no initial state")
-        batch = tuple(batch)
-        empty = torch.zeros(*batch, 0, d_v, dtype=dtype, device=device)
+        empty = torch.zeros(*batch, 0, d_v, **kind)
         extra = {"keys": empty.new_zeros(*batch, 0, d_k), "log_weight": empty.new_zeros(*batch, 0)}
         return State(empty, empty, batch, d_k, d_v, extra)
 

@@ -474,10 +474,11 @@ def test_score_plays_any_trace() -> None:
 def test_score_plays_a_recorded_trace_of_the_level_room() -> None:
     import torch
 
+    from nlbook.cms import CMS
     from nlbook.levels import Trace
 
-    with Trace() as trace:
-        for t in range(4, 13, 4):
-            trace.note("memory", t, torch.ones(2, 2) * t, torch.ones(2, 2), "chunk full", period=4)
+    cms, x = CMS(2, 2, (4,)), torch.ones(1, 12, 2)
+    with Trace(cms) as trace:
+        cms(x, target=x)
     w = score.play(trace)
     assert w.run.lanes[0].updates == [4, 8, 12] and w.run.lanes[0].words == "every 4 tokens" and w.figure()

@@ -241,16 +241,13 @@ def test_trace_counts_floor_of_length_over_period(length: int, period: int, note
     m = Ticker(period)
     with Trace(m) as trace:
         m(length)
-        trace.advance(length)
-    assert len(trace.updates["state"]) == notes == length // period and trace.length == length
+    assert len(trace.updates["state"]) == notes == length // period and trace.length == notes * period
     assert trace.updates["state"] == list(range(period, length + 1, period))
     assert trace.levels == ["w", "state"] and trace.periods == {"w": math.inf, "state": period}
     row = trace.rows()[1]
     assert row["writes"] == row["expected"] == notes
-    assert trace.signal.shape == (2, length + 1)
     if notes:
-        held = trace.held("state")[1]
-        assert held[0] == 0 and held[period] == 3 and held[period - 1] == 0 and held[-1] == 3 * notes
+        assert [(e.state, e.change) for e in trace.events] == [(3.0 * (i + 1), 3.0) for i in range(notes)]
         assert f"{period} tokens" in trace.as_table()
 
 
@@ -259,13 +256,7 @@ def test_trace_follows_the_optimizer_and_leaves_nothing_behind() -> None:
     opt = torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9)
     m(8)
     assert m.calls == 0  # off: not even called
-    with Trace(
-        m,
-        opt,
-        tokens_per_step=8,
-        probes={"value": lambda level, s: float(s[0]) if level == "state" else None},
-        signal="value",
-    ) as trace:
+    with Trace(m, opt, tokens_per_step=8) as trace:
         for _ in range(3):
             opt.zero_grad()
             m(8).sum().backward()
@@ -276,23 +267,20 @@ def test_trace_follows_the_optimizer_and_leaves_nothing_behind() -> None:
     assert m.calls == calls == 6 and len(trace.events) == 12 and not m.write_hooks
     assert trace.levels == ["w", "momentum_buffer", "state"]
     assert trace.updates == {"w": [8, 16, 24], "momentum_buffer": [8, 16, 24], "state": [4, 8, 12, 16, 20, 24]}
-    assert trace.series("state") == [(4, 3.0), (8, 6.0), (12, 3.0), (16, 6.0), (20, 3.0), (24, 6.0)]
-    assert [v for _, v in trace.series("w", "change")] == pytest.approx([0.5, 0.95, 1.355])
-    assert [v for _, v in trace.series("momentum_buffer", "change")] == pytest.approx([1.0, 0.9, 0.81])
-    assert [v for _, v in trace.series("w", "state")] == pytest.approx([0.5, 1.45, 2.805])
-    with refuses("level"):
-        trace.series("x")
-    with refuses("signal"):
-        Trace(m, signal="unheard of")
+    seen = {n: [(e.state, e.change) for e in trace.events if e.level == n] for n in trace.levels}
+    assert seen["state"] == [(3.0, 3.0), (6.0, 3.0)] * 3
+    assert [x for _, x in seen["w"]] == pytest.approx([0.5, 0.95, 1.355])
+    assert [x for _, x in seen["momentum_buffer"]] == pytest.approx([1.0, 0.9, 0.81])
+    assert [x for x, _ in seen["w"]] == pytest.approx([0.5, 1.45, 2.805])
 
 
-def test_trace_by_hand_orders_lanes_by_measured_period() -> None:
-    trace = Trace()
-    for t in range(1, 13):
-        trace.note("fast", t, torch.ones(2) * t)
-        if t % 4 == 0:
-            trace.note("slow", t, {"a": [torch.ones(2)]}, torch.ones(2), "four tokens")
-    assert trace.levels == ["slow", "fast"] and trace.periods == {"slow": 4.0, "fast": 1.0}
-    assert trace.held("state")[1, 12] == pytest.approx(12 * 2**0.5)
-    with refuses("model"):
-        Trace(optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1))
+def test_what_a_model_did_not_declare_becomes_a_lane_by_its_measured_period() -> None:
+    m = Ticker(2)
+    with Trace(m) as trace:
+        for t in range(1, 13):
+            m.wrote("odd", t, torch.ones(2) * t)
+            if t % 4 == 0:
+                m.wrote("rare", t, {"a": [torch.ones(2)]}, torch.ones(2), "four tokens")
+    assert trace.levels == ["w", "rare", "state", "odd"]
+    assert trace.periods == {"w": math.inf, "rare": 4.0, "state": 2.0, "odd": 1.0}
+    assert trace.events[-2].state == pytest.approx(12 * 2**0.5) and trace.events[-2].change is None
