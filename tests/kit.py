@@ -19,6 +19,11 @@ from nlbook.errors import NLBookError
 F64 = torch.float64
 
 
+def seeds(*more: int) -> pytest.MarkDecorator:
+    """Seed 0 each time, the others with --slow: for what is trained, and says the same on every seed."""
+    return pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in more)])
+
+
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
     """Normal numbers: the same for the same shape and seed, drawn in float64 and then rounded to `dtype`."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)

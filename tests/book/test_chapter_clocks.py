@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit import refuses
+from kit import refuses, seeds
 
 from nlbook.book import viz
 from nlbook.book.chapters.clocks import ablation, adding_up, exercises, levels_alone
@@ -76,14 +76,13 @@ def test_the_step_protects_most_and_the_period_until_its_next_write(seed):
     assert later < float(on_a(slow, 640).mean()) and before < soon
 
 
-def test_a_chain_with_one_loss_loses_a_as_the_same_steps_without_periods_do():
-    steps = [0.02, 0.2 / 16, 0.8 / 128]
-    for seed in range(3):
-        s = levels_alone.two_rotations(seed=seed)
-        rows = {"chain": ((1, 16, 128), [0.02, 0.2, 0.8]), "same": ((1, 1, 1), steps), "sum": ((1,), [sum(steps)])}
-        lost = {n: levels_alone.learn(levels_alone.model(periods, lr), s) for n, (periods, lr) in rows.items()}
-        chain, same, one = (float(on_a(k, 576).mean()) for k in lost.values())
-        assert float(on_a(lost["chain"], 512).mean()) < 0.1 < 0.9 < chain < one and abs(chain - same) < 0.1
+@seeds(1, 2)
+def test_a_chain_with_one_loss_loses_a_as_the_same_steps_without_periods_do(seed):
+    steps, s = [0.02, 0.2 / 16, 0.8 / 128], levels_alone.two_rotations(seed=seed)
+    rows = {"chain": ((1, 16, 128), [0.02, 0.2, 0.8]), "same": ((1, 1, 1), steps), "sum": ((1,), [sum(steps)])}
+    lost = {n: levels_alone.learn(levels_alone.model(periods, lr), s) for n, (periods, lr) in rows.items()}
+    chain, same, one = (float(on_a(k, 576).mean()) for k in lost.values())
+    assert float(on_a(lost["chain"], 512).mean()) < 0.1 < 0.9 < chain < one and abs(chain - same) < 0.1
     assert [k.lr for k in three()] == [0.05, 0.4, 0.8]  # the fast level's own step is not the chain's
 
 
@@ -231,7 +230,9 @@ def test_sums_gain_nothing_freezing_does_as_well_and_replay_wins():
     assert all(mean("replay 100") > mean(n) + 0.1 for n in scores() if n != "replay 100") and float(best.min()) > 0.7
 
 
-@pytest.mark.parametrize("name", list(ablation.TUNED))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "CMS, mean")) for n in ablation.TUNED]
+)
 def test_the_stored_learning_rates_are_what_tuning_finds(name):
     """Or as good: two rates of replay are 0.0026 apart, and which of them leads depends on the processor's rounding."""
     run = train(METHODS[name], "permuted", ablation.GRID, (100, 101), steps=ablation.STEPS)
@@ -241,6 +242,7 @@ def test_the_stored_learning_rates_are_what_tuning_finds(name):
     assert 0 < best < len(ablation.GRID) - 1 and 0 < at < len(ablation.GRID) - 1  # not at the edge of the grid
 
 
+@pytest.mark.slow
 @pytest.mark.eq(72)
 def test_the_full_runs_order_at_two_seeds_and_near_rates():
     rates = {"CMS, mean": 0.1, "lr split (1, 1/8, 1/64)": 0.1, "CMS nested, reset 64": 0.05, "replay 100": 0.1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kit import seeds
 
 from nlbook.book.chapters.counting import exercises, figures, parity
 from nlbook.book.chapters.selfmod.exercises import self_write
@@ -64,19 +65,13 @@ def test_a_chunk_knows_whether_there_was_any_b():
         torch.testing.assert_close(M["W"].flatten(), ends[-1:])
 
 
-def test_chunks_lose_the_count():
-    for chunk in parity.CHUNKS:
-        run = parity.count(f"self-modifying, chunks of {chunk}", 0)
-        assert run.bins[0] < 0.7 and run.bins[1] < 0.05 and run.bins[2] < 0.05
+@pytest.mark.parametrize("chunk", [pytest.param(n, marks=[pytest.mark.slow] * (n < 16)) for n in parity.CHUNKS])
+def test_chunks_lose_the_count(chunk):
+    run = parity.count(f"self-modifying, chunks of {chunk}", 0)
+    assert run.bins[0] < 0.7 and run.bins[1] < 0.05 and run.bins[2] < 0.05
 
 
-def test_linear_attention_and_the_delta_rule_fail_on_the_lengths_of_training():
-    for kind in ("linear attention", "delta rule"):
-        run = parity.count(kind, 0)
-        assert run.steps == 250 and run.bins[0] < 0.5 and run.bins[1] < 0.05 and run.bins[2] == 0
-
-
-@pytest.mark.parametrize("seed", range(3))
+@seeds(1, 2)
 def test_self_modifying_memories_count_at_lengths_never_trained(seed):
     run = parity.count("self-modifying", seed)
     assert run.steps <= 200 and run.bins == (1.0, 1.0, 1.0) and run.lengths[-1] == (25, 48)
@@ -89,15 +84,16 @@ def test_self_modifying_memories_count_at_lengths_never_trained(seed):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(3))
+@seeds(1, 2)
 def test_it_is_the_sign_and_not_the_self_reference(seed):
     given = parity.count("DGD, given values", seed)
     assert given.bins[1] > 0.99 and 0.85 < given.bins[2] <= 1
     assert parity.count("delta rule, rate to 2", seed).bins[2] == pytest.approx(0.6, abs=0.1)
     half = parity.count("DGD, given values, rate to 0.5", seed)
     assert half.bins[0] < 0.5 and half.bins[1:] == (0.0, 0.0)
-    for kind in ("delta rule", "linear attention"):
-        assert parity.count(kind, seed).bins[0] < 0.5 and parity.count(kind, seed).bins[2] == 0
+    for kind in ("delta rule", "linear attention"):  # they fail on the lengths of training
+        run = parity.count(kind, seed)
+        assert run.steps == 250 and run.bins[0] < 0.5 and run.bins[1] < 0.05 and run.bins[2] == 0
 
 
 def test_counting_ends():
