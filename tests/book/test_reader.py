@@ -108,7 +108,8 @@ def test_reading_may_be_cut_anywhere_and_pages_do_not_show(net):
 def test_a_level_knows_nothing_before_it_moved_and_something_after(net):
     mine = Reader(*net)
     first, again = mine.read(PAUL), mine.sleep() or mine.read(PAUL)
-    assert all(abs(v) < 1e-5 for v in first.knew.values()) and first.knew
+    assert len(first.knew) == len(net[0].config.periods) and len(first.spans) > 35
+    assert all(abs(b) < 1e-4 for s in first.spans[:25] for b in s.knew.values())  # none has moved
     assert again.bits_per_byte < first.bits_per_byte and sum(again.knew.values()) > 0
     assert [s.bits for s in Reader(*net).read(PAUL).spans] == pytest.approx([s.bits for s in first.spans])
 
