@@ -23,7 +23,9 @@ reader also beats `delta` and `attention`, which carry what they read over pages
 shipped as a plain reader, and its card says so.
 Second round, written while the first ran (its training losses were seen after some 500 steps, about 0.2 nats a piece lower
 with levels): gated delta with one head, whose memory holds 16,384 numbers instead of 4,096 (the two levels hold 31,744);
-and LONG steps for delta+levels and both gated deltas. The first round stays as it is. The reader that ships is
+and LONG steps for delta+levels and both gated deltas. Then, when delta+levels and delta were judged and the first was ahead even with its levels held: "still levels", the same
+net with levels that never move in training either and a mixer that never ends. What it is behind delta+levels is what
+moving brings; the rest is the place of the MLPs, beside the mixer and not behind it. The first round stays as it is. The reader that ships is
 delta+levels after LONG steps: it reads several times faster than hope. The verdict above is asked of it, against the
 better of the two gated deltas after LONG steps on each sheet; how it stands to hope and attention, the first round says.
 
@@ -73,9 +75,10 @@ NETS = {
     "delta, one head": (WIDE, STEPS),
     "delta+levels, long": (DELTA, LONG),
     "delta, one head, long": (WIDE, LONG),
+    "delta, still levels": (replace(DELTA, ends=(0, 0, 0), cms={"lr": 0.0, "learn_lr": False}), STEPS),
     "delta, long": (HOPE.baseline("gated_delta", ends=(0, 0)), LONG),
 }
-"""Name -> settings, steps; the last four are of the second round."""
+"""Name -> settings, steps; the last five are of the second round."""
 
 
 def pages(pieces: list[int], most: int | None = None) -> Tensor:
