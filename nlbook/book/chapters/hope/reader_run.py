@@ -30,6 +30,7 @@ delta+levels after LONG steps: it reads several times faster than hope. The verd
 better of the two gated deltas after LONG steps on each sheet; how it stands to hope and attention, the first round says.
 
     python -m nlbook.book.chapters.hope.reader_run FOLDER [NAME ...]    trains (goes on where it stopped), then judges
+    python -m nlbook.book.chapters.hope.reader_run                      prints the record, which is in reader_run.json
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from torch import Tensor
 from nlbook.book.data.pieces import Pieces, learn
 from nlbook.book.data.texts import FILES, renamed, split
 from nlbook.hope import Hope, HopeConfig
+from nlbook.paper.show import table
 from nlbook.train import train
 
 PIECES, LENGTH, PAGES, BATCH, STEPS, LONG, RATE, SMALL = 512, 128, 6, 4, 600, 2000, 1e-2, 0.2
@@ -79,6 +81,21 @@ NETS = {
     "delta, long": (HOPE.baseline("gated_delta", ends=(0, 0)), LONG),
 }
 """Name -> settings, steps; the last five are of the second round."""
+LEVELS = "delta+levels, long"
+PAIRS = (
+    (LEVELS, f"{LEVELS}:held"),
+    (LEVELS, f"{LEVELS}:emptied"),
+    (LEVELS, "delta, long"),
+    (LEVELS, "delta, one head, long"),
+    ("delta+levels", "delta"),
+    ("delta+levels", "delta, one head"),
+    ("delta+levels", "delta, still levels"),
+    ("delta+levels", "attention"),
+    ("delta+levels", "hope"),
+    ("hope", "hope:held"),
+    ("hope", "delta"),
+)
+RECORD = Path(__file__).with_suffix(".json")
 
 
 def pages(pieces: list[int], most: int | None = None) -> Tensor:
@@ -172,10 +189,37 @@ def judged(model: Hope, pieces: Pieces) -> dict[str, Any]:
     return out
 
 
-def lead(a: list[float], b: list[float]) -> tuple[float, float]:
-    """Mean of b - a over texts, and its standard error."""
+def mean(x: list[float]) -> float:
+    return sum(x) / len(x)
+
+
+def lead(a: list[float], b: list[float]) -> str:
+    """The verdict: how many bits a byte a saves against b, mean and standard error over texts, and the word for it."""
     d = torch.tensor(b, dtype=torch.float64) - torch.tensor(a, dtype=torch.float64)
-    return float(d.mean()), float(d.std() / len(d) ** 0.5)
+    m, se = float(d.mean()), float(d.std() / len(d) ** 0.5)
+    return f"{m:+.3f} ± {se:.3f} {'cannot tell' if abs(m) <= 2 * se else 'leads' if m > 0 else 'trails'}"
+
+
+def told(record: dict[str, Any]) -> str:
+    """Bits a byte of every run that is finished, and the verdicts, as two tables."""
+    sheet_names = list(next(iter(record.values()))["sheets"])
+    rows, verdicts = [], []
+    for name in (n for n in NETS if n in record):
+        run = record[name]
+        cost = (f"{run['parameters']:,}", NETS[name][1], f"{run['cpu_seconds']:.0f}")
+        for how in ("moving", "held", "emptied"):
+            if how in run["sheets"][sheet_names[0]]:
+                told = [f"{mean(run['sheets'][s][how]):.3f}" for s in sheet_names]
+                rows.append((name if how == "moving" else how, *told, *(cost if how == "moving" else [""] * 3)))
+    for a, b in PAIRS:
+        if a in record and b.partition(":")[0] in record:
+            other, _, how = b.partition(":")
+            pairs = (
+                (record[a]["sheets"][s]["moving"], record[other]["sheets"][s][how or "moving"]) for s in sheet_names
+            )
+            verdicts.append((a, how or other, *(lead(x, y) for x, y in pairs)))
+    head = ("bits a byte", *sheet_names, "parameters", "steps", "CPU s")
+    return f"{table(head, rows)}\n\n{table(('', 'against', *sheet_names), verdicts)}"
 
 
 def the_pieces(folder: Path) -> Pieces:
@@ -200,4 +244,7 @@ def main(folder: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[1:]:
+        main(Path(sys.argv[1]), sys.argv[2:])
+    else:
+        print(told(json.loads(RECORD.read_text())))
