@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -30,8 +31,8 @@ def full(logits: Tensor) -> Tensor:
 class NextToken:
     """What Hope's levels learn from: the cross-entropy of the next token, read from y through the head (eq. 71).
 
-    head (vocabulary, dim). The loss of a block's own output: with one block that is the loss of the model; with several
-    it is a choice, since the error that comes back through the blocks above would need their graph in the state.
+    head (vocabulary, dim). With one block y is what the model says. With several, the levels of all of them follow the
+    error at the last one's y (`HandedDown`): what comes back through the blocks above would need their graph.
     """
 
     def __init__(self, head: Tensor) -> None:
@@ -47,6 +48,16 @@ class NextToken:
         surprise = torch.softmax(F.linear(n, self.head), -1)
         e = (surprise - F.one_hot(target, len(self.head))) @ self.head
         return (y.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * (e - n * (e * n).mean(-1, keepdim=True))
+
+
+class HandedDown:
+    """The error at the last block's output, (batch, length, dim), handed down the residual stream as it is."""
+
+    def __init__(self, given: Tensor) -> None:
+        self.given = given
+
+    def error(self, y: Tensor, target: Tensor) -> Tensor:
+        return self.given if torch.is_grad_enabled() else self.given.detach()
 
 
 LEVELS = {"variant": "headwise", "lr": 0.03, "learn_lr": True, "reduce": "sum", "first_order": True}
@@ -168,7 +179,7 @@ class HopeConfig:
 
 @dataclass
 class BlockState(Tree):
-    """The mixer's state, the levels' (None of a static chain), and the row that waits for its next token."""
+    """The mixer's state, the levels' (None of a static chain), and the rows that wait for their next tokens."""
 
     mixer: Any
     levels: CMSState | None
@@ -220,17 +231,16 @@ class HopeBlock(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # fast weights stay in full precision
             if known is None or loss is None or self.mlp.objective == "local":
                 y, moved = self.mlp(h, state.levels, source=self._source(x))
-                return y, BlockState(mixed, moved)
+                return y, BlockState(mixed, moved, None if self.mlp.objective == "local" else {"h": h, "x": x})
             *parts, moved = self._learn(h[:, :-1], x[:, :-1], state.levels, known, loss)
             last, moved = self.mlp(h[:, -1:], moved, source=self._source(x[:, -1:]))
             return torch.cat([*parts, last], 1), BlockState(mixed, moved, {"h": h[:, -1:], "x": x[:, -1:]})
 
-    def hear(self, token: Tensor, state: BlockState, loss: NextToken) -> BlockState:
-        """The row that waits learns from the token (batch, 1) that came after it."""
+    def hear(self, known: Tensor, state: BlockState, loss: NextToken | HandedDown) -> BlockState:
+        """The rows that wait learn from the tokens (batch, rows) that came after them."""
         if state.waiting is None or state.levels is None:
             return state
-        with torch.autocast(token.device.type, enabled=False):  # as in `forward`
-            _, moved = self._learn(**state.waiting, levels=state.levels, known=token, loss=loss)
+        _, moved = self._learn(**state.waiting, levels=state.levels, known=known, loss=loss)
         return BlockState(state.mixer, moved)
 
     def end(self, rows: Tensor, ends: Tensor, state: BlockState) -> BlockState:
@@ -241,10 +251,15 @@ class HopeBlock(nn.Module):
             return BlockState(mixer, None)
         return BlockState(mixer, self.mlp.end_context(state.levels, rows, ends[:, 1:]))
 
+    def answer(self, state: BlockState) -> Tensor:
+        """What the block said at the rows that wait."""
+        rows: Any = state.waiting
+        return self.mlp(rows["h"], state.levels, source=self._source(rows["x"]))[0]
+
     def _source(self, x: Tensor) -> Tensor | None:
         return x if self.mlp.variant == "headwise" and self.mlp.objective != "local" else None
 
-    def _learn(self, h: Tensor, x: Tensor, levels: CMSState, known: Tensor, loss: NextToken) -> tuple[Tensor, CMSState]:
+    def _learn(self, h: Tensor, x: Tensor, levels: CMSState, known: Tensor, loss: Any) -> tuple[Tensor, CMSState]:
         weight = 2 * torch.sigmoid(F.linear(rms(h), self.gate, self.gate_bias))  # eta_t of eq. 71, a number a level
         return self.mlp(h, levels, known, source=self._source(x), loss=loss, weight=weight)
 
@@ -270,6 +285,7 @@ class Hope(nn.Module):
         self.blocks: Any = nn.ModuleList(
             HopeBlock(config, 1000 * config.seed + 10 * (i + 1)) for i in range(config.layers)
         )
+        self.together = config.layers > 1 and config.mlp == "cms" and config.cms.get("objective") != "local"
 
     # ------------------------------------------------------------------ reading
     def initial_state(self, batch: int) -> HopeState:
@@ -306,19 +322,27 @@ class Hope(nn.Module):
             reset = tokens == self.config.reset_token
         if reset is not None:
             need_shape("reset", reset, batch, length)
-        parts = []
+        parts: list[Tensor] = []
         for first, last in _documents(reset, length):
-            if first < length:
-                state = self._hear(tokens[:, first : first + 1], None if reset is None else reset[:, first], state)
-            logits, state = self._read(tokens[:, first:last], state)
-            parts.append(logits)
+            begins = None if reset is None or first == length else reset[:, first]
+            while first < last or not parts:
+                if first < last:
+                    state = self._hear(tokens[:, first : first + 1], begins, state)
+                logits, state = self._read(tokens[:, first : min(last, first + self._steady(state))], state)
+                parts.append(logits)
+                first, begins = first + logits.shape[1], None
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)), state
 
     def _hear(self, token: Tensor, begins: Tensor | None, state: HopeState) -> HopeState:
         """The token (batch, 1) is known, and with it the loss of the one before; then contexts end where it begins a
         document."""
-        loss = NextToken(self.embedding)
-        blocks = [b.hear(token, s, loss) for b, s in zip(self.blocks, state.blocks, strict=True)]
+        loss: Any = NextToken(self.embedding)
+        with torch.autocast(token.device.type, enabled=False):  # fast weights stay in full precision
+            if state.unheard is not None:
+                token = torch.cat([state.unheard, token], 1)
+                loss = HandedDown(loss.error(self.blocks[-1].answer(state.blocks[-1]), token))
+            blocks = [b.hear(token, s, loss) for b, s in zip(self.blocks, state.blocks, strict=True)]
+        state = replace(state, unheard=None)
         if begins is None or state.position == 0 or not begins.any():
             return replace(state, blocks=blocks)
         documents = state.documents + begins
@@ -327,13 +351,21 @@ class Hope(nn.Module):
         blocks = [b.end(begins, ends, s) for b, s in zip(self.blocks, blocks, strict=True)]
         return replace(state, blocks=blocks, documents=documents)
 
+    def _steady(self, state: HopeState) -> int:
+        """Tokens that can be read before a level has to move: of several blocks, levels move together."""
+        if not self.together:
+            return sys.maxsize
+        blocks = zip(self.blocks, state.blocks, strict=True)
+        return min(p - s.clock for b, t in blocks for p, s in zip(b.mlp.periods, t.levels.levels, strict=True))
+
     def _read(self, tokens: Tensor, state: HopeState) -> tuple[Tensor, HopeState]:
         x, blocks, loss = F.embedding(tokens, self.embedding), [], NextToken(self.embedding)
         for block, s in zip(self.blocks, state.blocks, strict=True):
-            x, s = block(x, s, tokens[:, 1:], loss)
+            x, s = block(x, s, None if self.together else tokens[:, 1:], loss)
             blocks.append(s)
         logits = F.linear(rms(x), self.embedding)
-        return logits, replace(state, blocks=blocks, position=state.position + tokens.shape[1])
+        unheard = tokens[:, 1:] if self.together else None
+        return logits, replace(state, blocks=blocks, position=state.position + tokens.shape[1], unheard=unheard)
 
     def loss(self, tokens: Tensor, graded: Tensor | None = None, state: HopeState | None = None) -> Tensor:
         """Mean nats per predicted token: of all tokens but the first, or of those where `graded` (batch, length) is

@@ -114,14 +114,14 @@ class Block:
         self.waiting = n, h
         return h + torch.stack([level(n, level.up, level.down) for level in self.levels]).sum(0)
 
-    def learn(self, head: Tensor, token: int) -> None:
-        """The next token is known, and with it a loss for eq. 71. Open: which. Here: of this block's answer, read by
-        the head. Open: whether the outer gradient sees through an update. Here: only its rate and eta_t, a gate."""
+    def learn(self, head: Tensor, y: Tensor, token: int) -> None:
+        """Eq. 71 means the gradient through the blocks above. Open: it needs their graphs. Here: the error of y, what
+        the last block said, as it is. Open: what the outer gradient sees of an update. Here: rates, and gates eta_t."""
         n, h = self.waiting
         with torch.enable_grad():
             at = [(level.up.detach().requires_grad_(), level.down.detach().requires_grad_()) for level in self.levels]
-            said = [level(n.detach(), up, down) for level, (up, down) in zip(self.levels, at, strict=True)]
-            loss = -torch.log_softmax(head.detach() @ rms(h.detach() + torch.stack(said).sum(0)), 0)[token]
+            said = torch.stack([level(n.detach(), *pair) for level, pair in zip(self.levels, at, strict=True)]).sum(0)
+            loss = -torch.log_softmax(head.detach() @ rms(y.detach() + said - said.detach()), 0)[token]
             slopes = iter(torch.autograd.grad(loss, [w for pair in at for w in pair]))
         for level in self.levels:
             eta = 2 * torch.sigmoid(level.gate @ rms(h) + level.bias)
@@ -136,15 +136,15 @@ def hope(weights: Weights, tokens: Tensor, periods: Sizes, chunk: int = 16, boun
     names = dict.fromkeys(name[: name.index(".", 7) + 1] for name in weights if name.startswith("blocks."))
     parts = [{k.removeprefix(n): w for k, w in weights.items() if k.startswith(n)} for n in names]
     blocks = [Block(part, periods, chunk) for part in parts]
-    logits: list[Tensor] = []
+    said: list[Tensor] = []
     for token in tokens.tolist():
         for block in blocks:
-            if logits:
-                block.learn(head, token)
+            if said:
+                block.learn(head, said[-1], token)
             if token == boundary:
                 block.begin()
         x = head[token]
         for block in blocks:
             x = block(x)
-        logits.append(head @ rms(x))
-    return torch.stack(logits)
+        said.append(x)
+    return torch.stack([head @ rms(y) for y in said])

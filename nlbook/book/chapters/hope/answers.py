@@ -86,15 +86,15 @@ def five_rolled(W, S, past, taps, W_q, b, x):
 
 
 # ---- levels
-def slopes_by_backward(up, down, share, n, h, head, token):
+def slopes_by_backward(up, down, share, n, rest, head, token):
     up, down = ([w.clone().requires_grad_() for w in ws] for ws in (up, down))
-    logits = head @ rms(h + e.say(up, down, share, n))
+    logits = head @ rms(rest + e.say(up, down, share, n))
     cross_entropy(logits[None], torch.tensor([token])).backward()
     return [w.grad for w in up], [w.grad for w in down]
 
 
-def slopes_by_hand(up, down, share, n, h, head, token):
-    y = h + e.say(up, down, share, n)
+def slopes_by_hand(up, down, share, n, rest, head, token):
+    y = rest + e.say(up, down, share, n)
     r = rms(y)
     error = (torch.softmax(head @ r, 0) - torch.eye(len(head), dtype=y.dtype)[token]) @ head
     error = (y.square().mean() + 1e-6).rsqrt() * (error - r * (error * r).mean())
@@ -106,9 +106,9 @@ def slopes_by_hand(up, down, share, n, h, head, token):
     return [u for u, _ in found], [d for _, d in found]
 
 
-def slopes_by_func(up, down, share, n, h, head, token):
+def slopes_by_func(up, down, share, n, rest, head, token):
     def loss(both):
-        logits = head @ rms(h + e.say(*both, share, n))
+        logits = head @ rms(rest + e.say(*both, share, n))
         return logits.logsumexp(0) - logits[token]
 
     return torch.func.grad(loss)((list(up), list(down)))
@@ -173,20 +173,21 @@ def hope_of_the_library(weights, tokens, periods, chunk=16, boundary=None):
     return plain.hope(weights, tokens, periods, chunk, boundary)
 
 
-def hope_block_by_block(weights, tokens, periods, chunk=16, boundary=None):
-    head, tokens = weights["embedding"], tokens.tolist()
-    rows = [head[t] for t in tokens]
-    for w in e.unpack(weights):
-        state, out = e.begin(w), []
-        for t, (token, x) in enumerate(zip(tokens, rows)):
-            if t:
-                state = e.learn(w, state, head, token, periods, token == boundary)
-            if token == boundary:
-                state = e.begin(w, state)
-            y, state = e.block(w, state, x, chunk)
-            out.append(y)
-        rows = out
-    return torch.stack([head @ rms(y) for y in rows])
+def hope_in_passes(weights, tokens, periods, chunk=16, boundary=None):
+    head, blocks = weights["embedding"], e.unpack(weights)
+    states, y, logits = [e.begin(w) for w in blocks], None, []
+    for token in tokens.tolist():
+        if y is not None:
+            states = [e.learn(w, s, y, head, token, periods, token == boundary) for w, s in zip(blocks, states)]
+        if token == boundary:
+            states = [e.begin(w, s) for w, s in zip(blocks, states)]
+        y, through = head[token], []
+        for w, s in zip(blocks, states):
+            y, s = e.block(w, s, y, chunk)
+            through.append(s)
+        states = through
+        logits.append(head @ rms(y))
+    return torch.stack(logits)
 
 
 def hope_learning_ahead(weights, tokens, periods, chunk=16, boundary=None):
@@ -196,8 +197,9 @@ def hope_learning_ahead(weights, tokens, periods, chunk=16, boundary=None):
         x = head[token]
         for i, w in enumerate(blocks):
             x, states[i] = e.block(w, states[i], x, chunk)
+        for i, w in enumerate(blocks):
             if after is not None:
-                states[i] = e.learn(w, states[i], head, after, periods, after == boundary)
+                states[i] = e.learn(w, states[i], x, head, after, periods, after == boundary)
                 states[i] = e.begin(w, states[i]) if after == boundary else states[i]
         logits.append(rms(x) @ head.T)
     return torch.stack(logits)
@@ -246,7 +248,7 @@ ACCEPTED = {
     "07-block": {"in steps": block_in_steps, "by sum": block_by_sum, "saying first": block_saying_first},
     "07-hope": {
         "the library's": hope_of_the_library,
-        "block by block": hope_block_by_block,
+        "in passes": hope_in_passes,
         "learning ahead": hope_learning_ahead,
     },
     "07-lives": {"sums": lives_by_sums, "a function": lives_in_a_function, "a dict": lives_by_dict},

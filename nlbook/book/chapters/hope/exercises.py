@@ -161,26 +161,26 @@ def say(up, down, share, n):
 
 
 def slopes(
-    up: list[Tensor], down: list[Tensor], share: Tensor, n: Tensor, h: Tensor, head: Tensor, token: int
+    up: list[Tensor], down: list[Tensor], share: Tensor, n: Tensor, rest: Tensor, head: Tensor, token: int
 ) -> tuple[list[Tensor], list[Tensor]]:
     """What the next token says to the levels: the gradients of its loss for each of `up` and for each of `down`.
 
-    The block said y = h + say(up, down, share, n). The head (vocabulary, d) reads rms(y); the loss is the cross-entropy
-    of `token`, the one that came next.
+    The model said y = rest + say(up, down, share, n). The head (vocabulary, d) reads rms(y); the loss is the
+    cross-entropy of `token`, the one that came next.
     """
     # BEGIN SOLUTION
     up = [w.detach().requires_grad_() for w in up]
     down = [w.detach().requires_grad_() for w in down]
-    y = h + say(up, down, share, n)
+    y = rest + say(up, down, share, n)
     loss = -torch.log_softmax(head @ rms(y), 0)[token]
     found = torch.autograd.grad(loss, [*up, *down])
     return list(found[: len(up)]), list(found[len(up) :])
     # END SOLUTION
 
 
-def slopes_with(up, down, share, n, h, head, token, *, norm=True, alone=False, shared=True, error=False):
+def slopes_with(up, down, share, n, rest, head, token, *, norm=True, alone=False, shared=True, error=False):
     up, down = ([w.detach().requires_grad_() for w in ws] for ws in (up, down))
-    y = (0 if alone else h) + say(up, down, share if shared else torch.ones_like(share), n)
+    y = (0 if alone else rest) + say(up, down, share if shared else torch.ones_like(share), n)
     y = rms(y) if norm else y
     loss = 0.5 * (y - head[token]).square().sum() if error else -torch.log_softmax(head @ y, 0)[token]
     found = torch.autograd.grad(loss, [*up, *down])
@@ -311,8 +311,9 @@ def begin(w, s=None):
     return {**s, "W": w["start"], "S": w["start"], "past": torch.zeros_like(w["taps"]), "seen": 0}
 
 
-def learn(w, s, head, token, periods, ends):
-    slope = dict(zip(("up", "down"), slopes(s["up"], s["down"], w["share"], s["n"], s["h"], head, token)))
+def learn(w, s, y, head, token, periods, ends):
+    rest = y - say(s["up"], s["down"], w["share"], s["n"])
+    slope = dict(zip(("up", "down"), slopes(s["up"], s["down"], w["share"], s["n"], rest, head, token)))
     eta = 2 * torch.sigmoid(w["gate"] @ rms(s["h"]) + w["gate_bias"])
     new: dict[str, list] = {name: [] for name in ("up", "down", "waiting up", "waiting down")}
     for i, period in enumerate(periods):
@@ -326,40 +327,42 @@ def learn(w, s, head, token, periods, ends):
 def hope(weights: dict, tokens: Tensor, periods: tuple, chunk: int = 16, boundary: int | None = None) -> Tensor:
     """Logits (length, vocabulary) of a stream of tokens (length,). The token `boundary` opens a document.
 
-    At each token but the first all blocks learn from it: it is what came next. Where a document opens, memories begin
-    again and levels live on. Then the token's row of weights["embedding"] goes through the blocks, one after the other,
-    and the same matrix reads rms of what comes out. unpack(weights) has the blocks' weights.
+    At each token but the first all blocks learn from it: it is what came next, after the y that the last block said at
+    the token before. Where a document opens, memories begin again and levels live on. Then the token's row of
+    weights["embedding"] goes through the blocks, one after the other, and the same matrix reads rms of the last one's
+    y. unpack(weights) has the blocks' weights.
     """
     # BEGIN SOLUTION
-    head, blocks, logits = weights["embedding"], unpack(weights), []
+    head, blocks, said = weights["embedding"], unpack(weights), list[Tensor]()
     states = [begin(w) for w in blocks]
-    for t, token in enumerate(tokens.tolist()):
+    for token in tokens.tolist():
         x, ends = head[token], token == boundary
         for i, w in enumerate(blocks):
-            s = learn(w, states[i], head, token, periods, ends) if t else states[i]
+            s = learn(w, states[i], said[-1], head, token, periods, ends) if said else states[i]
             x, states[i] = block(w, begin(w, s) if ends else s, x, chunk)
-        logits.append(head @ rms(x))
-    return torch.stack(logits)
+        said.append(x)
+    return torch.stack([head @ rms(y) for y in said])
     # END SOLUTION
 
 
-def hope_with(weights, tokens, periods, chunk=16, boundary=None, *, lasts=False, fresh=False, still=False, own=False,
-              bare=False, ends=True):  # fmt: skip
-    head, blocks, logits = weights["embedding"], unpack(weights), []
+def hope_with(weights, tokens, periods, chunk=16, boundary=None, *, lasts=False, fresh=False, still=False, read=False,
+              bare=False, ends=True, own=False):  # fmt: skip
+    head, blocks, said = weights["embedding"], unpack(weights), list[Tensor]()
     states = [begin(w) for w in blocks]
     listed = tokens.tolist()
     for t, token in enumerate(listed):
         for i, w in enumerate(blocks) if t else ():
             if not still:
-                heard = listed[t - 1] if own else token
-                states[i] = learn(w, states[i], head, heard, periods, ends and token == boundary)
+                heard, s = listed[t - 1] if read else token, states[i]
+                y = s["h"] + say(s["up"], s["down"], w["share"], s["n"]) if own else said[-1]
+                states[i] = learn(w, s, y, head, heard, periods, ends and token == boundary)
             if token == boundary and not lasts:
                 states[i] = begin(w, None if fresh else states[i])
         x = head[token]
         for i, w in enumerate(blocks):
             x, states[i] = block(w, states[i], x, chunk)
-        logits.append(head @ (x if bare else rms(x)))
-    return torch.stack(logits)
+        said.append(x)
+    return torch.stack([head @ (y if bare else rms(y)) for y in said])
 
 
 def draw_hope(d: Draw) -> tuple:
@@ -581,7 +584,7 @@ ITEMS: list = [
         hints=(
             "A level is trained as the whole model is: by the loss of the next token. Only the weights of the levels are asked for.",
             "`w.detach().requires_grad_()` makes such a copy; the loss is `-torch.log_softmax(..., 0)[token]`.",
-            "`torch.autograd.grad(-torch.log_softmax(head @ rms(h + say(up, down, share, n)), 0)[token], [*up, *down])`, cut in two lists.",
+            "`torch.autograd.grad(-torch.log_softmax(head @ rms(rest + say(up, down, share, n)), 0)[token], [*up, *down])`, cut in two lists.",
         ),
         solution=slopes,
         draw=draw_slopes,
@@ -594,7 +597,7 @@ ITEMS: list = [
             Misconception(
                 "levels alone",
                 lambda *x: slopes_with(*x, alone=True),
-                "Only what the levels say is scored. The block says h + that, so a level need not repeat what the memories know already.",
+                "Only what the levels say is scored. The model says rest + that, so a level need not repeat what the memories know already.",
             ),
             Misconception(
                 "without shares",
@@ -733,7 +736,7 @@ ITEMS: list = [
         hints=(
             "Two loops: over tokens, and inside it over blocks. What has to happen to the levels before a token is read?",
             "At a token: every block learns from it, begins again if it is the boundary, and only then the token goes through the blocks. The first token has nothing before it to learn from.",
-            "`states[i] = learn(w, states[i], head, token, periods, token == boundary)`, then `begin(w, states[i])` at a boundary, then `x, states[i] = block(w, states[i], x, chunk)`.",
+            "`states[i] = learn(w, states[i], y, head, token, periods, token == boundary)`, then `begin(w, states[i])` at a boundary, then `x, states[i] = block(w, states[i], x, chunk)`.",
         ),
         solution=hope,
         reference=lambda weights, tokens, periods, chunk, boundary: plain.hope(
@@ -759,8 +762,13 @@ ITEMS: list = [
             ),
             Misconception(
                 "learns the token that it read",
-                lambda *x: hope_with(*x, own=True),
+                lambda *x: hope_with(*x, read=True),
                 "What waits in the state was said *before* this token, about this token. You score it by the token that it had read itself.",
+            ),
+            Misconception(
+                "each block by its own answer",
+                lambda *x: hope_with(*x, own=True),
+                "Each block learns from its own y here. All learn from what the last block said at the token before.",
             ),
             Misconception(
                 "the document's end unheard",

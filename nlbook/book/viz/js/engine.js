@@ -136,13 +136,14 @@ export class Hope {
       const o = rms(block.heads.flatMap((head, i) => head.token(n, n.slice(i * width, (i + 1) * width)))), gate = silu(times(block.W_g, n));
       const h = plus(x, times(block.W_o, o.map((v, i) => v * gate[i])));
       x = block.levels.reduce((sum, l) => plus(sum, l.read(n)), h);
-      block.waiting = { n, h, y: x };
+      block.waiting = { n, h };
     }
+    this.said = x;
     this.count += 1;
     return times(this.embedding, rms(x));
   }
-  learn(block, token) { // the token that came is the answer to the one before
-    const { n, h, y } = block.waiting, surprise = softmax(times(this.embedding, rms(y)));
+  learn(block, token) { // the token that came is the answer to the one before; the last block's error goes to all
+    const { n, h } = block.waiting, y = this.said, surprise = softmax(times(this.embedding, rms(y)));
     surprise[token] -= 1;
     const error = rmsBack(back(this.embedding, surprise), y);
     block.levels.forEach((l, i) => { if (!this.held.has(`level ${i}`)) l.learn(n, h, error); });
