@@ -90,3 +90,33 @@ def test_three_scales_need_three_levels():
     found = {name: excess(clocks, THREE) for name, clocks in rows.items()}
     assert abs(found["one"].mean - found["never"].mean) < 1e-5
     assert found["three"].mean + 2 * found["three"].se < found["two"].mean < found["one"].mean / 2
+
+
+def test_references_are_followed_and_the_optimum_follows_them_too():
+    """Nats by summing over every assignment of facts to two keys in two documents, references traced pair by pair."""
+    language = Scales(keys=2, values=3, documents=2, pairs=6, refer=0.4)
+    key, value = language.draw(1, seed=2)
+    assert (value < 0).sum() >= 3 and (language.meaning(key, value) != key).sum() >= 2
+    facts = torch.cartesian_prod(*[torch.arange(3)] * 6)  # base a, b; document 0 a, b; document 1 a, b
+    stays = ((1 - language.p) * torch.eye(3) + language.p / 3).double()
+    chance = torch.ones(len(facts), dtype=torch.float64) / 9
+    for i in range(4):
+        chance = chance * stays[facts[:, i % 2], facts[:, 2 + i]]
+    paid = torch.zeros(2, 6, dtype=torch.float64)
+    for d in range(2):
+        means = [0, 1]
+        for t in range(6):
+            k, v = int(key[0, d, t]), int(value[0, d, t])
+            if v < 0:
+                means[k] = means[v + 2]
+                continue
+            right = facts[:, 2 + 2 * d + means[k]] == v
+            like = torch.where(right, 1 - language.noise + language.noise / 3, language.noise / 3)
+            paid[d, t] = -((chance * like).sum() / chance.sum() * (1 - language.refer)).log()
+            chance = chance * like
+    assert torch.allclose(language.pay(key, value)[0], paid, atol=1e-12)
+    data = Scales(refer=0.4).sample(4, seed=0)
+    k, v = Scales(refer=0.4).draw(4, seed=0)
+    assert torch.equal(data.tokens[data.graded], 6 + v[v >= 0])
+    told = {name for i, name in enumerate(data.kinds) if (data.kind == i).any()}
+    assert told == set(data.kinds) and (Scales().sample(4, seed=0).kind < 3).all()

@@ -95,7 +95,7 @@ def excess(clocks: Sequence[Clock], language: Scales = SPANS, sets: int = 5) -> 
         k, v = F.one_hot(key.flatten(1), language.keys).float(), F.one_hot(value.flatten(1), language.values).float()
         y, _ = additive(clocks, k, v, torch.arange(k.shape[1]) % language.pairs == 0, "softmax")
         extra = -(torch.log_softmax(y, -1) * v).sum(-1) - language.pay(key, value).flatten(1)
-        kind = language.kind(key).flatten(1)
+        kind = language.kind(key, value).flatten(1)
         all_sets.append(extra.mean())
         kinds.append(torch.stack([extra[kind == i].mean() for i in range(len(KINDS))]))
         uses.append(kind.flatten().bincount(minlength=len(KINDS)) / kind.numel())
