@@ -34,7 +34,7 @@ def test_no_baseline_is_smaller_than_the_largest_model_with_levels():
 @pytest.mark.parametrize("mixer", ["gated_delta", "attention", "self_modifying"])
 def test_documents_side_by_side_are_documents_that_end(mixer):
     """The same logits as a Hope that finds the boundaries itself."""
-    net = r.with_level(mixer, 3, variant="sequential").double()
+    net = r.with_level(mixer, 3, pair=False).double()
     same = Hope(replace(net.config, reset_token=r.LANGUAGE.boundary)).double()
     same.load_state_dict({n.replace("mixer.mixer", "mixer"): w for n, w in net.state_dict().items()})
     tokens = r.LANGUAGE.sample(2, 0, priced=False).tokens
@@ -80,7 +80,7 @@ def test_a_cell_of_the_record_can_be_computed_again(tmp_path):
     assert again["all"] == pytest.approx(kept["all"], abs=0.01)  # another machine adds up in another order
     path = tmp_path / "race.json"
     path.write_text(r.RECORD.read_text())
-    assert r.Record(path, work=True)("attention", 0.02, r.TUNING, r.STEPS // 2) == kept  # finished: not run again
+    assert r.Record(path, work=r.run)("attention", 0.02, r.TUNING, r.STEPS // 2) == kept  # finished: not run again
 
 
 def test_the_state_is_counted_whole():

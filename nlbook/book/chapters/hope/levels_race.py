@@ -65,23 +65,23 @@ HOPE = HopeConfig(
 class EachDocument(nn.Module):
     """A mixer that begins anew with each document. All are equally long, so it reads them side by side."""
 
-    def __init__(self, mixer: Any) -> None:
+    def __init__(self, mixer: Any, length: int) -> None:
         super().__init__()
-        self.mixer, self.initial_state = mixer, mixer.initial_state
+        self.mixer, self.initial_state, self.length = mixer, mixer.initial_state, length
 
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        rows = x.unflatten(1, (-1, LANGUAGE.document_length)).flatten(0, 1)
+        rows = x.unflatten(1, (-1, self.length)).flatten(0, 1)
         return self.mixer(rows, self.initial_state(len(rows)))[0].reshape(x.shape), state
 
 
-def with_level(mixer: str, seed: int, **cms: Any) -> Hope:
-    """A block whose level reads the token and the one before; "sequential": what the mixer made of them."""
-    net = Hope(replace(HOPE, mixer=mixer, seed=seed, cms={**HOPE.cms, **cms}))
+def with_level(mixer: str, seed: int, hope: HopeConfig = HOPE, pair: bool = True, **fields: Any) -> Hope:
+    """A block whose level moves once a document. pair: it reads the token and the one before."""
+    net = Hope(replace(hope, mixer=mixer, seed=seed, **fields))
     block: Any = net.blocks[0]
-    block.mixer = EachDocument(block.mixer)
-    if cms:
+    block.mixer = EachDocument(block.mixer, hope.periods[0])
+    if not pair:
         return net
-    block.before = nn.Parameter(torch.ones(HOPE.dim))
+    block.before = nn.Parameter(torch.ones(hope.dim))
 
     def source(x: Tensor) -> Tensor:
         n = rms(x)
@@ -91,15 +91,15 @@ def with_level(mixer: str, seed: int, **cms: Any) -> Hope:
     return net
 
 
-def without(mixer: str, seed: int, wide: int = 0, **fields: Any) -> Hope:
+def without(mixer: str, seed: int, hope: HopeConfig = HOPE, pair: bool = True, wide: int = 0, **fields: Any) -> Hope:
     """A baseline as large as Hope, without levels, on the whole stream. wide: heads as wide as the model."""
 
     def make(hidden: int) -> Hope:
-        plain = replace(HOPE, mixer=mixer, mlp="static", periods=(1,), cms={}, seed=seed)
+        plain = replace(hope, mixer=mixer, mlp="static", periods=(1,), ends=(), reset_token=None, cms={}, seed=seed)
         net = Hope(replace(plain, hidden=hidden, **fields))
         return widen(net, wide, seed) if wide else net
 
-    size = with_level("self_modifying", seed).parameter_count()
+    size = with_level("self_modifying", seed, hope, pair).parameter_count()
     one, two = (make(h).parameter_count() for h in (1, 2))
     return make(max(1, 1 + math.ceil((size - one) / (two - one))))
 
@@ -133,7 +133,9 @@ CONTESTANTS: dict[str, Callable[[int], Hope]] = {  # in the order in which they 
     "gated delta, two blocks, x3": lambda seed: without("gated_delta", seed, layers=2),
     "gated delta, 4 narrow heads": lambda seed: without("gated_delta", seed, heads=4),
     "gated delta": lambda seed: without("gated_delta", seed),
-    "gated delta + level behind the mixer": lambda seed: with_level("gated_delta", seed, variant="sequential"),
+    "gated delta + level behind the mixer": lambda seed: with_level(
+        "gated_delta", seed, pair=False, cms={**HOPE.cms, "variant": "sequential"}
+    ),
 }
 
 
@@ -143,23 +145,26 @@ def steps_of(model: str) -> int:
 
 
 def run(model: str, lr: float, seed: int, steps: int = STEPS, test: int = TEST) -> dict[str, float]:
-    """Train one contestant and grade it: excess ("all", each kind, "held" where there is a level), size and cost."""
-    net = CONTESTANTS[model](seed)
-    block: Any = net.blocks[0]
+    """Train one contestant and grade it."""
+    return graded(CONTESTANTS[model](seed), LANGUAGE, BATCH, lr, seed, steps, test)
+
+
+def graded(net: Hope, language: Any, batch: int, lr: float, seed: int, steps: int, test: int) -> dict[str, float]:
+    """Train and grade: excess ("all", each kind, "held" where there are levels), size and cost."""
     began = time.process_time()
     history = train(
         net,
-        lambda step: LANGUAGE.sample(BATCH, 10**6 * (seed + 1) + step, priced=False),
+        lambda step: language.sample(batch, 10**6 * (seed + 1) + step, priced=False),
         steps,
         optimizer=adamw(net, lr),
         seed=seed,
     )
     seconds = time.process_time() - began
-    data = LANGUAGE.sample(test, 10**9 + seed)
+    data = language.sample(test, 10**9 + seed)
     with torch.no_grad():
         found = data.excess(net(data.tokens)[0])
         if net.config.mlp == "cms":
-            block.mlp.held.add(0)
+            net.blocks[0].mlp.held.update(range(len(net.config.periods)))
             found["held"] = data.excess(net(data.tokens)[0])["all"]
         state = net(data.tokens[:1])[1]
     sixths = {f"loss {i + 1}/6": sum(part) / len(part) for i, part in enumerate(_sixths(history.loss))}
@@ -172,16 +177,16 @@ def _sixths(x: list[float]) -> list[list[float]]:
 
 
 class Record:
-    """Finished runs, kept in a file after each one. work: whether a run that is missing is made, or told as None."""
+    """Finished runs, kept in a file after each one. work: makes a run that is missing; None: it is told as None."""
 
-    def __init__(self, path: Path = RECORD, work: bool = False) -> None:
+    def __init__(self, path: Path = RECORD, work: Callable[..., dict[str, float]] | None = None) -> None:
         self.path, self.work = path, work
         self.runs: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
 
     def __call__(self, model: str, lr: float, seed: int, steps: int) -> dict[str, float] | None:
         key = f"{model} | lr {lr:g} | seed {seed} | {steps} steps"
         if key not in self.runs and self.work:
-            self.runs[key] = {k: round(v, 5) for k, v in run(model, lr, seed, steps).items()}
+            self.runs[key] = {k: round(v, 5) for k, v in self.work(model, lr, seed, steps).items()}
             part = self.path.with_suffix(".part")
             part.write_text(json.dumps(self.runs, indent=0) + "\n")
             os.replace(part, self.path)
@@ -241,4 +246,4 @@ def told(record: Record, against: str = "gated delta + level") -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(told(Record(Path(sys.argv[1]), work=True) if sys.argv[1:] else Record()))
+    print(told(Record(Path(sys.argv[1]), work=run) if sys.argv[1:] else Record()))
