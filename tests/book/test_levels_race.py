@@ -54,20 +54,26 @@ def test_the_record_has_what_the_protocol_says_and_the_page_tells_it():
     page = r.RECORD.with_suffix(".md").read_text()
     assert r.told(record) in page
 
-    for name in ("gated delta + level", "Hope-Attention"):
-        level, held = ([one[k] for one in record.seeds(name)] for k in ("all", "held"))
-        for other in ("gated delta, 2 full heads", "attention", "gated delta, two blocks"):
-            theirs = [one["all"] for one in record.seeds(other)]
-            assert r.lead(level, theirs) == "leads" and r.lead(held, theirs) == "trails"
-            assert all(a < b for a, b in zip(level, theirs, strict=True))
-    runs = record.seeds("gated delta, two blocks")
-    assert sum(one["loss 6/6"] for one in runs) < sum(one["loss 5/6"] for one in runs)  # still falling
+    loss = {name: [one["all"] for one in record.seeds(name)] for name in r.CONTESTANTS}
+    ours = ("Hope", "Hope-Attention", "gated delta + level")
+    for name in ours:
+        held = [one["held"] for one in record.seeds(name)]
+        for other in loss.keys() - set(ours):
+            assert r.lead(loss[name], loss[other]) == "leads" and r.lead(held, loss[other]) == "trails"
+            assert all(a < b for a, b in zip(loss[name], loss[other], strict=True))
+            if "behind" not in other:
+                assert record.seeds(name)[0]["parameters"] < record.seeds(other)[0]["parameters"]
+        assert all(r.lead(loss[name], loss[other]) == "cannot tell" for other in ours if other != name)
+    by = [b - a for a, b in zip(loss["Hope"], loss["gated delta + level"], strict=True)]
+    assert min(by) > 0 and f"{sum(by) / 5:.3f} below gated delta" in page
+    plain, behind = (loss[n] for n in ("gated delta", "gated delta + level behind the mixer"))
+    assert r.lead(plain, behind) == "cannot tell"
 
 
 @pytest.mark.slow  # five times 64 streams for two exact readers
 def test_the_level_is_below_the_reader_that_does_not_ask_who_lies_where_it_has_to():
     page = r.RECORD.with_suffix(".md").read_text().replace("\n", " ")
-    late = r.mean_se([one["new late"] for one in r.Record().seeds("gated delta + level")])[0]
+    late = r.mean_se([one["new late"] for one in r.Record().seeds("Hope")])[0]
     blind = [r.mean_se([r.without_speakers(s)[k] for s in r.SEEDS])[0] for k in ("new late", "all")]
     assert f"{late:.3f}, where" in page and late < blind[0]
     assert f"{blind[0]:.3f} on the same streams ({blind[1]:.3f} on all" in page
