@@ -32,9 +32,9 @@ from nlbook.hope import Hope, HopeConfig
 from nlbook.paper.show import table
 
 LANGUAGES = {
-    "many keys": Scales(keys=48, pairs=48),
-    "references": Scales(keys=8, values=6, pairs=24, refer=0.25),
     "few keys": Scales(keys=20, pairs=31),
+    "references": Scales(keys=8, values=6, pairs=24, refer=0.25),
+    "many keys": Scales(keys=48, pairs=48),
     "three scales": Scales(documents=16, pairs=11, spans=(4, 1), p=0.25),
 }
 SEEDS, TEST = (40, 41, 42, 43, 44), 32
