@@ -12,6 +12,7 @@ Steps are few, so that all fits in half an hour of one core; nobody is trained u
 Graded and judged as in `levels_race`: excess over the exact reader on 32 fresh streams, five fresh seeds, `lead`; the
 levels held must not lead. Asked: do models with levels lead those without (few keys, many keys, three scales)? Does
 Hope lead gated delta + level where there are references (what writing its own answers adds to the same level)?
+Beside them, of Hope alone, the FACTS: the first edition's language, twenty starts, and contexts that never end.
 
     python -m nlbook.book.chapters.hope.levels_languages [languages.json]
 """
@@ -22,10 +23,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from nlbook.book.chapters.hope import hope_race
 from nlbook.book.chapters.hope import levels_race as race
 from nlbook.book.data.scales import Scales
 from nlbook.hope import Hope, HopeConfig
@@ -38,6 +41,11 @@ LANGUAGES = {
     "three scales": Scales(documents=16, pairs=11, spans=(4, 1), p=0.25),
 }
 SEEDS, TEST = (40, 41, 42, 43, 44), 32
+FACTS = {  # seeds and steps
+    "first edition: Hope": ((5, 6, 7, 8, 9), 300),  # the seeds of the first race
+    "few keys: Hope": (tuple(range(100, 120)), 50),
+    "few keys: Hope, nothing ends": ((40, 41), 300),
+}
 RECORD = Path(__file__).with_suffix(".json")
 
 
@@ -90,6 +98,14 @@ def contestants(language: str) -> list[str]:
 def run(model: str, lr: float, seed: int, steps: int) -> dict[str, float]:
     """model: `language: contestant`."""
     language, name = model.split(": ")
+    if language == "first edition":
+        words, pairs = hope_race.LANGUAGE, hope_race.PAIRS
+        config = HopeConfig(words.vocabulary, dim=32, layers=1, hidden=32, periods=hope_race.HOPE.periods, seed=seed)
+        first = SimpleNamespace(sample=lambda batch, seed, priced=True: words.sample(batch, pairs, seed))
+        return race.graded(Hope(config), first, hope_race.BATCH, lr, seed, steps, 256)
+    if name == "Hope, nothing ends":
+        net = Hope(replace(hope(language), ends=(0, 0), seed=seed))
+        return race.graded(net, LANGUAGES[language], plan(language)[0], lr, seed, steps, TEST)
     net = CONTESTANTS[name][1](hope(language), seed)
     return race.graded(net, LANGUAGES[language], plan(language)[0], lr, seed, steps, TEST)
 
@@ -98,6 +114,12 @@ def seeds(record: race.Record, language: str, name: str) -> list[dict[str, float
     """The runs of a contestant, as many as there are."""
     found = (record(f"{language}: {name}", CONTESTANTS[name][0], s, plan(language)[1]) for s in SEEDS)
     return [r for r in found if r is not None]
+
+
+def facts(record: race.Record) -> dict[str, list[dict[str, float]]]:
+    """The runs of FACTS, as many as there are."""
+    found = {m: [record(m, CONTESTANTS["Hope"][0], s, n) for s in every] for m, (every, n) in FACTS.items()}
+    return {m: [r for r in runs if r is not None] for m, runs in found.items()}
 
 
 def told(record: race.Record, language: str) -> str:
@@ -126,4 +148,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     record = race.Record(Path(sys.argv[1]), work=run) if sys.argv[1:] else race.Record(RECORD)
     for language in LANGUAGES:
-        print(f"\n{language}\n\n{told(record, language)}")
+        print(f"\n{language}\n\n{told(record, language)}", flush=True)
+        if language == "references":
+            print({m: [r["all"] for r in runs] for m, runs in facts(record).items()}, flush=True)
