@@ -27,6 +27,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from nlbook.book.chapters.hope import hope_race
 from nlbook.book.chapters.hope import levels_race as race
@@ -45,6 +47,8 @@ FACTS = {  # seeds and steps
     "first edition: Hope": ((5, 6, 7, 8, 9), 300),  # the seeds of the first race
     "few keys: Hope": (tuple(range(100, 120)), 50),
     "few keys: Hope, nothing ends": ((40, 41), 300),
+    "few keys: gated delta + level, nothing ends": ((40, 41), 300),
+    "few keys: gated delta + level, a gate for the end": ((40, 41), 300),
 }
 RECORD = Path(__file__).with_suffix(".json")
 
@@ -89,6 +93,13 @@ CONTESTANTS: dict[str, tuple[float, Callable[[HopeConfig, int], Hope]]] = {  # r
 }
 
 
+class Sharp(nn.Linear):
+    """The gates of gated delta, ten times as steep: they could learn to drop all at the token that opens a document."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, 10 * self.weight, self.bias)
+
+
 def contestants(language: str) -> list[str]:
     """Those who run on it."""
     out = {"three scales": ("Hope", "Hope, chunks of 4"), "references": ()}.get(language, ("Hope, chunks of 4",))
@@ -103,8 +114,11 @@ def run(model: str, lr: float, seed: int, steps: int) -> dict[str, float]:
         config = HopeConfig(words.vocabulary, dim=32, layers=1, hidden=32, periods=hope_race.HOPE.periods, seed=seed)
         first = SimpleNamespace(sample=lambda batch, seed, priced=True: words.sample(batch, pairs, seed))
         return race.graded(Hope(config), first, hope_race.BATCH, lr, seed, steps, 256)
-    if name == "Hope, nothing ends":
-        net = Hope(replace(hope(language), ends=(0, 0), seed=seed))
+    if f"{language}: {name}" in list(FACTS)[2:]:
+        mixer = "self_modifying" if name.startswith("Hope") else "gated_delta"
+        net = Hope(replace(hope(language), mixer=mixer, ends=(0, 0), seed=seed))
+        if name.endswith("a gate for the end"):
+            net.blocks[0].mixer.gate.__class__ = Sharp
         return race.graded(net, LANGUAGES[language], plan(language)[0], lr, seed, steps, TEST)
     net = CONTESTANTS[name][1](hope(language), seed)
     return race.graded(net, LANGUAGES[language], plan(language)[0], lr, seed, steps, TEST)
