@@ -107,8 +107,17 @@ class Piece:
     `read` answers with the running state, `end` is the state after the last token.
     """
 
-    def __init__(self, W: Tensor, a: Tensor, e: Tensor, pace: Pace, factor: str | None, S: Tensor | None = None):
-        self.W, self.S, self.pace, self.a = W, S, pace, a
+    def __init__(
+        self,
+        W: Tensor,
+        a: Tensor,
+        e: Tensor,
+        pace: Pace,
+        factor: str | None,
+        S: Tensor | None = None,
+        said: Tensor | None = None,
+    ):
+        self.W, self.S, self.pace, self.a, self.said = W, S, pace, a, said
         self.terms: list[tuple[str, Tensor]] = []  # (weight, c): minus sum_j weight_tj c_j a_j^T
         if S is not None:
             self.terms.append(("G", pace.rate * e))
@@ -119,13 +128,13 @@ class Piece:
 
     def _solve(self, e: Tensor | None) -> Tensor:
         """u_t = eta_t (W_{t-1} a_t [+ e_t]), where the state before t contains the u_j of earlier tokens."""
-        known, system = self.read(self.a, "before"), self.pace.system(self.a)
+        known, system = self.read(self.a, "before", self.said), self.pace.system(self.a)
         known = self.pace.rate * (known if e is None else known + e)
         return torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)
 
-    def read(self, rows: Tensor, when: str) -> Tensor:
-        """W_t r_t ("after") or W_{t-1} r_t ("before") for rows r (..., C, in) -> (..., C, out)."""
-        y = self.pace("b", when) * (rows @ self.W.mT)
+    def read(self, rows: Tensor, when: str, said: Tensor | None = None) -> Tensor:
+        """W_t r_t ("after") or W_{t-1} r_t ("before") for rows r (..., C, in) -> (..., C, out). said: W r, if known."""
+        y = self.pace("b", when) * (rows @ self.W.mT if said is None else said)
         if self.S is not None:
             y = y + self.pace("f", when) * (rows @ self.S.mT)
         for weight, c in self.terms:
@@ -145,23 +154,30 @@ class Piece:
 
 
 def write(
-    now: Weights, io: Signals, pace: Pace, rule: Rule, momentum: Weights, moves: Tensor | None = None
+    now: Weights,
+    io: Signals,
+    pace: Pace,
+    rule: Rule,
+    momentum: Weights,
+    moves: Tensor | None = None,
+    said: Weights = {},  # noqa: B006 (read only)
 ) -> tuple[Weights, Weights, Inside]:
     """Write a run of tokens whose inputs and errors are frozen (eq. 88, 90).
 
     momentum: S of each weight matrix; empty without momentum. moves: (box, 1, 1) bool, boxes that learn at all; None:
-    all. Returns the new weights, the new momentum, and `inside(name, when, rows)`: one weight matrix of the running
-    state applied to one row a token.
+    all. said: what each matrix of `now` answers to its input, where it is known. Returns the new weights, the new
+    momentum, and `inside(name, when, rows)`: one weight matrix of the running state applied to one row a token.
     """
     new, pushed, pieces = {}, {}, {}
     single = pace.eta.shape[-1] == 1
     for name, (a, e) in io.items():
-        own = pace if rule.rate == "explicit" else pace.at(implicit_rate(pace.eta, a))
+        eta = pace.eta if rule.rate == "explicit" else implicit_rate(pace.eta, a)
         if single:  # one token needs no system
-            push = None if own.log_mu is None else (momentum[name], own.log_mu.exp()[..., None])
-            W, S = token_write(now[name], a, e, own.log_keep.exp()[..., None], own.eta[..., None], rule.factor, push)
+            push = None if pace.log_mu is None else (momentum[name], pace.log_mu.exp()[..., None])
+            W, S = token_write(now[name], a, e, pace.log_keep.exp()[..., None], eta[..., None], rule.factor, push)
         else:
-            pieces[name] = Piece(now[name], a, e, own, rule.factor, momentum.get(name))
+            own = pace if eta is pace.eta else pace.at(eta)
+            pieces[name] = Piece(now[name], a, e, own, rule.factor, momentum.get(name), said.get(name))
             W, S = pieces[name].end()
         new[name] = W if moves is None else torch.where(moves, W, now[name])
         if S is not None:

@@ -14,7 +14,7 @@ from nlbook.errors import generator
 from nlbook.numerics import causal_conv, identity_taps, unit
 from nlbook.titans.chunked import Pace, answer, write
 from nlbook.titans.layer import FastLayer, positive_keep
-from nlbook.titans.rules import Gates, Rule, Start, Weights, layer_io
+from nlbook.titans.rules import Gates, Rule, Start, Weights, signals
 from nlbook.titans.state import TitansState
 
 
@@ -91,8 +91,10 @@ class NeuralMemory(FastLayer):
     def _run(self, part: dict[str, Any], state: TitansState) -> tuple[Tensor, TitansState]:
         S, group = state.start["mem"], self.groups["mem"]
         q, k, v = part["qkv"].split(1, 2)
-        io = layer_io(S, k, v, self.rule.objective, group.residual)
-        now, pushed, inside = write(state.now["mem"], io, part["pace"], self.rule, state.momentum.get("mem", {}))
+        io, said = signals(S, k, v, self.rule.objective, group.residual)
+        said = said if state.now["mem"] is S else {}
+        push = state.momentum.get("mem", {})
+        now, pushed, inside = write(state.now["mem"], io, part["pace"], self.rule, push, said=said)
         y = answer(S, q, group.residual, self.rule.read, inside)
         return y[:, :, 0], self._state(state, now, pushed)
 

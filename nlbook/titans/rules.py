@@ -124,15 +124,21 @@ def layer_io(S: Weights, k: Tensor, value: Tensor, objective: str, residual: boo
 
     The derivative is written out, so `value` needs no detach: it stays in the outer graph (eq. 84, 87).
     """
+    return signals(S, k, value, objective, residual)[0]
+
+
+def signals(S: Weights, k: Tensor, value: Tensor, objective: str, residual: bool) -> tuple[Signals, Weights]:
+    """`layer_io`, and what each matrix answered to its input on the way: W a, where it was asked."""
     if "W" in S:
-        return {"W": (k, k @ S["W"].mT - value if objective == "l2" else -value)}
+        said = {"W": k @ S["W"].mT} if objective == "l2" else {}
+        return {"W": (k, said["W"] - value if said else -value)}, said
     z = k @ S["W2"].mT
     s = torch.sigmoid(z)
-    a = z * s
-    e = -value
+    a, e, said = z * s, -value, {"W2": z}
     if objective == "l2":
-        e = a @ S["W1"].mT - value + (k if residual else 0)
-    return {"W1": (a, e), "W2": (k, (e @ S["W1"]) * silu_slope(s, a))}
+        said["W1"] = a @ S["W1"].mT
+        e = said["W1"] - value + (k if residual else 0)
+    return {"W1": (a, e), "W2": (k, (e @ S["W1"]) * silu_slope(s, a))}, said
 
 
 def implicit_rate(eta: Tensor, a: Tensor) -> Tensor:
@@ -154,8 +160,10 @@ def token_write(
     a (..., 1, in), e (..., 1, out): one row each; keep, eta (..., 1, 1). momentum = (S, mu): S <- mu S - eta e a^T is
     added in place of - eta e a^T (Titans). Returns W and S.
     """
-    push, S = -eta * e.mT @ a, None
+    pull, S = None if factor is None else eta * (W @ a.mT), None
     if momentum is not None:
-        push = S = momentum[1] * momentum[0] + push
-    new = keep * W + push
-    return (new if factor is None else new - eta * (W @ a.mT) @ a), S
+        S = torch.addcmul(momentum[1] * momentum[0], eta * e.mT, a, value=-1)
+        new = keep * W + S
+    else:
+        new, pull = keep * W, eta * e.mT if pull is None else eta * e.mT + pull
+    return (new if pull is None else torch.addcmul(new, pull, a, value=-1)), S

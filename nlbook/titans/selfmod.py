@@ -13,7 +13,7 @@ from nlbook.errors import generator, need
 from nlbook.numerics import causal_conv, identity_taps, unit
 from nlbook.titans.chunked import Pace, answer, write
 from nlbook.titans.layer import FastLayer
-from nlbook.titans.rules import Gates, Rule, Start, layer_io, read
+from nlbook.titans.rules import Gates, Rule, Start, read, signals
 from nlbook.titans.state import TitansState
 
 BOXES = ("mem", "k", "v", "eta", "alpha")
@@ -131,9 +131,11 @@ class SelfModifyingTitans(FastLayer):
             if any(moving):
                 own = self.rule.self_values or name == "gate"
                 value = read(S[name], v, group.residual) if own else v  # eq. 84, 87 (80-81): v^, in the outer graph
-                io = layer_io(S[name], k, value, self.rule.objective, group.residual)
+                io, said = signals(S[name], k, value, self.rule.objective, group.residual)
                 moves = None if all(moving) else torch.tensor(moving, device=k.device)[:, None, None]
-                now[name], pushed, inside = write(now[name], io, pace, self.rule, momentum.get(name, {}), moves)
+                said = said if now[name] is S[name] else {}
+                push = momentum.get(name, {})
+                now[name], pushed, inside = write(now[name], io, pace, self.rule, push, moves, said)
                 momentum |= {name: pushed} if pushed else {}
             if name == "mem":
                 y = answer(S[name], q, group.residual, self.rule.read if inside else "start", inside)

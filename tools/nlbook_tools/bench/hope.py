@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -10,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlbook.hope import MIXERS, Hope, HopeConfig
+from nlbook.hope import Hope, HopeConfig, HopeState
 from nlbook.titans import NeuralMemory, Rule, SelfModifyingTitans
 from nlbook.titans.layer import FastLayer
 from nlbook_tools.bench.core import Report, compare
 
+PEERS = ("gated_delta", "attention", "titans")
+STEP_AIMS = {256: 4.0, 1024: 5.0}  # Hope's step against gated delta's
 LOOP_AIM = 0.1  # the parallel form is to need at most a tenth of the token loop's time
 
 
@@ -103,9 +107,8 @@ def peers(
     return out
 
 
-def models(length: int = 256, dim: int = 32, batch: int = 8, rounds: int = 3) -> Report:
-    """One training step of Hope and of its baselines, equal in parameters and code path."""
-    base = HopeConfig(vocabulary=64, dim=dim, layers=2, hidden=dim, options={"read": "after", "chunk": 64})
+def models(length: int, batch: int, dim: int = 64, rounds: int = 3) -> Report:
+    """One training step of Hope and of its baselines, equal in parameters; Hope also with long chunks."""
     tokens = torch.randint(64, (batch, length), generator=torch.Generator().manual_seed(0))
 
     def step(config: HopeConfig) -> Callable[[], object]:
@@ -117,17 +120,64 @@ def models(length: int = 256, dim: int = 32, batch: int = 8, rounds: int = 3) ->
 
         return run
 
-    runs = {"Hope": step(base), **{m: step(base.baseline(m)) for m in MIXERS}}
-    title = f"one training step, batch {batch}, length {length}, dim {dim}, 2 blocks, equal parameter counts"
-    return compare(runs, "attention", title=title, rounds=rounds, warmup=1)
+    base = HopeConfig(vocabulary=64, dim=dim, hidden=dim)
+    long = replace(base, options={"chunk": 64, "other_chunk": 64})
+    runs = {"Hope": base, "Hope, chunks of 64": long, **{m: base.baseline(m) for m in PEERS}}
+    return compare(
+        {name: step(config) for name, config in runs.items()},
+        "gated_delta",
+        title=f"one training step, batch {batch}, length {length}, dim {dim}, 2 blocks, equal parameter counts",
+        rounds=rounds,
+        warmup=1,
+        aims={"Hope": STEP_AIMS[length]} if length in STEP_AIMS else {},
+    )
+
+
+def generation(batch: int, dim: int = 64, tokens: int = 64, after: int = 4096, rounds: int = 3) -> Report:
+    """The next tokens behind a prompt, and behind `after` tokens: a token of Hope costs the same wherever it stands."""
+    base = HopeConfig(vocabulary=64, dim=dim, hidden=dim)
+    text = torch.randint(64, (batch, after), generator=torch.Generator().manual_seed(0))
+    runs: dict[str, Callable[[], object]] = {}
+    for name in ("Hope", "attention"):
+        model = Hope(base if name == "Hope" else base.baseline(name))
+        for told, said in ((64, name), (after, f"{name}, behind {after} tokens")):
+            with torch.no_grad():
+                _, state = model(text[:, :told])
+            runs[said] = partial(model.generate, text[:, :1], tokens, state=state, temperature=0)
+    title = f"generate {tokens} tokens, batch {batch}, dim {dim}, 2 blocks"
+    return compare(runs, "attention", title=title, rounds=rounds, warmup=1, aims={"Hope": 3.0})
+
+
+def reading(after: int, dim: int = 64, part: int = 1024, rounds: int = 3) -> Report:
+    """The first tokens of a stream, and those behind `after`: time and memory of a token do not grow."""
+    g, runs = torch.Generator().manual_seed(0), dict[str, Callable[[], object]]()
+    model = Hope(HopeConfig(vocabulary=64, dim=dim, hidden=dim))
+    text = torch.randint(64, (1, part), generator=g)
+
+    def read(state: HopeState | None) -> HopeState:
+        with torch.no_grad():
+            return model(text, state)[1]
+
+    state = read(None)
+    size, runs["first"] = state.numel(), partial(read, None)
+    for _ in range(1, after // part):
+        with torch.no_grad():
+            _, state = model(torch.randint(64, (1, part), generator=g), state)
+    runs["last"] = partial(read, state)
+    note = f"the state holds {state.numel():,} numbers behind {state.position:,} tokens, {size:,} behind {part:,}"
+    title = f"Hope reads {part} tokens at the start of a stream, and behind {after:,}, dim {dim}, 2 blocks"
+    return compare(runs, "first", title=title, rounds=rounds, warmup=1, aims={"last": 1.2}, note=note)
 
 
 def suite(quick: bool = True) -> list[Report]:
-    """quick: one measured round at length 1024; else five, and wider models."""
+    """quick: one measured round, length 1024 at most; else five, the four shapes of the peers, a million tokens."""
     rounds = 1 if quick else 5
+    shapes = [(2, 64, 1024)] if quick else [(1, 64, 256), (1, 128, 512), (4, 128, 512), (2, 64, 4096)]
     return [
         *forms(1024, rounds=rounds),
         *operators(1024, rounds=rounds),
-        *peers(1024, rounds=rounds),
-        models(128 if quick else 512, rounds=3),
+        *(r for b, d, n in shapes for r in peers(n, d, b, rounds=rounds)),
+        *(models(n, b, rounds=rounds) for n, b in ([(256, 8)] if quick else [(256, 8), (1024, 4)])),
+        *(generation(b, after=512 if quick else 4096, rounds=rounds) for b in (1, 16)),
+        reading(8192 if quick else 1_000_000, dim=16, rounds=rounds),
     ]
