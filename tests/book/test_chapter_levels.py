@@ -136,6 +136,7 @@ def test_a_and_b_are_known_at_once_and_the_other_keys_gain_nothing(found):
     assert float(learned.right[:, 0, 0].mean()) > float(learned.right[:, 0, 8:].mean()) > 0.88  # slips overwrite it
 
 
+@pytest.mark.slow
 def test_the_rate_is_the_best_of_four_for_both():
     at = {eta: starts.compare(seeds=3, eta=eta) for eta in (0.3, 0.5, 0.7, 0.9)}
     for name in ("zero start", "learned start"):
@@ -152,6 +153,7 @@ def test_the_start_is_worth_three_pairs(found):
         starts.worth(torch.tensor([0.1]), torch.tensor([1.0, 0.9]))
 
 
+@pytest.mark.slow
 def test_it_is_worth_more_than_a_count_of_keys_because_x_and_y_change():
     """Where they stay, 2.3 pairs instead of 3.0."""
     curves = []

@@ -60,6 +60,7 @@ def test_tuned_harder_the_lead_shrinks():
     assert 0.8 < hard.ratio("bounded") < 1 and 5 <= hard.faster("heavy ball", "bounded") <= 11
 
 
+@pytest.mark.slow
 def test_on_36_valleys_the_verdict_depends_on_the_grid():
     """825 settings each, a tenth faster or slower: 18 to 10 with one grid, 10 to 19 with another."""
     land = [Valley(*v) for v in product((1.0, 5.0, 20.0), (0.5, 1.0, 2.0), (1.0, 2.0, 4.0, 8.0))]

@@ -303,10 +303,13 @@ ROWS = {
 def test_one_seed_behind_the_table():
     own, given, random = (after(values, "hebb", 0) for values in ("self", "fixed", "random"))
     assert own[0] > 0.99 and own[1] > 0.78 and given[0] < 0.6 and given[1] < 0.4 and random[0] < 0.35
+    own, given = (after(values, "dgd", 0) for values in ("self", "fixed"))
+    assert min(own[0], given[0]) > 0.95 and 0.1 < own[1] - given[1] < 0.2
 
 
+@pytest.mark.slow  # 45 trainings
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("rule", [pytest.param(r, marks=[pytest.mark.slow] * (r == "hebb")) for r in selfwrite.RULES])
+@pytest.mark.parametrize("rule", list(selfwrite.RULES))
 def test_the_table_and_every_seed_behind_it(rule):
     seeds = {values: [after(values, rule, s) for s in range(3)] for values in ROWS.values()}
     column = 2 * list(selfwrite.RULES).index(rule)

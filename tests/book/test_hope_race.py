@@ -160,6 +160,7 @@ def test_what_stands_in_the_way():
         h.run("gated delta", 0.04, 0, 1, "no DGD")  # parts are Hope's
 
 
+@pytest.mark.slow
 def test_a_recorded_run_comes_again():
     """The record is real: one of its runs, done once more. Another processor rounds otherwise and ends elsewhere."""
     e = h.recorded()["gated delta"]
@@ -168,6 +169,7 @@ def test_a_recorded_run_comes_again():
     assert again["half"] == pytest.approx(e.excess["half"][0], abs=0.1)
 
 
+@pytest.mark.slow
 def test_hope_trains():
     """A short setting, on a fresh seed: half the steps, at the rate and setting that the first race chose. Even where
     it is late, it does better than a reader who knows the language and learns nothing in a document.
