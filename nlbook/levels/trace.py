@@ -101,12 +101,15 @@ class Trace:
         self.length = 0
         self._handles: list[Any] = []
         self._steps = 0
+        self.listeners: list[Callable[[], None]] = []  # called after each write, and when the recording ends
+        self.running = False
 
     # ------------------------------------------------------------------ attach and detach
     def __enter__(self) -> Trace:
         from nlbook.levels.inspect import moved_by
 
-        need(not self._handles, "trace", "one that is running", "one that is not")
+        need(not self.running, "trace", "one that is running", "one that is not")
+        self.running = True
         for path, module in self.model.named_modules():
             if isinstance(module, Writes):
                 self._handles.append(module.register_write_hook(self._hook(path)))
@@ -144,6 +147,9 @@ class Trace:
         for h in self._handles:
             h.remove()
         self._handles.clear()
+        self.running = False
+        for tell in self.listeners:
+            tell()
 
     def _hook(self, path: str) -> Callable[..., None]:
         def hook(_module: Any, level: str, time: int, state: State, change: State, reason: str) -> None:
@@ -154,6 +160,8 @@ class Trace:
     def _note(self, level: str, time: int, state: State, change: State, reason: str) -> None:
         self.events.append(Write(level, time, norm(state), None if change is None else norm(change), reason))
         self.length = max(self.length, time)
+        for tell in self.listeners:
+            tell()
 
     # ------------------------------------------------------------------ read
     @property

@@ -10,7 +10,7 @@ import pytest
 from nlbook.book.ledger.verdicts import verdicts
 
 pytestmark = pytest.mark.browser
-VIEWS, HEIGHT = ("stability", "two_tasks", "memories", "reading", "ledger"), 6400
+VIEWS, HEIGHT = ("stability", "memories", "reading", "ledger"), 5200
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +53,8 @@ def test_stability_a_cell_is_chosen_with_the_mouse_and_with_the_keys(page: brows
     page.shot("stability")
 
 
-def test_two_tasks_a_landmark_and_its_words(page: browser.Page) -> None:
-    box = page.locator(".nlbook-picture").nth(1)
-    old = browser.picture(box)
-    box.get_by_role("button", name="rates alone").click()
-    browser.wait_change(page, box, old)
-    assert box.locator(".nlbook-state code").inner_text() == 'viz.load("two_tasks:keep=1")'
-    assert "The error on A is 1.97" in (box.locator(".nlbook-screen img").get_attribute("alt") or "")
-    page.shot("two_tasks")
-
-
 def test_memories_the_switch_is_moved_with_the_slider_and_a_trap_with_a_button(page: browser.Page) -> None:
-    box = page.locator(".nlbook-picture").nth(2)
+    box = page.locator(".nlbook-picture").nth(1)
     shown, old = box.locator(".nlbook-state code"), browser.picture(box)
     assert "the words change after token 32" in words(box)
     handle = box.locator(".noUi-handle").nth(1)  # the first slider is the chunk
@@ -82,7 +72,7 @@ def test_memories_the_switch_is_moved_with_the_slider_and_a_trap_with_a_button(p
 
 
 def test_reading_a_part_is_held_and_another_stream_is_read(page: browser.Page) -> None:
-    box = page.locator(".nlbook-picture").nth(3)
+    box = page.locator(".nlbook-picture").nth(2)
     shown, old = box.locator(".nlbook-state code"), browser.picture(box)
     assert "held at its start: nothing" in words(box) and "A B 0.95" in words(box)
     box.locator("select").first.select_option("M_mem")
@@ -101,7 +91,7 @@ def test_a_row_is_chosen_with_the_mouse_and_with_the_keys_and_filtered(page: bro
     rows = verdicts()
     if len(rows) < 3:
         pytest.skip("no ledger is committed yet")
-    picture = page.locator(".nlbook-picture").nth(4)
+    picture = page.locator(".nlbook-picture").nth(3)
     box = picture.locator(".nlbook-ledger")
     assert box.get_by_role("option").count() == len(rows)
     shown, card = picture.locator(".nlbook-state code"), box.locator(".card")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from kit import refuses, seeds
 
-from nlbook.book import viz
 from nlbook.book.chapters.clocks import ablation, adding_up, exercises, levels_alone
 from nlbook.book.chapters.clocks import figures as ch05
 from nlbook.book.chapters.clocks.continual_methods import METHODS, Score, average_accuracy, train
@@ -192,14 +191,6 @@ def test_levels_earn_on_two_scales_when_the_fast_one_ends_and_the_slow_one_moves
     gained = {k: held.kinds[k] - seldom.kinds[k] for k in held.kinds}
     assert max(gained, key=gained.__getitem__) == "first late"
     assert (round(one.mean, 3), round(ends.mean, 3)) == (0.297, 0.077)
-
-
-def test_three_rates_are_drawn_and_two_are_used():
-    view = viz.find("two_tasks")
-    f = view.facts()
-    for level in (2, 3):
-        assert f"{f[f'share_{level}']:.2f}" in view.answer
-    assert f["share_2"] > 0.9 and f["share_3"] < 0.1
 
 
 # ---------------------------------------------------------------------- the ablation

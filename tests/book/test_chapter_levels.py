@@ -98,14 +98,6 @@ def test_the_counts_of_the_text_are_those_of_a_run():
     assert len(trace.updates["W_LinAttn"]) == 12
 
 
-def test_the_slowest_of_three_levels_still_knows_the_first_task():
-    f = viz.find("score").facts("score:T=120")
-    assert f["first_64"] > 0.5 > max(f["first_1"], f["first_16"]) and f["last_64"] < min(f["last_1"], f["last_16"])
-    f = viz.find("score").facts("score:C=none")
-    assert f["writes_per_token"] == f["notes_frozen"] == 0 and f["first_frozen"] > 0.9
-    assert min(f["first_attention"], f["last_attention"]) > 0.99
-
-
 # ---- a learned start -------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def found():

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from IPython.utils.capture import capture_output
 
 from nlbook.book import chapters, check
-from nlbook.book.check import call, registry, show, store
+from nlbook.book.check import call, prediction, registry, show, store
 from nlbook.book.check.define import (
     Derive,
     Draw,
@@ -968,6 +968,18 @@ def test_running_the_cell_again_adds_nothing(bank, own_store):
         check.predict("99-p1", answer=12)
         check.reveal("99-p1", 12)
     assert len(entries(own_store)) == 1 and not entries(own_store)[0]["after_reveal"]
+
+
+def test_in_a_notebook_the_result_opens_when_a_prediction_is_recorded(bank, own_store, monkeypatch):
+    monkeypatch.setattr(prediction, "in_notebook", lambda: True)
+    asked, shown = check.predict("99-p2"), check.reveal("99-p2")  # both cells have run, and nothing was predicted
+    shown._repr_mimebundle_()
+    (folded,) = prediction._waiting["99-p2"]
+    assert folded.value.startswith("<details>")
+    asked.widget.children[1].value = asked.item.options[0].text
+    asked.widget.children[2].click()
+    assert "Your prediction: " in folded.value and not folded.value.startswith("<details>")
+    assert not entries(own_store, "99-p2")[0]["after_reveal"]  # it counts
 
 
 def test_reveal_needs_the_id_alone_and_explains_the_choice(bank):

@@ -11,6 +11,7 @@ from nlbook.book.chapters.levels import detective
 from nlbook.book.chapters.levels.detective import LANES, SYSTEMS, judge, solution, system
 
 TRUE = {
+    "pair": [["W_k"], ["M_t"]],
     "layer": [["W_k", "MLP", "W_init"], ["m_t", "v_t"], ["M_t"], ["attention"]],
     "deployed": [["W_k", "MLP", "W_init"], ["M_t"], ["attention"]],
     "momentum": [["W", "b"], ["m_t"]],
@@ -27,12 +28,16 @@ def test_the_solution_is_the_order_of_definition_2_and_is_accepted(name: str) ->
     s = system(name)
     assert [sorted(g) for g in s.levels] == [sorted(g) for g in TRUE[name]]
     case = judge(at(name, *solution(name)))
-    assert case.solved and case.verdict() == f"Solved: {len(TRUE[name])} levels, no arrow broken."
+    assert case.solved and case.verdict().startswith(f"Solved: {len(TRUE[name])} levels, no arrow broken.")
+    steps = list(SYSTEMS)
+    following = [*steps[1:], None][steps.index(name)]
+    assert case.verdict().endswith("broken." if following is None else f"Go on with {SYSTEMS[following]}.")
+    assert viz.find("detective").landmarks[SYSTEMS[name]] == viz.find("detective").state(system=name)
     higher = judge(at(name, *(lane + 1 for lane in solution(name))))  # an empty lane below changes nothing
     assert higher.solved and higher.label(1) == "empty lane" and higher.label(2) == "level 1"
 
 
-@pytest.mark.parametrize("name", ["momentum", "M3"])
+@pytest.mark.parametrize("name", ["pair", "momentum", "M3"])
 def test_of_all_placements_only_the_true_order_is_accepted(name: str) -> None:
     """Every placement of every part, the tray included; those accepted are the true order, shifted or with gaps."""
     parts = [c.name for c in system(name).components]
@@ -64,9 +69,9 @@ def test_facts_count_what_the_answer_says() -> None:
         and v.facts("detective")["broken"] == 0
         and not v.facts("detective")["solved"]
     )
-    assert v.facts(v.landmarks["solved"])["solved"] == 1
+    assert v.facts(v.landmarks["the layer, solved"])["solved"] == 1
     assert v.facts("detective:system=deployed;lanes=1,2,3,1,1")["solved"] == 1
-    assert v.facts(v.landmarks["a slow momentum"])["broken"] == 3
+    assert v.facts("detective:system=M3;lanes=1,2,2,2")["broken"] == 3
     assert v.facts("detective:system=M3;lanes=2,3,3,1")["solved"] == 1
     assert "four levels" in v.answer.lower()
 
@@ -95,7 +100,7 @@ def test_the_twin_says_all_that_the_board_says() -> None:
     words = p.describe()
     for c in system("layer").components:
         assert c.name in words and c.note in words
-    assert words.count("is violated") >= 6 and p.twin().png
+    assert words.count("is violated") >= 6
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -72,6 +72,12 @@ def test_one_talks_to_hope_in_a_page(chromium, tmp_path, width, scheme):
             for t in [8, 2, 9, 3, 7] * 4
         ]
         assert statistics.median(times) < 100
-        page.hover(".read button:nth-child(3)")
-        assert page.inner_text(".said")
+        widths = "[...document.querySelectorAll('.lane i')].map((b) => b.style.width)"
+        now = page.evaluate(widths)
+        page.hover(".read button:nth-child(3)")  # the 3 of |A3|A: what was read, what surprised, what moved
+        said = page.inner_text(".said")
+        assert said.startswith("3: the reader had read ") and "nats" in said and "Moved most: " in said
+        assert page.evaluate(widths) != now
+        page.focus(".read button:nth-child(2)")
+        assert page.inner_text(".said").startswith("A, a key: there the reader reads ")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth") and not page.errors

@@ -4,11 +4,13 @@ that a picture of nlbook/book/viz claims.
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
+import math
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nlbook.book import viz
-from nlbook.book.viz import score, spec
+from nlbook.book.viz import spec
+from nlbook.book.viz.style import FAMILIES
 from nlbook.errors import NLBookError
 
 PARAMS = [
@@ -51,7 +54,6 @@ def toy() -> Iterator[viz.View]:
         answer="As high as n.",
         params=PARAMS,
         landmarks={"high": "n=64,rho=0.5", "low": "n=1"},
-        twin=["high"],
         facts=lambda s: {"top": s.n},
         alt=lambda s, f: f"A straight line from zero up to {f['top']} over one step.",
     )(broken_at_nine)
@@ -199,16 +201,16 @@ def test_the_static_twin_is_in_the_bundle_with_its_alt_text(toy: viz.View) -> No
     data, metadata = viz.load("toy:n=8")._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} <= set(data)
     alt = metadata["image/png"]["alt"]
-    assert "up to 8" in alt and "up to 64" in alt  # this state, and the landmark of the twin
+    assert "up to 8" in alt and "up to 64" not in alt  # this state and no other
     image = pixels(base64.b64decode(data["image/png"]))
-    assert image.width == 2 * 4 * 144 and metadata["image/png"]["width"] == 2 * 400  # two narrow frames side by side
-    assert image.getpixel((0, 0)) == (255, 255, 255) and image.mode == "RGB"  # opaque: readable on a dark theme
+    assert image.width == 4 * 144 and metadata["image/png"]["width"] == 400
+    assert image.getpixel((0, 0)) == (255, 255, 255, 255)  # opaque: readable on a dark theme
 
 
 def test_the_same_state_gives_the_same_bytes(toy: viz.View) -> None:
     a, b = (viz.load("toy:n=8") for _ in range(2))
     assert a.png() == b.png() and a._repr_mimebundle_()[0]["image/png"] == b._repr_mimebundle_()[0]["image/png"]
-    for data in (a.png(), a.twin().png, a.screen.png):
+    for data in (a.png(), a.screen.png):
         assert not pixels(data).info.keys() & {"Software", "date", "Creation Time"}
 
 
@@ -225,22 +227,6 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dic
         "nlbook.book.viz.picture.display", lambda data, metadata=None, raw=False: seen.append((data, metadata or {}))
     )
     return seen
-
-
-def test_still_puts_states_into_one_strip(toy: viz.View, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = displayed(monkeypatch)
-    strip = viz.still("toy:n=2", "toy:n=64")
-    strip._ipython_display_()
-    assert seen[0][1]["image/png"]["alt"] == strip.alt and "<details>" in seen[1][0]["text/html"]
-    assert "toy:" not in strip.alt  # states are named in words
-    one = pixels(viz.still("toy:n=2").png)
-    assert pixels(strip.png).size == (2 * one.width, one.height)  # narrow pictures: side by side
-    assert pixels(viz.still("toy:n=2", "toy:n=64", columns=1).png).size == (one.width, 2 * one.height)
-    assert [f["top"] for f in strip.facts] == [2, 64]
-    with pytest.raises(NLBookError, match="expected states of one view"):
-        viz.still("toy", "interference")
-    with pytest.raises(NLBookError, match="got none"):
-        viz.still()
 
 
 def test_show_wants_words_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,107 +364,54 @@ def test_weight_the_first_step_is_the_same_frozen_or_not() -> None:
     assert view.facts("step=1")["frozen_gap_rms"] < 1e-13 < view.facts("step=2")["frozen_gap_rms"]
 
 
-# ---- score -----------------------------------------------------------------------------------------------------------
-@pytest.mark.eq(71)
-@pytest.mark.parametrize("T", [8, 50, 63, 64, 120, 200, 256])
-def test_score_notes_are_floor_T_over_C(T: int) -> None:
-    view = viz.find("score")
-    f = view.facts({"C": (1, 3, 16, 64), "T": T})
-    assert [f[f"notes_{C}"] for C in (1, 3, 16, 64)] == [T, T // 3, T // 16, T // 64]
-    assert f["notes_attention"] == T and f["notes_frozen"] == 0
-    assert f["sum_inverse"] - 4 / T < f["writes_per_token"] <= f["sum_inverse"]  # a partial chunk writes nothing
+# ---- the grammar of colours ------------------------------------------------------------------------------------------
+CHAPTERS = Path(viz.__file__).parents[1] / "chapters"
+SAID_OF = {  # what a figure may name in a dictionary of its looks -> the family whose colours it takes
+    **dict.fromkeys(("hebbian", "delta", "rls", "softmax", "window", "recency", "features"), "rules"),
+    **dict.fromkeys(("for ever", "document", "moment"), "kinds of facts"),
+}
 
 
-def test_score_a_stream_shorter_than_the_chunk_teaches_nothing() -> None:
-    f = viz.find("score").facts("T=50")
-    assert f["notes_64"] == 0 == f["first_64"] == f["last_64"] and f["notes_1"] == 50
+def lab(colour: str) -> tuple[float, float, float]:
+    """CIE L*a*b* of a hexadecimal colour: distances in it are about as large as they look."""
+    import numpy as np
+
+    c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    c = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ c
+    f = np.cbrt(xyz / (0.95047, 1, 1.08883))
+    return 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
 
 
-def test_score_only_the_slow_level_still_knows_the_first_task() -> None:
-    view = viz.find("score")
-    for seed in range(5):
-        f = view.facts(view.state("C=1,16,64;T=120").replace(seed=seed))
-        assert f["first_64"] > 0.9 and f["first_1"] < 0.5 and f["first_16"] < 0.5
-        assert f["last_1"] > 0.95 and f["last_64"] < 0.5
-        late = view.facts(view.state("T=200").replace(seed=seed))  # its next writes take the first task away too
-        assert late["first_64"] < 0.5 and late["last_64"] > 0.9
-        assert min(f["first_attention"], f["last_attention"]) > 0.95  # keeps every token
-        assert f["first_frozen"] > 0.95 and f["last_frozen"] < 0.5  # knows what it knew before the stream
+def apart(a: str, b: str) -> float:
+    return math.dist(lab(a), lab(b))
 
 
-def test_score_a_level_is_the_loop_over_its_chunks() -> None:
-    import torch
-
-    from nlbook import memory
-
-    r = score.run((16,), 60, "one task", 3)
-    lane = r.lanes[1]
-    assert lane.updates == [16, 32, 48] and lane.weights is not None and lane.weights.shape == (4, 8, 8)
-    g = torch.Generator().manual_seed(3)
-    A, _ = (torch.linalg.qr(torch.randn(8, 8, generator=g, dtype=torch.float64)).Q for _ in range(2))
-    k = torch.nn.functional.normalize(torch.randn(256, 8, generator=g, dtype=torch.float64), dim=-1)
-    rule = memory.make("delta")
-    assert isinstance(rule, memory.MatrixMemory)
-    state = rule.init(8, 8, dtype=torch.float64)
-    M = state.M
-    for c in range(3):  # eq. 71: every gradient of the chunk is taken at the chunk's start
-        at = rule.init(8, 8, dtype=torch.float64, M0=M)
-        grads = [torch.outer(rule.surprise(at, x, A @ x), x) for x in k[16 * c : 16 * c + 16]]
-        M = M - 8 / (8 + 16) * torch.stack(grads).sum(0)
-        torch.testing.assert_close(lane.weights[c + 1], M, rtol=0, atol=1e-12)
-    softmax = memory.make("softmax", temperature=score.SHARP).write_all(k[:60], k[:60] @ A.mT)
-    y = memory.make("softmax", temperature=score.SHARP).read(softmax, k[:60])
-    assert r.lanes[0].recall is not None
-    torch.testing.assert_close(r.lanes[0].recall[-1], score.cosines(y, k[:60] @ A.mT), rtol=0, atol=1e-9)
+def colourful(colour: str) -> bool:
+    light, *rest = lab(colour)
+    return math.hypot(*rest) > 8 and light < 88  # neither a grey nor the tint of a ground
 
 
-def test_score_a_transformer_has_the_two_end_lanes() -> None:
-    p = viz.load("score:C=none")
-    assert [lane.name for lane in p.live.run.lanes] == ["attention", "frozen weights"]
-    assert p.state_string == "score:C=none" and p.facts["writes_per_token"] == 0
+def named(node: ast.AST) -> set[str]:
+    """The colours that a piece of source takes from COLORS."""
+    found = (n.slice for n in ast.walk(node) if isinstance(n, ast.Subscript) and ast.unparse(n.value) == "COLORS")
+    return {n.value for n in found if isinstance(n, ast.Constant)}
 
 
-def test_score_moves_with_its_controls_and_tells_where_it_is() -> None:
-    p = viz.load("score")
-    seen: list[int] = []
-    p.live.observe(lambda c: seen.append(c["new"]), "position")
-    from_browser(p.live, position=64)
-    assert seen == [64] and p.live.wrote_at(64) == ["attention", "level C = 1", "level C = 16", "level C = 64"]
-    version = p.live.version
-    from_browser(p.controls["C"], value="1, 4")
-    assert [lane.period for lane in p.live.run.lanes][1:3] == [1, 4] and p.live.version == version + 1
-    data, metadata = p._repr_mimebundle_()
-    assert "4" in metadata["image/png"]["alt"] and len(data["image/png"]) < 250_000
-    lanes, blob = p.live.lanes, p.live.blob
-    assert lanes[1]["recall"] + 201 * 200 <= len(blob) and lanes[-1]["updates"] == []
+def test_no_two_meanings_look_alike() -> None:
+    some = {name: c for name, c in viz.COLORS.items() if colourful(c)}
+    near = [(a, b) for a, b in combinations(some, 2) if apart(some[a], some[b]) < 11]
+    assert not near and len(some) > 20
+    assert apart("#D55E00", "#D65F01") < 11  # what is alike is found
 
 
-def test_score_plays_any_trace() -> None:
-    from types import SimpleNamespace
-
-    trace = SimpleNamespace(
-        levels=["slow", "fast"],
-        periods={"slow": 8, "fast": 2},
-        unit="step",
-        updates={"slow": [8, 16], "fast": list(range(2, 17, 2))},
-        signal=[[0.0] * 17, list(range(17))],
-    )
-    w = score.play(trace)
-    assert [lane.name for lane in w.run.lanes] == ["fast", "slow"] and w.length == 16 and w.unit == "step"
-    data, metadata = w._repr_mimebundle_()
-    assert "slow: 2 notes at 8, 16" in metadata["image/png"]["alt"] and "image/png" in data
-    with pytest.raises(NLBookError, match=r"trace: got int, expected an object with \.levels"):
-        score.play(3)
-
-
-def test_score_plays_a_recorded_trace_of_the_level_room() -> None:
-    import torch
-
-    from nlbook.cms import CMS
-    from nlbook.levels import Trace
-
-    cms, x = CMS(2, 2, (4,)), torch.ones(1, 12, 2)
-    with Trace(cms) as trace:
-        cms(x, target=x)
-    w = score.play(trace)
-    assert w.run.lanes[0].updates == [4, 8, 12] and w.run.lanes[0].words == "every 4 tokens" and w.figure()
+@pytest.mark.parametrize("file", sorted(CHAPTERS.glob("*/*.py")), ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_a_chapter_draws_every_family_in_its_own_colours(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    own = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    for c in filter(re.compile("#[0-9A-Fa-f]{6}$").match, own):
+        assert not colourful(c) or all(apart(c, known) > 8 for known in viz.COLORS.values()), c
+    for looks in (n for n in ast.walk(tree) if isinstance(n, ast.Dict)):
+        for key, value in zip(looks.keys, looks.values, strict=True):
+            if isinstance(key, ast.Constant) and key.value in SAID_OF:
+                assert named(value) <= {*FAMILIES[SAID_OF[key.value]]}, (key.value, named(value))

@@ -1,7 +1,7 @@
 """Predictions: written down before the result is shown, and set beside it afterwards.
 
-A prediction is never graded and never demanded. One that is changed after the reveal is kept, marked as such, and
-left out of the calibration.
+A prediction is never graded and never demanded. In a notebook the result is folded until a prediction is recorded, and
+opens then. One that is changed after the reveal is kept, marked as such, and left out of the calibration.
 """
 
 from __future__ import annotations
@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from nlbook.book.check import registry, store
 from nlbook.book.check.questions import Prediction
-from nlbook.book.check.show import BLUE, GREEN, GREY, Shown, Table, announce, box, form, inline, prose
+from nlbook.book.check.show import (
+    BLUE,
+    GREEN,
+    GREY,
+    Shown,
+    Table,
+    announce,
+    box,
+    fold,
+    form,
+    in_notebook,
+    inline,
+    prose,
+)
 from nlbook.book.check.values import digits
 from nlbook.errors import NLBookError, need
 
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
     import ipywidgets as widgets
 
 FILE = "predictions"
+_waiting: dict[str, list[widgets.HTML]] = {}  # id -> results on the page that open when a prediction is recorded
 
 
 def said(value: Any, unit: str = "") -> str:
@@ -104,6 +118,8 @@ class Predict(Shown):
         if chosen is None:
             return "Choose one first."
         self.record(chosen)
+        for folded in _waiting.pop(self.id, []):
+            folded.value = compared(self.id, store.load(FILE)[self.id]["measured"]).html()
         return self.status_line
 
     def _field(self) -> Any:
@@ -192,12 +208,21 @@ class Revealed(Shown):
         return "\n".join(x for x in (f"Measured ({self.id}): {self.measured}", self._compared(), self.explanation) if x)
 
     def html(self) -> str:
-        compared = f"<br>{escape(self._compared())}" if self.prediction else ""
+        beside = f"<br>{escape(self._compared())}" if self.prediction else ""
         return box(
             GREEN if self.right else GREY,
-            f"<strong>Measured: {escape(self.measured)}</strong>{compared}" + prose(self.explanation),
+            f"<strong>Measured: {escape(self.measured)}</strong>{beside}" + prose(self.explanation),
             f"Result of prediction {self.id}",
         )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        if self.prediction:
+            return super()._repr_mimebundle_()
+        import ipywidgets as widgets  # half a second: only where something is shown
+
+        folded = widgets.HTML(fold(f"Record your prediction ({self.id}), or open the result", self.html()))
+        _waiting.setdefault(self.id, []).append(folded)
+        return {**(folded._repr_mimebundle_() or {}), **super()._repr_mimebundle_()}
 
 
 def reveal(id: str, measured: Any = None) -> Revealed:
@@ -206,6 +231,11 @@ def reveal(id: str, measured: Any = None) -> Revealed:
     measured   what the page has measured: an option's text, a number, or a list of numbers for points; without it,
                the right option, or the number that the definition knows
     """
+    return announce(compared(id, measured))
+
+
+def compared(id: str, measured: Any) -> Revealed:
+    """What came out beside what was predicted; without a prediction a notebook folds it, and it is not revealed yet."""
     item = registry.find(id, Prediction)
     if measured is None:
         measured = next((o.text for o in item.options if o.right), item.answer)
@@ -214,8 +244,9 @@ def reveal(id: str, measured: Any = None) -> Revealed:
     plain: Any = [float(x) for x in measured] if several else measured if isinstance(measured, str) else float(measured)
     records = store.load(FILE)
     record = records.setdefault(id, {"entries": []})
-    record.setdefault("revealed", store.now())
     choice = counted(record)
+    if choice is not None or not in_notebook():
+        record.setdefault("revealed", store.now())
     late = choice is None and bool(record["entries"])
     mine = record["entries"][-1]["answer"] if late else choice
     hit = None if mine is None else agrees(item, mine, plain)
@@ -227,7 +258,7 @@ def reveal(id: str, measured: Any = None) -> Revealed:
     told = [why[o] for o in dict.fromkeys((mine, plain)) if o in why] if isinstance(plain, str) else [item.why]
     unit = "" if isinstance(plain, str) else item.unit
     mine_said = "" if mine is None else said(mine, item.unit)
-    return announce(Revealed(id, said(plain, unit), mine_said, hit, "\n\n".join(told), late))
+    return Revealed(id, said(plain, unit), mine_said, hit, "\n\n".join(told), late)
 
 
 def agrees(item: Prediction, mine: Any, measured: Any) -> bool:

@@ -38,17 +38,22 @@ class Shown:
         return {"text/plain": self.text(), "text/html": self.html()}
 
 
+def in_notebook() -> bool:
+    """Whether IPython runs this, so that what a cell ends with is shown as HTML."""
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
 S = TypeVar("S", bound=Shown)
 
 
 def announce(shown: S) -> S:
     """`shown`, which will be seen wherever the call stands: after its cell where that did not show it as its last
     line, at once in a plain script."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is None:
+    if not in_notebook():
         if not hasattr(sys, "ps1"):
             print(shown)
         return shown
+    shell = sys.modules["IPython"].get_ipython()
 
     def after(*_: Any) -> None:
         shell.events.unregister("post_run_cell", after)

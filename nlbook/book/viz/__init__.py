@@ -2,19 +2,18 @@
 
     from nlbook.book import viz
     viz.load("interference:n=32,rho=0.5")   a live picture: sliders, landmarks, task, state string
-    viz.still("score:T=50", "score:T=200")  a static strip of states
     viz.show(fig, alt="…")                  a plain figure with alt text
     viz.shop()                              the Clock Shop, computed in the page, with a kernel or without
-    from nlbook.book.viz import score; score.play(trace)      a run of your own: who wrote when, in motion
+    viz.score(), viz.score(trace)           who wrote when, in motion; a model of your own, live while it trains
     viz.gallery()                           what there is
-    viz.figure(), viz.COLORS                to draw your own; one colour is one quantity all book long
+    viz.figure(), viz.COLORS                to draw your own; in a chapter one colour is one meaning
     @viz.view(…), viz.Int, Float, Choice, Bool, Ints      to make a picture of your own: see README.md here
 
 Matplotlib, ipywidgets and anywidget are imported with this room, and the module of a picture when its key is asked for.
 """
 
-from nlbook.book.viz.live import Live, shop
-from nlbook.book.viz.picture import Gallery, Picture, Still, gallery, load, show, still
+from nlbook.book.viz.live import Live, score, shop
+from nlbook.book.viz.picture import Gallery, Picture, gallery, load, show
 from nlbook.book.viz.spec import View, all_views, find, view
 from nlbook.book.viz.state import Bool, Choice, Float, Int, Ints, State
 from nlbook.book.viz.style import COLORS, book_style, end_label, figure, png
@@ -30,7 +29,6 @@ __all__ = [
     "Live",
     "Picture",
     "State",
-    "Still",
     "View",
     "all_views",
     "book_style",
@@ -40,8 +38,8 @@ __all__ = [
     "gallery",
     "load",
     "png",
+    "score",
     "shop",
     "show",
-    "still",
     "view",
 ]

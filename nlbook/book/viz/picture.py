@@ -1,4 +1,4 @@
-"""What the reader sees: `load` a live picture, `still` a strip of states, `show` a plain figure, `gallery` of all.
+"""What the reader sees: `load` a live picture, `show` a plain figure, `gallery` of all.
 
 No ipywidgets.Output anywhere: it hides errors from the cell, stalls nbclient now and then (nbclient #312) and leaves
 nothing in a saved notebook. Every output here also holds image/png with its alt text in the output's metadata.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import os
-import textwrap
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,12 +19,11 @@ import ipywidgets as W
 import traitlets as tr
 from IPython.display import display
 from matplotlib.figure import Figure
-from PIL import Image
 
 from nlbook.book.viz import spec as views
 from nlbook.book.viz.spec import View, checked_alt
 from nlbook.book.viz.state import Bool, Choice, Float, Int, Ints, Param, State
-from nlbook.book.viz.style import CSS_PER_INCH, DPI, book_style, css_size, figure, png
+from nlbook.book.viz.style import css_size, png
 from nlbook.errors import NLBookError
 
 JS = Path(__file__).parent / "js"
@@ -234,93 +231,19 @@ class Picture(W.VBox):
         """The long description: what is seen, the settings and every number."""
         return self.spec.describe(self.state)
 
-    def twin(self) -> Still:
-        """What a viewer with no kernel shows: this state, the view's twin landmarks, and the task."""
-        return Still(self.spec, [self.state, *(self.spec.landmarks[t] for t in self.spec.twin)], task=True)
-
     def __repr__(self) -> str:
         return f"Picture {self.state_string!r}: {self.alt}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if os.environ.get("NLBOOK_STATIC") == "html":  # a site build: no kernel, and no widget manager
-            return self.twin().html_bundle()
+            picture = img_tag(self.png(), self.alt, css_size(self.figure())[0])
+            page = f"<figure class='nlbook-still'>{picture}<figcaption>{html.escape(self.spec.task)}<details><summary>"
+            page += f"Answer</summary>{html.escape(self.spec.answer)}</details></figcaption></figure>"
+            return {"text/html": page, "text/plain": repr(self)}, {}
         live = super()._repr_mimebundle_(**kwargs)
         data = dict(live[0] if isinstance(live, tuple) else live or {})
-        static, metadata = self.twin().bundle()
+        static, metadata = image_bundle(self.png(), self.alt, css_size(self.figure())[0])
         return {**data, **static, "text/plain": repr(self)}, metadata
-
-
-class Still:
-    """Pictures that do not move: a strip of states of one view, each under its name."""
-
-    def __init__(self, spec: View, states: list[State], columns: int | None = None, task: bool = False) -> None:
-        self.spec, self.states = spec, list(dict.fromkeys(states))
-        frames = [(spec.figure(s), s) for s in self.states]
-        wide = css_size(frames[0][0])[0] > 520
-        columns = columns or (1 if wide else 2)
-        pieces = [
-            _joined([_caption(spec.named(s), css_size(f)[0], bold=True), _image(f)], across=False) for f, s in frames
-        ]
-        rows = [_joined(pieces[i : i + columns], across=True) for i in range(0, len(pieces), columns)]
-        if task:
-            rows.append(_caption("Task. " + spec.task, round(rows[0].width * CSS_PER_INCH / DPI)))
-        image = _joined(rows, across=False)
-        self.width = round(image.width * CSS_PER_INCH / DPI)
-        buffer = io.BytesIO()
-        image.save(buffer, format="png", compress_level=9)
-        self.png = buffer.getvalue()
-        alts = [spec.alt(s) for s in self.states]
-        self.alt = (
-            alts[0]
-            if len(alts) == 1
-            else " ".join(
-                f"{i + 1}. {spec.named(s)}: {a}" for i, (s, a) in enumerate(zip(self.states, alts, strict=True))
-            )
-        )
-        self.facts = [spec.facts(s) for s in self.states]
-
-    def bundle(self) -> Bundle:
-        return image_bundle(self.png, self.alt, self.width)
-
-    def html_bundle(self) -> Bundle:
-        """For a page where neither a kernel nor a widget manager runs."""
-        picture = img_tag(self.png, self.alt, self.width)
-        return {
-            "text/html": f"<figure class='nlbook-still'>{picture}<figcaption>{html.escape(self.spec.task)}"
-            f"<details><summary>Answer</summary>{html.escape(self.spec.answer)}</details></figcaption>"
-            "</figure>",
-            "text/plain": repr(self),
-        }, {}
-
-    def _ipython_display_(self) -> None:
-        show_image(self.png, self.alt, self.width)
-
-    def __repr__(self) -> str:
-        return f"Still {' '.join(map(str, self.states))}: {self.alt}"
-
-
-def _joined(pictures: list[Image.Image], across: bool) -> Image.Image:
-    """Pictures side by side, or one under the other, on white."""
-    wide, high = [i.width for i in pictures], [i.height for i in pictures]
-    page = Image.new("RGB", (sum(wide), max(high)) if across else (max(wide), sum(high)), "white")
-    for n, picture in enumerate(pictures):
-        page.paste(picture, (sum(wide[:n]), 0) if across else (0, sum(high[:n])))
-    return page
-
-
-def _image(fig: Figure) -> Image.Image:
-    return Image.open(io.BytesIO(png(fig))).convert("RGB")
-
-
-def _caption(text: str, width: int, bold: bool = False) -> Image.Image:
-    """A band of wrapped text, `width` CSS pixels wide."""
-    lines = textwrap.wrap(text, max(20, int(width / 7.2)))
-    height = 0.12 + 0.19 * len(lines)
-    fig = figure(width / CSS_PER_INCH, height)
-    look: dict[str, Any] = {"va": "top", "ha": "left", "fontsize": 9, "color": "#333333"}
-    with book_style():
-        fig.text(0.012, 1 - 0.05 / height, "\n".join(lines), weight="bold" if bold else "normal", **look)
-    return _image(fig)
 
 
 def img_tag(data: bytes, alt: str, width: int) -> str:
@@ -362,17 +285,6 @@ def load(state: str, hide: Iterable[str] = ()) -> Picture:
     """
     spec, parsed = views.load_state(state)
     return Picture(spec, parsed, hide)
-
-
-def still(*states: str, columns: int | None = None) -> Still:
-    """States of one view in one static strip, extremes side by side: `viz.still("score:T=50", "score:T=200")`."""
-    if not states:
-        raise NLBookError("states: got none, expected at least one state string")
-    loaded = [views.load_state(s) for s in states]
-    specs = {spec.key: spec for spec, _ in loaded}
-    if len(specs) > 1:
-        raise NLBookError(f"states: got views {', '.join(specs)}, expected states of one view")
-    return Still(loaded[0][0], [s for _, s in loaded], columns)
 
 
 def show(fig: Figure, alt: str) -> None:

@@ -32,10 +32,8 @@ BOOK = {
     "horizon": "chapters.writing.horizon",
     "dial": "chapters.attention.dial",
     "detective": "chapters.levels.detective",
-    "score": "viz.score",
     "start": "chapters.levels.start_dial",
     "stability": "chapters.clocks.stability",
-    "two_tasks": "chapters.clocks.two_tasks",
     "memories": "chapters.selfmod.memories",
     "reading": "chapters.hope.reading",
     "theatre": "chapters.speed.theatre",
@@ -58,7 +56,6 @@ class View:
     params:    Int, Float, Choice, Bool, Ints; the first three are in sight, the others in a fold (`more=` overrides).
     landmarks: name -> state string; each becomes a button that sets defaults plus these values.
     alt:       (state, facts) -> at least 8 words. facts: state -> {name: number}.
-    twin:      up to two landmarks that stand under the current state in the static picture.
     describe:  (state, facts) -> what a long description begins with, in place of the alt text.
     live:      state -> an anywidget with a `show_state(state)` method, shown instead of the still picture.
     """
@@ -75,7 +72,6 @@ class View:
         alt: Callable[[Any, Facts], str],
         facts: Callable[[Any], Facts],
         landmarks: Mapping[str, str] | None = None,
-        twin: Sequence[str] = (),
         describe: Callable[[Any, Facts], str] | None = None,
         live: Callable[[State], Any] | None = None,
     ) -> None:
@@ -87,10 +83,6 @@ class View:
         if not names or len(set(names)) != len(names):
             raise NLBookError(f"params: got {names}, expected at least one, each name once")
         self.landmarks = {name: self.state(text) for name, text in (landmarks or {}).items()}
-        unknown = [t for t in twin if t not in self.landmarks]
-        if unknown or len(twin) > 2:
-            raise NLBookError(f"twin: got {list(twin)}, expected at most 2 of the landmarks {list(self.landmarks)}")
-        self.twin = tuple(twin)
         self.__doc__ = f"{title}\n\n{draw.__doc__ or ''}"
 
     def state(self, state: str | Mapping[str, Any] | None = None, **values: Any) -> State:
@@ -114,14 +106,6 @@ class View:
         """One or two sentences that stand for the picture."""
         state = self.state(state)
         return checked_alt(self._alt(state, self.facts(state)))
-
-    def named(self, state: State) -> str:
-        """A state in words: its landmark's name, else what differs from the defaults, else the view's title."""
-        for name, landmark in self.landmarks.items():
-            if landmark == state:
-                return name
-        other = [p for p in self.params if state[p.name] != self.state()[p.name]]
-        return ", ".join(f"{p.label or p.name} {p.spell(state[p.name])}" for p in other) or self.title
 
     def describe(self, state: str | Mapping[str, Any] | None = None) -> str:
         """The long description: what the alt text says, then the settings and every number of the picture."""

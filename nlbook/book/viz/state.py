@@ -1,7 +1,7 @@
 """The state of a picture: named values that are checked, never change, and can be written as a short string.
 
     interference:n=32,rho=0.5        the view, then the values that differ from its defaults
-    score:C=1,16,256;T=200           a list of numbers goes on until the next `name=`; `;` may stand for `,`
+    toy:C=1,16,256;keep=1            a list of numbers goes on until the next `name=`; `;` may stand for `,`
 
 A teacher hands such a string out; `viz.load` shows that very picture.
 """
@@ -220,7 +220,7 @@ class State(Mapping[str, Any]):
 
     @classmethod
     def parse(cls, text: str, view: str, params: Sequence[Param]) -> State:
-        """The state that `text` spells: `score:T=200`, `T=200`, or `score` for the defaults.
+        """The state that `text` spells: `dial:window=4`, `window=4`, or `dial` for the defaults.
 
         Raises NLBookError naming the value and what it may be.
         """

@@ -1,4 +1,4 @@
-"""One look for every picture of the book: one colour is one quantity, no pyplot, and the same bytes each time.
+"""One look for every picture: in a chapter one colour is one meaning, no pyplot, and the same bytes each time.
 
 Colours are Okabe and Ito's eight, which stay apart for colour-blind readers; the levels are a ramp from light to dark
 (fast to slow), so that their order can be seen in grey as well.
@@ -34,8 +34,25 @@ COLORS: dict[str, str] = {
     "level6": "#0D0887",
     "frozen": "#6E6E6E",
     "grid": "#E4E4E4",
+    "hebbian": "#A68A53",  # rules are browns
+    "delta": "#591E00",
+    "rls": "#4A5900",
+    "softmax": "#A3344A",
+    "for ever": "#1F593C",  # kinds of facts are greens, from slow to fast
+    "document": "#00A600",
+    "moment": "#82A000",
+    "task A": "#00707F",
+    "task B": "#A67C00",
 }
-"""Quantity -> colour. The four words of the book and what else is drawn more than once."""
+"""Meaning -> colour. In one chapter no two meanings look alike; a test sees to it."""
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "levels": ("level1", "level2", "level3", "level4", "level5", "level6"),
+    "rules": ("hebbian", "delta", "rls", "softmax"),
+    "kinds of facts": ("for ever", "document", "moment"),
+    "tasks": ("task A", "task B"),
+}
+"""What is drawn in the colours of a family is one of its members, and the members are drawn in nothing else."""
 
 BOOK_STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs on every machine

@@ -26,7 +26,7 @@ from nlbook_tools.site.twins import Frames, Twins
 
 ASSETS = Path(__file__).parent / "assets"
 JS = Path(viz.__file__).parent / "js"
-VIEWS = ("score", "grid", "detective", "ledger")
+VIEWS = ("grid", "detective", "ledger")
 ROUTES = (
     (
         "One lecture",
@@ -179,7 +179,7 @@ def assets(site: Site) -> None:
 
 
 def views() -> str:
-    """The widgets' scripts, each in a function of its own: `nlbookViews.score.render({ model, el })`."""
+    """The widgets' scripts, each in a function of its own: `nlbookViews.grid.render({ model, el })`."""
     parts = ["window.nlbookViews = {};"]
     for v in VIEWS:
         script = (JS / f"{v}.js").read_text(encoding="utf-8")

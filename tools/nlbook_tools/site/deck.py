@@ -110,7 +110,9 @@ class Deck:
                 for piece in in_pieces(self.writer.render(said)):
                     self._add(kind, f'<div class="card">{piece}</div>', label, list(map(self.writer.render, more)))
             elif "text/html" in data:
-                if "data-nlbook-live" in data["text/html"]:
+                if "data-nlbook-live-data" in data["text/html"]:  # what the live picture before it plays
+                    self.columns[-1][-1].body += data["text/html"]
+                elif "data-nlbook-live" in data["text/html"]:
                     self._add("live", data["text/html"], label)
                 elif "Description of the picture" not in data["text/html"]:
                     self._box(data["text/html"], label)

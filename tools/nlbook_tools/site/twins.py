@@ -1,8 +1,7 @@
 """Pictures that move without a kernel.
 
 Most are frames: the view drawn in advance at the states of a small lattice, and at its landmarks; sliders and buttons
-choose among them. Three run for real: the score of updates plays in the browser as it does in JupyterLab, every cell of
-the stability map has its run, and the level detective's arrows are judged in the page from the relation that Python
+choose among them. Two run for real: every cell of the stability map has its run, and the level detective's arrows are judged in the page from the relation that Python
 hands over. The widgets' own JavaScript does the drawing, over plain data instead of a kernel.
 """
 
@@ -32,7 +31,6 @@ LATTICES: dict[str, dict[str, list[Any]]] = {
         "window": ["all", "16", "4"],
         "feature": ["softmax", "16 bumps", "elu+1"],
     },
-    "two_tasks": {"C": [(1,), (1, 16, 256)], "keep": [0.95, 0.98, 1.0], "short": [64, 256, 4096]},
     "theatre": {"C": [1, 4, 16, 64], "eta": [0.1, 0.5], "rule": ["frozen", "eq. 93", "exact"]},
     "reading": {
         "hold": ["nothing", "M_mem", "M_k", "M_v", "M_eta", "M_alpha", "level", "the other four M", "all"],
@@ -44,7 +42,6 @@ LATTICES: dict[str, dict[str, list[Any]]] = {
 
 RUN = "run "  # before a state of the stability map: only the run of its cell is drawn
 LIVE = {
-    "score": "score",
     "stability": "grid",
     "detective": "detective",
     "ledger": "ledger",
@@ -324,7 +321,9 @@ def systems() -> dict[str, Any]:
         s = detective.system(name)
         names = [c.name for c in s.components]
         pairs = [[a, b, s.why_faster(a, b)] for a in names for b in names if s.faster(a, b)]
-        found[name] = {"names": names, "pairs": pairs, "levels": {n: s.level(n) for n in names}}
+        steps = [*detective.SYSTEMS.values(), ""]
+        following = steps[steps.index(detective.SYSTEMS[name]) + 1]
+        found[name] = {"names": names, "next": following, "pairs": pairs, "levels": {n: s.level(n) for n in names}}
     return found
 
 

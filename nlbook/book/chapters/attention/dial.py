@@ -138,7 +138,7 @@ def line(ax: Axes, state: Any, f: Facts) -> None:
     )  # seen at any weight
     if state.feature != "softmax":
         exact = reading(state, feature="softmax", window="all").curve
-        ax.plot(GRID, exact, color=COLORS["objective"], lw=1, ls="--")
+        ax.plot(GRID, exact, color=COLORS["softmax"], lw=1, ls="--")
     ax.plot(GRID, r.curve, color=COLORS["memory"], lw=2)
     ax.axvline(state.query, color=COLORS["query"], lw=1.5)
     ax.plot([state.query], [r.answer], "o", color=COLORS["memory"], ms=9, mec="white", mew=1.5, zorder=5)
@@ -157,8 +157,8 @@ def line(ax: Axes, state: Any, f: Facts) -> None:
 def counter(ax: Axes, state: Any, f: Facts) -> None:
     """Floats of state against tokens: this memory bold, the others thin."""
     t = [1, LONGEST]
-    ax.plot(t, [3 * x for x in t], color=COLORS["objective"], lw=1.2)
-    end_label(ax, LONGEST, 3 * LONGEST, "full cache", COLORS["objective"])
+    ax.plot(t, [3 * x for x in t], color=COLORS["softmax"], lw=1.2)
+    end_label(ax, LONGEST, 3 * LONGEST, "full cache", COLORS["softmax"])
     chosen, linear = int(f["floats"]), state.feature != "softmax"
     if linear:
         ax.plot(t, [chosen] * 2, color=COLORS["memory"], lw=2.5)
@@ -207,7 +207,6 @@ def counter(ax: Axes, state: Any, f: Facts) -> None:
         "elu + 1": "feature=elu+1",
         "long": "tokens=256",
     },
-    twin=["hot: the mean", "4 bumps"],
     alt=alt,
     facts=facts,
 )

@@ -17,13 +17,13 @@ from nlbook.book.viz.style import COLORS, end_label, figure
 
 # one look a memory; those of chapter 01 keep theirs
 STYLE: dict[str, dict[str, Any]] = {
-    "softmax": {"color": COLORS["objective"], "marker": "*", "ms": 14, "zorder": 5},
-    "window": {"color": COLORS["objective"], "ls": "--", "marker": "."},
-    "recency": {"color": COLORS["rate"], "ls": "--"},
-    "hebbian": {"color": COLORS["value"], "marker": "."},
-    "features": {"color": COLORS["value"], "ls": "--", "marker": "."},
-    "delta": {"color": COLORS["memory"], "marker": "."},
-    "rls": {"color": COLORS["baseline"], "marker": "."},
+    "softmax": {"color": COLORS["softmax"], "marker": "*", "ms": 14, "zorder": 5},
+    "window": {"color": COLORS["softmax"], "ls": "--", "marker": "."},
+    "recency": {"color": COLORS["softmax"], "ls": ":"},
+    "hebbian": {"color": COLORS["hebbian"], "marker": "."},
+    "features": {"color": COLORS["hebbian"], "ls": "--", "marker": "."},
+    "delta": {"color": COLORS["delta"], "marker": "."},
+    "rls": {"color": COLORS["rls"], "marker": "."},
 }
 
 
@@ -109,8 +109,8 @@ def growth(width: int, window: int = 1024) -> Figure:
     ax = fig.subplots()
     t = [2**i for i in range(3, 16)]
     for name, y, color in (
-        ("cache: all keys and values", [2 * width * x for x in t], COLORS["objective"]),
-        (f"cache of the latest {window:,}", [2 * width * min(x, window) for x in t], COLORS["query"]),
+        ("cache: all keys and values", [2 * width * x for x in t], COLORS["softmax"]),
+        (f"cache of the latest {window:,}", [2 * width * min(x, window) for x in t], COLORS["softmax"]),
         (f"one {width} × {width} matrix", [width * width] * len(t), COLORS["memory"]),
     ):
         ax.plot(t, y, color=color, ls="--" if "latest" in name else "-")
@@ -149,12 +149,12 @@ def bumps(asked: float = 0.3, few: int = 4, many: int = 16) -> Figure:
             frame = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             left.text(asked + 0.07, y, f"{y:.2f}", fontsize=9, va="center", color=COLORS["memory"], bbox=frame)
     left.set(title=f"{few} bumps: a key becomes {few} numbers", xlabel="key", ylabel="feature")
-    styles = ((few, "--", COLORS["error"]), (many, "-.", COLORS["rate"]), (64, "-", COLORS["value"]))
+    styles = ((few, "--", COLORS["baseline"]), (many, "-.", COLORS["control"]), (64, "-", COLORS["hebbian"]))
     for D, ls, color in styles:
         kernel = feature_map(f"{D} bumps", 0.01)
         y = kernel(x) @ kernel(q)
         right.plot(x, y / y.max(), color=color, ls=ls, label=f"{D} bumps")
-    right.plot(x, torch.exp(-(x - asked).square() / 0.02), color=COLORS["objective"], lw=5, alpha=0.35, label="softmax")
+    right.plot(x, torch.exp(-(x - asked).square() / 0.02), color=COLORS["softmax"], lw=5, alpha=0.35, label="softmax")
     right.set(title=f"how much a key counts for the question {asked:g}", xlabel="key", ylabel="kernel, largest = 1")
     right.legend(loc="upper left")
     return fig
@@ -219,16 +219,16 @@ def temperature_curve(
     fig = figure(7.5, 3.2)
     ax = fig.subplots()
     at = range(len(plain))
-    ax.axhline(hebbian, color=COLORS["value"], lw=1.2, ls="--")
-    ax.text(0, hebbian - 0.02, f"Hebbian memory {hebbian:.2f}", color=COLORS["value"], va="top", fontsize=9)
+    ax.axhline(hebbian, color=COLORS["hebbian"], lw=1.2, ls="--")
+    ax.text(0, hebbian - 0.02, f"Hebbian memory {hebbian:.2f}", color=COLORS["hebbian"], va="top", fontsize=9)
     style = {"color": COLORS["control"], "marker": ".", "lw": 1.5}
     curve(ax, at, list(centred.values()), **style)
-    curve(ax, at, list(plain.values()), color=COLORS["objective"], marker="o", ms=4)
+    curve(ax, at, list(plain.values()), color=COLORS["softmax"], marker="o", ms=4)
     names = [f"√d = {tau:.2f}" if tau == default else f"{tau:g}" for tau in plain]
     ax.set_xticks(at, names)
     middle = [*plain].index(default)
     ax.text(middle, 0.98, "the same, without the mean value", color=COLORS["baseline"], fontsize=9)
-    ax.text(middle, 0.05, "softmax attention as it answers", color=COLORS["objective"], fontsize=9)
+    ax.text(middle, 0.05, "softmax attention as it answers", color=COLORS["softmax"], fontsize=9)
     ax.set(xlabel="temperature (evenly spaced, not to scale)", ylabel="share identified", ylim=(0, 1.08))
     return fig
 

@@ -126,7 +126,7 @@ def per_level(levels: Sequence[Knowledge], switch: int) -> Figure:
     with book_style():
         axes = fig.subplots(1, len(levels), sharey=True, squeeze=False)[0]
         for i, (ax, k) in enumerate(zip(axes, levels, strict=True)):
-            for error, color in ((k.a, COLORS["memory"]), (k.b, COLORS["value"])):
+            for error, color in ((k.a, COLORS["task A"]), (k.b, COLORS["task B"])):
                 ax.fill_between(k.times, error.amin(1), error.amax(1), color=color, alpha=0.15, lw=0, step="post")
                 ax.plot(k.times, error.mean(1), color=color, lw=1.8, drawstyle="steps-post")
             end = int(k.times[-1])
@@ -151,8 +151,8 @@ def per_level(levels: Sequence[Knowledge], switch: int) -> Figure:
             ax.grid(False)
             if i == 0:
                 ax.set_ylabel("relative error")
-                ax.text(switch * 0.97, 0.33, "on task A", color=COLORS["memory"], ha="right", fontsize=9)
-                ax.text(switch * 0.97, 1.7, "on task B", color=COLORS["value"], ha="right", fontsize=9)
+                ax.text(switch * 0.97, 0.33, "on task A", color=COLORS["task A"], ha="right", fontsize=9)
+                ax.text(switch * 0.97, 1.7, "on task B", color=COLORS["task B"], ha="right", fontsize=9)
                 ax.text(end * 0.98, 1.03, "knows nothing", color="#555555", fontsize=8, ha="right", va="bottom")
                 ax.text(switch * 1.03, 2.12, "now task B", fontsize=8, va="top")
                 ax.text(

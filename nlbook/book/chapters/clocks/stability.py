@@ -170,7 +170,6 @@ class Grid(anywidget.AnyWidget):
         "at C = 64": "period=64,step=0.5",
         "C = 64, a step that it bears": "period=64,step=0.12",
     },
-    twin=["at C = 64"],
     alt=alt,
     facts=facts,
     live=lambda state: Grid(state),

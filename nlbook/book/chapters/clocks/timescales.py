@@ -1,12 +1,11 @@
-"""Two toys about time scales: where a period makes a step unstable, and who remembers task A after task B.
+"""A toy about time scales: where a period makes a step unstable.
 
-Both are linear with a squared loss (d = 16, keys of length one). They show mechanisms, not language models.
+It is linear with a squared loss (d = 16, keys of length one). It shows a mechanism, not a language model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,93 +54,3 @@ def stability_map(periods: Sequence[int], steps: Sequence[float], **kw: int) -> 
 
 
 # ---------------------------------------------------------------------- two tasks and a clock
-class TwoTasks(NamedTuple):
-    """Relative squared errors, mean over seeds; 1 = knows nothing. `*_reset`: after the fast level's reset."""
-
-    a_learned: float  # error on A when A ends
-    a: float  # error on A when B ends
-    b: float  # error on B when B ends
-    a_reset: float
-    b_reset: float
-    share: tuple[float, ...]  # how much of A each level holds when A ends: <W_l, A> / <A, A>
-    curve_a: Tensor  # error on A at every `every` steps
-    curve_b: Tensor
-    times: Tensor
-
-
-def two_tasks(
-    periods: Sequence[int] = (1, 16, 256),
-    steps: Sequence[float] | None = None,
-    *,
-    keep: float = 1.0,
-    long: int = 4096,
-    short: int = 256,
-    reset: bool = True,
-    d: int = 16,
-    seeds: int = 20,
-    seed: int = 0,
-    every: int = 16,
-) -> TwoTasks:
-    """Learn A for `long` steps, then B for `short`; levels add up: y = sum_l W_l x, loss 1/2 |y - A x|^2.
-
-    Args:
-        periods: steps between two updates of each level, the first is the fast one. Gradients are summed
-            (eq. 71).
-        steps: step size per level; default 0.5 / period, the same total step in a given time for every level.
-        keep: retention of the fast level per step; 1 forgets nothing.
-        reset: set the fast level to zero at the end of B (the end of its context) for the `*_reset` errors.
-    """
-    steps = [0.5 / c for c in periods] if steps is None else list(steps)
-    need(len(steps) == len(periods) > 0, "steps", f"{len(steps)} values", f"{len(periods)}, one per level")
-    need(0 < keep <= 1, "keep", keep, "a retention in (0, 1]")
-    need(long >= 1 and short >= 0, "long, short", (long, short), "long >= 1, short >= 0")
-    g = generator(seed)
-    goal = torch.randn(2, seeds, d, d, generator=g, dtype=torch.float64)
-    goal = goal / goal.flatten(2).norm(dim=-1)[..., None, None]
-    w = torch.zeros(len(periods), seeds, d, d, dtype=torch.float64)
-    waiting = torch.zeros_like(w)
-
-    def error(task: int, levels: Tensor) -> float:
-        return float((levels.sum(0) - goal[task]).square().sum((1, 2)).mean())
-
-    times, a, b = [], [], []
-    learned = 0.0
-    share: tuple[float, ...] = ()
-    total = torch.zeros_like(w[0])
-    for t in range(1, long + short + 1):
-        x = torch.randn(seeds, d, 1, generator=g, dtype=torch.float64)
-        x = x / x.norm(dim=1, keepdim=True)
-        target = goal[0] if t <= long else goal[1]
-        gradient = ((total - target) @ x) @ x.mT
-        if keep < 1:
-            w[0] *= keep
-        for i, c in enumerate(periods):
-            if c == 1:
-                w[i] -= steps[i] * gradient
-                continue
-            waiting[i] += gradient
-            if t % c == 0:  # eq. 71: the sum over the level's own chunk
-                w[i] -= steps[i] * waiting[i]
-                waiting[i].zero_()
-        total = w.sum(0)
-        if t % every == 0 or t in (long, long + short):
-            times.append(t)
-            a.append(error(0, w))
-            b.append(error(1, w))
-        if t == long:
-            learned = error(0, w)
-            share = tuple(float((lvl * goal[0]).sum((1, 2)).mean()) for lvl in w)
-    after = w.clone()
-    if reset:
-        after[0] = 0
-    return TwoTasks(
-        learned,
-        error(0, w),
-        error(1, w),
-        error(0, after),
-        error(1, after),
-        share,
-        torch.tensor(a),
-        torch.tensor(b),
-        torch.tensor(times),
-    )

@@ -108,7 +108,6 @@ def wrapped(row: Judged | None, width: int = 112) -> list[tuple[str, list[str]]]
         if short != "all" and rows().count(word)
     }
     or {"all": "show=all"},
-    twin=[],
     alt=alt,
     facts=facts,
     describe=describe,

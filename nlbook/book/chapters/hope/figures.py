@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from nlbook.book.viz.style import COLORS, book_style, end_label, figure
+from nlbook.book.viz.style import COLORS, FAMILIES, book_style, end_label, figure
 
-KINDS = {"for ever": COLORS["level3"], "document": COLORS["memory"], "moment": COLORS["error"]}
+KINDS = {kind: COLORS[kind] for kind in FAMILIES["kinds of facts"]}
 NAMES = {"M_mem": "M memory", "M_k": "M k", "M_v": "M v", "M_eta": "M η", "M_alpha": "M α", "level": "level"}
 KEYS = {"for ever": "A B", "document": "d e", "moment": "x y"}
 

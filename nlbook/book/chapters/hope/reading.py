@@ -19,8 +19,9 @@ from nlbook.book.viz.state import Choice, Int, State
 from nlbook.book.viz.style import COLORS, figure
 from nlbook.hope import Hope
 
-LANE = ("memory", "key", "value", "rate", "objective", "level3")
+LANE = dict(zip(parts.PARTS, ("memory", "key", "value", "rate", "objective", "level3"), strict=True))
 FOUR = ("M_k", "M_v", "M_eta", "M_alpha")
+SHOW = {"the level": ("level",), "the level and M memory": ("level", "M_mem"), "every part": parts.PARTS}
 HOLD = {"nothing": (), **{n: (n,) for n in parts.PARTS}, "the other four M": FOUR, "all": parts.PARTS}
 
 
@@ -52,7 +53,8 @@ def facts(state: Any) -> dict[str, float]:
 def alt(state: Any, f: Facts) -> str:
     known = ", ".join(f"{KEYS[kind]} {f['known_' + kind.replace(' ', '_')]:.2f}" for kind in KINDS)
     return (
-        f"A small Hope reads eight documents; held at its start: {state.hold}. Six lanes show when each part moves. "
+        f"A small Hope reads eight documents; held at its start: {state.hold}. A lane a part shows when it moves, here "
+        f"{state.show}. "
         "Below, a row a key: the probability of its true value, moment by moment, with a line where a document ends. "
         f"From the second document on it is, on average: {known}."
     )
@@ -61,34 +63,37 @@ def alt(state: Any, f: Facts) -> str:
 @view(
     "reading",
     title="Hope reads eight documents: which part moves, and what does it know now?",
-    task="Hold the level. Which rows change, and where? Then hold M memory. Then the other four, which move as well.",
+    task="Take the three steps: a part more in each, and the keys that it serves. Then hold the level. Which rows change, "
+    "and where? Then hold M memory. Then the other four, which move as well.",
     answer="Without the level A and B are forgotten wherever a document ends, and known again only when the document "
     "says them; nothing else changes. Without M memory d, e, x and y are not known at all, and A and B a little less. "
     "Without the other four nothing changes, although they move: moving is not knowing.",
     params=[
         Choice("hold", "nothing", tuple(HOLD), label="hold at its start"),
         Int("stream", 0, 0, 9, label="stream"),
+        Choice("show", "every part", tuple(SHOW), label="show"),
     ],
     landmarks={
-        "all of it moves": "hold=nothing",
+        "1. the level alone": "show=the level",
+        "2. and M memory": "show=the level and M memory",
+        "3. every part": "show=every part",
         "hold the level": "hold=level",
         "hold M memory": "hold=M_mem",
         "hold the other four": "hold=the other four M",
     },
-    twin=["hold the level", "hold M memory"],
     alt=alt,
     facts=facts,
 )
 def draw(state: State) -> Figure:
     """Lanes of the parts, and the probability of the truth for every key."""
     f, r = facts(state), watched(state.hold, state.stream)
-    language = talker.LANGUAGE
-    end, keys = int(r.times[-1]), language.keys
+    language, names = talker.LANGUAGE, [n for n in parts.PARTS if n in SHOW[state.show]]
+    end, keys = int(r.times[-1]), language.keys[: 2 if len(names) == 1 else 6]  # the level serves A and B
     fig = figure(9, 4.6, layout=None)
     lanes, known = fig.add_axes((0.145, 0.56, 0.72, 0.37)), fig.add_axes((0.145, 0.11, 0.72, 0.33))
     edges = [0, *r.times.tolist()]
-    for i, (name, color) in enumerate(zip(parts.PARTS, (COLORS[c] for c in LANE), strict=True)):
-        y, step = len(parts.PARTS) - 1 - i, r.step[name]
+    for i, name in enumerate(names):
+        y, step, color = len(names) - 1 - i, r.step[name], COLORS[LANE[name]]
         lanes.axhline(y, color=COLORS["grid"], lw=1)
         height = 0.8 * step / max(float(step.max()), 1e-9)
         widths = [b - a - 0.6 for a, b in pairwise(edges)]
@@ -97,13 +102,13 @@ def draw(state: State) -> Figure:
         lanes.text(
             end + 2, y + 0.3, "held" if moved == 0 else f"moved {moved:.2f}", va="center", fontsize=9, color=color
         )
-    lanes.set(xlim=(0, end), ylim=(-0.1, len(parts.PARTS)), xticks=[])
-    lanes.set_yticks([len(parts.PARTS) - 1 - i + 0.3 for i in range(len(parts.PARTS))], [*NAMES.values()])
+    lanes.set(xlim=(0, end), ylim=(-0.1, len(names)), xticks=[])
+    lanes.set_yticks([len(names) - 1 - i + 0.3 for i in range(len(names))], [NAMES[n] for n in names])
     lanes.set_title("how far each part moves, each lane by its own largest move", fontsize=10)
     shade = LinearSegmentedColormap.from_list("known", ["white", COLORS["memory"]])
-    known.pcolormesh(edges, range(len(keys) + 1), r.known.mT.numpy(), cmap=shade, vmin=0, vmax=1)
+    known.pcolormesh(edges, range(len(keys) + 1), r.known[:, : len(keys)].mT.numpy(), cmap=shade, vmin=0, vmax=1)
     known.patch.set(hatch="////", edgecolor=COLORS["control"])
-    for k, mean in enumerate(later(r).nanmean(0).tolist()):
+    for k, mean in enumerate(later(r).nanmean(0).tolist()[: len(keys)]):
         known.text(end + 2, k + 0.5, f"{mean:.2f}", va="center", fontsize=9, color=[*KINDS.values()][k // 2])
     known.set(xlim=(0, end), ylim=(len(keys), 0), xlabel="tokens read; a line where a document ends")
     known.set_yticks([k + 0.5 for k in range(len(keys))], [f"{c}  {[*KINDS][i // 2]}" for i, c in enumerate(keys)])

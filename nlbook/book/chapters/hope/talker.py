@@ -74,4 +74,4 @@ def talk(model: Hope | None = None) -> viz.Live:
         "Talk to Hope: a line for pairs such as A3 d5 x1, eight bars for what the reader expects next, and a lane for "
         "each of its memories that can be held."
     )
-    return viz.Live("talk", alt, packed=packed, sizes=sizes, example="|A3d5x1B7A3e2x1d5|", **language)
+    return viz.Live("talk", alt, packed=packed, sizes=sizes, example="|A3d5x1B7A3e2x1d5|A", **language)

@@ -55,6 +55,8 @@ def system(name: str) -> NestedSystem:
         part("m_t", 1, "optimizer state", "mean of gradients, renewed once per step, before the weights move"),
         part("v_t", 1, "optimizer state", "mean of squared gradients, renewed once per step; ignores m_t"),
     ]
+    if name == "pair":
+        return NestedSystem([part("W_k", 1, "weights", "moved once per optimizer step"), tokens], SEQUENCE)
     if name == "layer":
         both = "m_t v_t"
         return NestedSystem(
@@ -100,13 +102,21 @@ def system(name: str) -> NestedSystem:
     )
 
 
-SYSTEMS = ("layer", "deployed", "momentum", "M3")
+SYSTEMS = {
+    "pair": "1. two parts",
+    "momentum": "2. a momentum",
+    "layer": "3. a whole layer",
+    "deployed": "4. after pre-training",
+    "M3": "5. a slow momentum",
+}
+"""The steps of the game: model -> its button."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A claimed order, judged. `lanes[name]` is 0 for a part that lies in the tray; `levels` are the lanes in use."""
+    """A claimed order of the model `name`, judged. `lanes[part]` is 0 for a part that lies in the tray; `levels` are the lanes in use."""
 
+    name: str
     system: NestedSystem
     lanes: dict[str, int]
     levels: list[list[str]]
@@ -132,7 +142,10 @@ class Case:
     def verdict(self) -> str:
         """One sentence: solved, what is missing, or how much is broken."""
         if self.solved:
-            return f"Solved: {len(self.levels)} levels, no arrow broken."
+            steps = [*SYSTEMS.values(), ""]
+            following = steps[steps.index(SYSTEMS[self.name]) + 1]
+            done = f"Solved: {len(self.levels)} levels, no arrow broken."
+            return f"{done} Go on with {following}." if following else done
         broken = len(self.violations)
         said = (
             f"{broken} arrow{'s' * (broken != 1)} broken."
@@ -155,7 +168,7 @@ def judge(state: Any) -> Case:
     lanes = dict(zip(names, state.lanes if len(state.lanes) == len(names) else [0] * len(names)))
     levels = [group for i in range(1, LANES + 1) if (group := [n for n in names if lanes[n] == i])]
     wrong = [v for v in s.violations(levels) if v.kind != "missing"]
-    return Case(s, lanes, levels, wrong)
+    return Case(state.system, s, lanes, levels, wrong)
 
 
 def solution(name: str) -> tuple[int, ...]:
@@ -338,27 +351,22 @@ class Board(anywidget.AnyWidget):
 @view(
     "detective",
     title="Level detective: who is faster than whom?",
-    task="Put every part into a lane, the slowest at the bottom, until no arrow is broken. Predict first: is the "
-    "momentum m_t above the weights, below them, or beside them?",
-    answer="Four levels: {W_k, MLP, W_init} < {m_t, v_t} < {M_t} < {attention}. The moments are updated as often as "
+    task="Take the steps in turn. Put every part into a lane, the slowest at the bottom, until no arrow is broken. "
+    "Predict first in step 2: is the momentum m_t above the weights, below them, or beside them?",
+    answer="A whole layer has four levels: {W_k, MLP, W_init} < {m_t, v_t} < {M_t} < {attention}. The moments are updated as often as "
     "the weights, but the new weights need this step's moments: rule 2 puts both one level faster. m_t and v_t "
     "do not need each other, so they share a level. After pre-training ('deployed') the optimizer is gone and "
     "three levels are left; without M_t only the two ends would be. In M3 the slow momentum m2 is slower than "
     "the weights.",
     params=[
-        Choice("system", "layer", SYSTEMS, label="model"),
+        Choice("system", "layer", list(SYSTEMS), label="model", more=True),
         Ints("lanes", (0,) * PARTS, 0, LANES, least=1, most=PARTS, label="lanes (0: tray)", more=True),
     ],
     landmarks={
-        "all in the tray": "system=layer",
-        "everything in one lane": "lanes=1,1,1,1,1,1,1",
+        **{step: f"system={name}" for name, step in SYSTEMS.items()},
         "momentum below the weights": "lanes=2,3,1,1,4,2,2",
-        "solved": "lanes=1,3,2,2,4,1,1",
-        "after pre-training": "system=deployed;lanes=1,2,3,1,1",
-        "two kinds of weights": "system=momentum;lanes=1,2,2",
-        "a slow momentum": "system=M3;lanes=1,2,2,2",
+        "the layer, solved": "lanes=1,3,2,2,4,1,1",
     },
-    twin=["momentum below the weights"],
     alt=alt,
     facts=facts,
     describe=describe,

@@ -86,7 +86,6 @@ def alt(state: Any, f: Facts) -> str:
         "six writes": "writes=6",
         "equally loud": "loud=1.0,quiet=1.0",
     },
-    twin=["no writes", "equally loud"],
     alt=alt,
     facts=facts,
 )
@@ -124,7 +123,7 @@ def draw(state: State) -> Figure:
         xlabel="writes",
         ylabel="memory M",
         ylim=(-1.25, 1.25),
-        xlim=(-0.2, max(1, state.writes) * 1.25 + 0.2),
+        xlim=(-0.2, 7.7),
         title="from the best start",
         xticks=list(range(0, max(1, state.writes) + 1)),
     )

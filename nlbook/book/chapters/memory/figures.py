@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -12,7 +13,10 @@ from torch import Tensor
 from nlbook.book.chapters.memory.curves import RULES
 from nlbook.book.viz import COLORS, end_label, figure
 
-COLOR = dict(zip(RULES, (COLORS["value"], COLORS["memory"], COLORS["rate"], COLORS["baseline"]), strict=True))
+LOOK: dict[str, dict[str, Any]] = {
+    name: {"color": COLORS[rule], "ls": "--" if options.get("lr", 1) < 1 else "-"}
+    for name, (rule, options) in RULES.items()
+}
 
 KEYS, VALUES = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[5.0, 0.0], [0.0, 5.0]])
 
@@ -71,8 +75,8 @@ def age_curve(found: Mapping[str, Tensor]) -> Figure:
     ax = fig.subplots()
     for i, (rule, hits) in enumerate(found.items()):
         mean = hits.mean(0)
-        ax.plot(mean, color=COLOR[rule], lw=2)
-        end_label(ax, len(mean) - 1, float(mean[-3:].mean()), rule, COLOR[rule], dy=(6, 0, -6)[i])
+        ax.plot(mean, lw=2, **LOOK[rule])
+        end_label(ax, len(mean) - 1, float(mean[-3:].mean()), rule, LOOK[rule]["color"], dy=(6, 0, -6)[i])
     ax.set(xlabel="age of the pair (writes since)", ylabel="share identified", ylim=(0, 1.04))
     ax.margins(x=0.02)
     return fig
@@ -97,9 +101,9 @@ def capacity_curves(capacity: Mapping[float, Mapping[str, Mapping[int, Tensor]]]
     for ax, (rho, rules) in zip(axes, capacity.items(), strict=True):
         for rule, by_n in rules.items():
             n = list(by_n)
-            ax.plot(n, [float(a.mean()) for a in by_n.values()], color=COLOR[rule], lw=2, label=rule)
+            ax.plot(n, [float(a.mean()) for a in by_n.values()], lw=2, label=rule, **LOOK[rule])
             low, high = ([float(end(a)) for a in by_n.values()] for end in (torch.min, torch.max))
-            ax.fill_between(n, low, high, color=COLOR[rule], alpha=0.2, lw=0)
+            ax.fill_between(n, low, high, color=LOOK[rule]["color"], alpha=0.2, lw=0)
         ax.set_xscale("log", base=2)
         ax.set_xticks(n, [str(i) if i & (i - 1) == 0 else "" for i in n])
         ax.minorticks_off()

@@ -162,7 +162,6 @@ def shares(ax: Axes, state: Any, f: Facts) -> None:
         "Hebb, key written again": "n=4,again=1",
         "delta, key written again": "n=4,again=1,rule=delta",
     },
-    twin=["delta, n = d", "delta, small rate"],
     alt=alt,
     facts=facts,
 )

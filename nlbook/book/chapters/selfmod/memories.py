@@ -106,7 +106,6 @@ def alt(state: Any, f: Facts) -> str:
         "chunks of 16": "chunk=16",
         "an early switch": "switch=16",
     },
-    twin=["k = v", "v of any length"],
     alt=alt,
     facts=facts,
 )

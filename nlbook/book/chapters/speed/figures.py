@@ -14,7 +14,7 @@ from nlbook.book.chapters.speed.kernel_player import Kernel, Run, plain
 from nlbook.book.viz.picture import show
 from nlbook.book.viz.style import COLORS, end_label, figure
 
-PROGRAMS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # program 0, 1, ...; then again
+PROGRAMS = ("#122A59", "#906CD9", "#591241", "#BFA8E0", "#0000D9", "#8FA6C9")  # program 0, 1, ...; then again
 NOBODY, SEVERAL = "#F4F4F4", "#555555"
 
 

@@ -298,7 +298,6 @@ def counters(ax: Axes, state: Any, f: Facts) -> None:
         "the same with the factor of eq. 93": "C=64,eta=0.5,rule=eq. 93",
         "exact": "C=64,eta=0.5,rule=exact",
     },
-    twin=["token by token", "a large rate"],
     alt=alt,
     facts=facts,
     describe=describe,

@@ -76,7 +76,6 @@ def alt(state: Any, f: Facts) -> str:
     "told, and forty writes later it has faded as well.",
     params=[Float("keep", 0.97, 0.5, 1.0, step=0.01, label="keep"), Int("seed", 0, 0, 9)],
     landmarks={"let go, 0.90": "keep=0.9", "slowly, 0.97": "keep=0.97", "never, 1.00": "keep=1.0"},
-    twin=["let go, 0.90", "never, 1.00"],
     alt=alt,
     facts=facts,
 )

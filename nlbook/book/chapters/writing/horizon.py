@@ -127,7 +127,6 @@ def mark(ax: Axes, n: int, share: float, color: str, before: bool) -> None:
         "0.999, log axis": "beta=0.999,log=1",
         "0.9 and a slow one": "beta=0.9,slow=1,log=1",
     },
-    twin=["0.999, log axis", "0.9 and a slow one"],
     alt=alt,
     facts=facts,
 )

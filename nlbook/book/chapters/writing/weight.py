@@ -155,7 +155,6 @@ def ends(ax: Axes, marks: list[tuple[float, str, str]]) -> None:
         "trained, frozen surprises": "freeze=1",
         "small rate": "lr=0.1",
     },
-    twin=["trained, frozen surprises"],
     alt=alt,
     facts=facts,
 )
@@ -174,12 +173,16 @@ def draw(state: State) -> Figure:
     top.bar(steps[: t + 1], other[: t + 1], facecolor="none", edgecolor=ghost, lw=0.9, width=0.8)
     top.bar(steps[: t + 1], shown[: t + 1], color=color, width=0.6)
     top.axhline(0, color="#555555", lw=0.8)
-    top.set(title="what each step puts into the answer", xlim=(-0.8, STEPS + 0.8))
+    top.set(title="what each step puts into the answer", xlim=(-0.8, STEPS + 0.8), ylim=(-0.65, 2.65 * state.lr + 0.1))
     top.tick_params(labelbottom=False)
     low.axhline(f["truth"], color=COLORS["truth"], lw=1, ls="--")
     low.plot(steps[: t + 1], other.cumsum()[: t + 1], color=ghost, lw=1, marker=".", ms=4)
     low.plot(steps[: t + 1], shown.cumsum()[: t + 1], color=color, lw=2, marker=".", ms=6)
-    low.set(title="running sum: the answer W q", xlabel="training step (0: the start weight)")
+    low.set(
+        title="running sum: the answer W q",
+        ylim=(-1.1 * state.lr - 0.5, 22 * state.lr + 0.5),
+        xlabel="training step (0: the start weight)",
+    )
     ends(
         low,
         [

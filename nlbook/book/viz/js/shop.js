@@ -143,7 +143,7 @@ export function mount(root, { preset = "three", seed = 1 } = {}) {
   const ui = { preset, seed, clocks: [], orders: {}, t: 0, playing: false, first: true, since: 0, owed: 0, spoken: 0 };
   let trace; // every moment that has been reached: { states, events, errors: [mine, best] a kind, running }
 
-  root.classList.add("nlbook-shop");
+  root.classList.add("nlbook-live", "nlbook-shop");
   const glass = (i) => `<div class="glass" data-key="${i}"><div class="vessel"><i class="one"></i><i class="wrong"></i>${LANES.map((l) => `<b class="${l}"></b>`).join("")}<i class="best"></i></div><strong>${KEYS[i]}</strong><span class="is"></span><span class="says"></span></div>`;
   root.innerHTML = `
     <div class="row" role="group" aria-label="Clocks">${Object.entries(PRESETS).map(([id, p]) => `<button type="button" data-preset="${id}">${p.name}</button>`).join("")}</div>

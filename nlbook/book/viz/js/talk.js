@@ -65,30 +65,39 @@ export const model = { decode, names, readText, best, conversation };
 export function mount(root, spec) {
   const weights = decode(spec.packed), word = names(spec), K = spec.keys.length, V = spec.values;
   const levels = spec.sizes.periods.map((_, i) => `level ${i}`), parts = [...Object.keys(PARTS), ...levels];
-  let held = new Set(), talk, shown = -1;
-  root.classList.add("nlbook-talk");
+  let held = new Set(), talk;
+  root.classList.add("nlbook-live", "nlbook-talk");
   root.innerHTML = `
     <div class="row ask" role="group" aria-label="Say something">${word.map((w, t) => `<button type="button" data-token="${t}"${w === "|" ? ' class="end"' : ""}>${w === "|" ? "End the document" : w}</button>`).join("")}</div>
     <div class="row"><input class="line" type="text" autocomplete="off" spellcheck="false" aria-label="Text to read" placeholder="${HINT}"><button type="button" class="example">Read me a stream</button><button type="button" class="anew">Start anew</button></div>
     <div class="read" role="log" aria-label="What was read"></div>
     <div class="stage"><figure><figcaption class="asked"></figcaption><div class="bars" role="img">${Array.from({ length: V }, (_, v) => `<div class="bar"><i></i><b></b><span>${v + 1}</span></div>`).join("")}</div></figure>
-      <div class="lanes">${parts.map((p) => `<div class="lane" data-part="${p}"><button type="button" aria-pressed="false" title="${PARTS[p] || `an MLP that moves once in ${spec.sizes.periods[Number(p.slice(6))]} tokens`}">hold</button><span>${p.startsWith("level") ? "level" : p}</span><i></i></div>`).join("")}</div></div>
-    <p class="said" aria-live="polite">${HINT}</p>`;
+      <div class="lanes"><b>How far each part moved at this word</b>${parts.map((p) => `<div class="lane" data-part="${p}"><button type="button" aria-pressed="false" title="${PARTS[p] || `an MLP that moves once in ${spec.sizes.periods[Number(p.slice(6))]} tokens`}">hold</button><span>${p.startsWith("level") ? "level" : p}</span><i></i></div>`).join("")}</div></div>
+    <p class="said" aria-live="polite">${HINT}</p>
+    <p class="fine">Dashed: the best reader, who is told the rules. The stronger a value is shaded, the more it surprised. Point at a word, or hold a part still and see what is lost.</p>`;
   const $ = (q) => root.querySelector(q), $$ = (q) => [...root.querySelectorAll(q)];
 
-  function restart(tokens) { talk = conversation(spec, weights, held); tokens.forEach(talk.say); shown = -1; draw(); }
-  function say(tokens) { tokens.forEach(talk.say); shown = -1; draw(); }
-  function explain(i) { // one word of the text: what was expected, what was surprising, what moved
-    const s = talk.steps[i], t = talk.tokens[i], order = Object.entries(s.moved).filter(([, m]) => m > 0).sort((a, b) => b[1] - a[1]);
+  function restart(tokens) { talk = conversation(spec, weights, held); tokens.forEach(talk.say); draw(); }
+  function say(tokens) { tokens.forEach(talk.say); draw(); }
+  const likely = (p) => { const said = p.slice(K, K + V), v = said.indexOf(Math.max(...said)); return { t: K + v, words: `${v + 1} at ${Math.round(100 * said[v])} %` }; };
+  function explain(i) { // one word of the text: what was read, what was surprising, what moved
+    const s = talk.steps[i], t = talk.tokens[i], order = Object.entries(s.moved).filter(([, m]) => m >= 0.01).sort((a, b) => b[1] - a[1]);
     if (t === K + V) return "The document ends. The memories of the mixer start again; the levels take what they have gathered and live on.";
-    const most = order.length && order[0][1] >= 0.01 ? `It moved ${order[0][0]} most (${order[0][1].toFixed(2)})${order[1] && order[1][1] >= 0.01 ? `, then ${order[1][0]} (${order[1][1].toFixed(2)})` : ""}.` : "Hardly anything moved.";
-    if (t < K || !s.expected) return `${word[t]}: a key, so the reader now looks up what it holds there. ${most}`;
-    const p = s.expected[t];
-    return `${word[t]}: the reader gave it ${Math.round(100 * p)} %, so it ${p > 0.5 ? "knew" : p > 0.2 ? "half knew" : "was surprised"} (${s.nats.toFixed(2)} nats). ${most}`;
+    const most = order.length ? `Moved most: ${order.slice(0, 2).map(([n, m]) => `${n} (${m.toFixed(2)})`).join(", then ")}.` : "Hardly anything moved.";
+    const next = i + 1 < talk.steps.length ? talk.steps[i + 1].expected : talk.next;
+    if (t < K || !s.expected) return `${word[t]}, a key: there the reader reads ${likely(next).words}. ${most}`;
+    const p = s.expected[t], read = likely(s.expected);
+    return `${word[t]}: the reader had read ${read.words}${read.t === t ? "" : `, and gave ${word[t]} ${Math.round(100 * p)} %`}, so it ${p > 0.5 ? "knew" : p > 0.2 ? "half knew" : "was surprised"} (${s.nats.toFixed(2)} nats). ${most}`;
+  }
+  function point(i) { // one word is pointed at, typed or focused: its sentence, and how far it moved each part
+    const at = i < 0 ? talk.tokens.length - 1 : i, top = Math.max(1e-9, ...talk.steps.slice(-40).flatMap((s) => Object.values(s.moved)));
+    if (at >= 0) $(".said").textContent = explain(at);
+    $$("[data-at]").forEach((b) => b.classList.toggle("at", Number(b.dataset.at) === at));
+    $$(".lane").forEach((lane) => { lane.querySelector("i").style.width = `${100 * Math.sqrt(Math.min(1, (at < 0 ? 0 : talk.steps[at].moved[lane.dataset.part] || 0) / top))}%`; });
   }
   function draw() {
-    const last = talk.tokens.length - 1, at = shown < 0 ? last : shown, asks = talk.tokens[last] < K;
-    $(".read").innerHTML = talk.tokens.map((t, i) => `<button type="button" data-at="${i}" class="${t === K + V ? "end" : t < K ? "key" : "value"}" style="--surprise:${t >= K && t < K + V && talk.steps[i].expected ? Math.min(1, talk.steps[i].nats / 3).toFixed(2) : 0}">${word[t]}</button>`).join("");
+    const last = talk.tokens.length - 1, asks = talk.tokens[last] < K;
+    $(".read").innerHTML = talk.tokens.map((t, i) => `<button type="button" data-at="${i}" class="${t === K + V ? "end" : t < K ? "key" : "value"}" style="--much:${t >= K && t < K + V && talk.steps[i].expected ? Math.min(1, talk.steps[i].nats / 3).toFixed(2) : 0}">${word[t]}</button>`).join("");
     const p = talk.next ? talk.next.slice(K, K + V) : Array(V).fill(0), ideal = best(spec, talk.tokens);
     $$(".bar").forEach((bar, v) => {
       bar.querySelector("i").style.height = `${100 * (asks ? p[v] : 0)}%`;
@@ -97,14 +106,12 @@ export function mount(root, spec) {
     });
     $(".asked").textContent = asks ? `What is ${word[talk.tokens[last]]}?` : "Say a key to ask.";
     $(".bars").setAttribute("aria-label", asks ? p.map((x, v) => `${v + 1}: ${Math.round(100 * x)} %`).join(", ") : "no question");
-    const top = Math.max(1e-9, ...talk.steps.slice(-40).flatMap((s) => Object.values(s.moved)));
     $$(".lane").forEach((lane) => {
-      const name = lane.dataset.part, m = at >= 0 ? talk.steps[at].moved[name] || 0 : 0, button = lane.querySelector("button");
-      lane.querySelector("i").style.width = `${100 * Math.sqrt(m / top)}%`;
-      button.setAttribute("aria-pressed", String(held.has(name)));
-      button.textContent = held.has(name) ? "held" : "hold";
+      const on = held.has(lane.dataset.part), button = lane.querySelector("button");
+      button.setAttribute("aria-pressed", String(on));
+      button.textContent = on ? "held" : "hold";
     });
-    if (at >= 0) $(".said").textContent = explain(at);
+    point(-1);
     const box = $(".read");
     box.scrollTop = box.scrollHeight;
   }
@@ -120,6 +127,8 @@ export function mount(root, spec) {
       restart(talk.tokens);
     };
   });
-  $(".read").onclick = $(".read").onpointerover = (ev) => { const b = ev.target.closest("[data-at]"); if (b) { shown = Number(b.dataset.at); $(".said").textContent = explain(shown); } };
+  const words = (ev) => { const b = ev.target.closest("[data-at]"); if (b) point(Number(b.dataset.at)); };
+  for (const how of ["click", "pointerover", "focusin"]) $(".read").addEventListener(how, words);
+  $(".read").onpointerleave = () => point(-1);
   restart(readText(spec, spec.example));
 }

@@ -130,12 +130,20 @@
 
   // ---- predictions: say first, then compare; kept in this browser only
   const said = (id) => `nlbook-predict-${id}`;
+  for (const box of $$(".box.result")) { // folded until something is predicted
+    const fold = box.closest("details") || make("details", "result");
+    if (fold.isConnected) continue;
+    box.replaceWith(fold);
+    make("summary", "", fold, "Predict first, or open the result");
+    fold.append(box);
+  }
   function compare(id) {
     for (const box of $$(".box.result")) {
       if (box.getAttribute("aria-label") !== `Result of prediction ${id}`) continue;
       const value = store.get(said(id)), line = $(".said", box) || make("p", "said");
       line.textContent = value ? `You predicted: ${value}` : "You made no prediction here. It is worth going back for it.";
       if (!line.parentNode) box.prepend(line);
+      if (value) box.closest("details").open = true;
     }
   }
   for (const box of $$(".box.predict")) {

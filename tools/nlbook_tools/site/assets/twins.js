@@ -74,18 +74,6 @@
     for (const b of fig.querySelectorAll("[data-state]")) b.onclick = () => go(b.dataset.state);
   }
 
-  function score(fig, data) {
-    const start = unpack(data.models[data.start]), model = new Model({ ...start, version: 0 });
-    views.score.render({ model, el: stage(fig) });
-    marks(fig, (state) => {
-      const { version, playing, ...values } = unpack(data.models[state]);
-      model.set("playing", false);
-      Object.assign(model.data, values);
-      model.set("version", model.get("version") + 1);
-      say(fig, state, values.description);
-    });
-  }
-
   function grid(fig, data) {
     const start = unpack(data.models[data.start]);
     function go(r, c) {
@@ -123,7 +111,7 @@
     const most = 3, more = wrong.length - most;
     return {
       labels: [1, 2, 3, 4, 5].map((i) => (used.includes(i) ? `level ${used.indexOf(i) + 1}` : "empty lane")),
-      verdict: solved ? `Solved: ${used.length} levels, no arrow broken.` : [said, left].filter(Boolean).join(" "),
+      verdict: solved ? `Solved: ${used.length} levels, no arrow broken.${system.next && ` Go on with ${system.next}.`}` : [said, left].filter(Boolean).join(" "),
       messages: wrong.slice(0, most).map((v) => v.text).concat(more > 0 ? [`... and ${more} more.`] : []),
       arrows: arrows.map((v) => [v.slow, v.fast]), trouble: new Set(wrong.flatMap((v) => [v.slow, v.fast])), solved,
     };
@@ -168,7 +156,7 @@
   }
 
   window.nlbookJudge = judge; // read by the tests
-  const kinds = { frames, score, grid, detective, ledger };
+  const kinds = { frames, grid, detective, ledger };
   for (const fig of document.querySelectorAll("figure[data-twin]")) {
     const data = all[fig.dataset.twin];
     if (!data) continue;

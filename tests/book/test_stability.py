@@ -1,4 +1,4 @@
-"""The stability map and two tasks and a clock: what their answers claim; their controls move them."""
+"""The stability map: what its answer claims; its controls move it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nlbook.book import viz
-from nlbook.book.chapters.clocks import stability, two_tasks
+from nlbook.book.chapters.clocks import stability
 
 
 # ---------------------------------------------------------------------- stability
@@ -53,37 +53,3 @@ def test_stability_a_click_on_a_cell_shows_its_run() -> None:
     assert "learns" in p.live.alt and p.live.at[0] == up.index(0.12)
     labels = [c["label"] for row in p.live.cells for c in row]
     assert len(labels) == len(set(labels)) == 8 * 11 and sum(c["edge"] for row in p.live.cells for c in row) == 8
-
-
-# ---------------------------------------------------------------------- two tasks
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_two_tasks_rates_alone_forget_and_a_fast_level_that_forgets_remembers(seed: int) -> None:
-    view = viz.find("two_tasks")
-    landmarks = [s.replace(seed=seed) for s in view.landmarks.values()]
-    rates, one, forgets, same, single, long_b = map(view.facts, landmarks)
-    assert abs(rates["a"] - one["a"]) < 0.05 and rates["a"] > 1.8 and rates["a_after"] == pytest.approx(1, abs=0.02)
-    assert rates["share_1"] > 0.9  # nothing was left for the slow levels
-    assert forgets["share_1"] < 0.05 and forgets["share_2"] > 0.85  # 2 % forgetting: A sinks
-    assert forgets["a"] > 0.9 and forgets["a_after"] < 0.12 < 0.99 < single["a_after"]
-    assert abs(same["a_after"] - forgets["a_after"]) < 0.02  # every level at every step: the same
-    assert long_b["a_after"] > 1.7 and long_b["b_after"] < 0.05  # a long B erases A anyway
-
-
-def test_two_tasks_the_numbers_of_its_answer() -> None:
-    view = viz.find("two_tasks")
-    f = {name: view.facts(s) for name, s in view.landmarks.items()}
-    for value in (
-        f["rates alone"]["a"],
-        f["one level"]["a"],
-        f["the fast level forgets"]["a"],
-        f["the fast level forgets"]["a_after"],
-        f["same steps, no periods"]["a_after"],
-    ):
-        assert f"{value:.2f}" in view.answer
-
-
-def test_two_tasks_without_the_reset_the_knowledge_stays_covered() -> None:
-    f = viz.find("two_tasks").facts("reset=0,short=64")
-    assert f["a_after"] == f["a"] and f["b_after"] == f["b"]
-    order = two_tasks.run((16, 1), 1.0, 64, True, False, 0), two_tasks.run((1, 16), 1.0, 64, True, False, 0)
-    assert order[0].a == order[1].a  # the order in which periods are named is no matter
