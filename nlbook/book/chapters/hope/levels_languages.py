@@ -140,7 +140,7 @@ def told(record: race.Record, language: str) -> str:
     """The table of one language, with the verdicts of gated delta + level and of Hope."""
     runs = {name: seeds(record, language, name) for name in contestants(language)}
     whole = {name: [r["all"] for r in rs] for name, rs in runs.items() if len(rs) == len(SEEDS)}
-    rows = []
+    ours, rows = list(runs)[: 1 + ("Hope" in runs)], list[tuple[str, ...]]()
     for name, rs in runs.items():
         if len(rs) < 2:
             rows.append((name, f"{len(rs)} of {len(SEEDS)} seeds", *[""] * 8))
@@ -149,13 +149,11 @@ def told(record: race.Record, language: str) -> str:
         cells = ["{:.3f} ± {:.3f}".format(*race.mean_se([r[k] for r in rs])) for k in kinds]
         held = f"{race.mean_se([r['held'] for r in rs])[0]:.3f}" if "held" in rs[0] else ""
         cost = (f"{rs[0]['parameters']:,.0f}", f"{rs[0]['floats']:,.0f}", f"{min(r['seconds'] for r in rs):.0f}")
-        ours = [a for a in ("gated delta + level", "Hope") if a in runs]
         verdicts = [race.lead(whole[a], whole[name]) if {a, name} <= whole.keys() and a != name else "" for a in ours]
-        rows.append((name, len(rs), *cells, held, *cost, *verdicts))
+        rows.append((name, f"{len(rs)}", *cells, held, *cost, *verdicts))
     more = ("borrowed",) if LANGUAGES[language].refer else ()
-    ours = [f"{a} ..." for a in ("gated delta + level", "Hope") if a in runs]
     head = ("", "seeds", "excess", "first use, late", "again", *more, "level held", "parameters", "floats", "CPU s")
-    return table((*head, *ours), [row[: len(head) + len(ours)] for row in rows])
+    return table((*head, *(f"{a} ..." for a in ours)), [row[: len(head) + len(ours)] for row in rows])
 
 
 if __name__ == "__main__":
