@@ -5,6 +5,10 @@
 `batches(step)` returns the batch of that step (0, 1, ...), the same each time it is asked: that is what makes a run
 that was killed and started again the same run. Nothing is pickled; a checkpoint is one safetensors file that is
 replaced as a whole.
+
+Where torch.distributed has a group of processes (`torchrun`), all of them call `train` with the same batches: each
+reads some of the rows, DDP adds up the gradients, and the run is that of one process to rounding. A model too large for
+one machine may be spread by `fully_shard(model)`, as one unit: its checkpoint is the same whole file.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from torch import Tensor, nn
 from nlbook.door import doors
 from nlbook.errors import NLBookError, need
 from nlbook.levels.inspect import start_ids
+from nlbook.ranks import agree, leads, shared, spread, whole
 from nlbook.tree import read, write
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -140,7 +145,8 @@ def train(
         clip: bound on the norm of the gradient of what the optimizer moves; None: none.
         seed: of torch's global generator inside the loop (dropout and the like); the caller's generator is not touched.
         folder: keep a checkpoint here, every `save_every` steps and at the end. If there is one already, training goes
-            on from it, bit for bit as if it had never stopped; another seed, rate, model or optimizer is refused.
+            on from it, bit for bit as if it had never stopped; another seed, rate, model or optimizer is refused. Many
+            processes share the folder and one of them writes; on another number of processes a run goes on to rounding.
         label: show a progress bar of this name (needs tqdm; TQDM_DISABLE=1 hides it).
 
     Raises:
@@ -156,6 +162,7 @@ def train(
     )
     for group in opt.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    share = shared(model, loss_of)
     path = None if folder is None else Path(folder) / CHECKPOINT
     if path is not None:
         need(not path.parent.is_file(), "folder", str(folder), "a folder, not a file")
@@ -165,12 +172,13 @@ def train(
         torch.manual_seed(seed)
         if path is not None and path.is_file():
             history = load_checkpoint(path, model, opt, seed)
-        bar = None if label is None else _bar(steps, history.steps, label)
+        agree("folder", history.steps)
+        bar = None if label is None or not leads() else _bar(steps, history.steps, label)
         while history.steps < steps and not history.stopped:
             for group in opt.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(history.steps, steps)
             batch = batches(history.steps)
-            paid, norm = _gradients(model, batch, opt, clip)
+            paid, norm = _gradients(share, model, batch, opt, clip)
             if not (math.isfinite(paid) and math.isfinite(norm)):
                 raise TrainingStopped(_why(paid, norm, history, path, model, opt, seed))
             opt.step()
@@ -188,15 +196,21 @@ def train(
     return history
 
 
-def _gradients(model: nn.Module, batch: Any, opt: torch.optim.Optimizer, clip: float | None) -> tuple[float, float]:
+def _gradients(
+    share: Callable[[Any], tuple[Tensor, float]],
+    model: nn.Module,
+    batch: Any,
+    opt: torch.optim.Optimizer,
+    clip: float | None,
+) -> tuple[float, float]:
     """Fill the gradients of one batch; returns the loss and the gradient's norm before clipping."""
     model.zero_grad(set_to_none=True)
     opt.zero_grad(set_to_none=True)
-    paid = loss_of(model, batch)
-    paid.backward()
+    mine, paid = share(batch)
+    mine.backward()
     moved = [p for group in opt.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(moved, math.inf if clip is None else clip)
-    return float(paid.detach()), float(norm)
+    return paid, float(whole(norm))
 
 
 def _bar(steps: int, done: int, label: str) -> Any:
@@ -246,12 +260,12 @@ def _facts(
     plain: dict[str, dict[str, Any]] = {}
     for k, v in model.state_dict().items():
         need(isinstance(v, Tensor), f"model.state_dict()[{k!r}]", type(v).__name__, "tensors only, for a checkpoint")
-        flat[f"model/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
+        flat[f"model/{k}"] = whole(v).detach().clone(memory_format=torch.contiguous_format)
     held = opt.state_dict()
     for i, kept in held["state"].items():
         for k, v in kept.items():
             if isinstance(v, Tensor):
-                flat[f"opt/{i}/{k}"] = v.detach().clone(memory_format=torch.contiguous_format)
+                flat[f"opt/{i}/{k}"] = whole(v).detach().clone(memory_format=torch.contiguous_format)
             else:
                 plain.setdefault(str(i), {})[k] = v
     flat["random"] = torch.get_rng_state()
@@ -270,9 +284,11 @@ def save_checkpoint(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat, facts = _facts(model, opt, history, seed)
-    part = path.with_suffix(".part")
-    write(part, "checkpoint", flat, facts)
-    os.replace(part, path)
+    if leads():
+        part = path.with_suffix(".part")
+        write(part, "checkpoint", flat, facts)
+        os.replace(part, path)
+    agree("steps", history.steps)  # nobody reads the file before it is there
 
 
 def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimizer, seed: int = 0) -> History:
@@ -281,15 +297,17 @@ def load_checkpoint(path: str | Path, model: nn.Module, opt: torch.optim.Optimiz
     need(facts["seed"] == seed, "seed", seed, f"{facts['seed']}, with which the run in {path} began")
     rates = [[g["initial_lr"] for g in groups] for groups in (opt.param_groups, facts["groups"])]
     need(rates[0] == rates[1], "lr", rates[0], f"{rates[1]}, with which the run in {path} began")
+    own = model.state_dict()
     try:
-        model.load_state_dict({k[6:]: v for k, v in flat.items() if k.startswith("model/")})
+        model.load_state_dict({k[6:]: spread(v, own.get(k[6:])) for k, v in flat.items() if k.startswith("model/")})
     except RuntimeError as e:
         raise NLBookError(f"folder: got a checkpoint of another model, expected one of this model ({e})") from e
     state: dict[int, dict[str, Any]] = {int(i): dict(kept) for i, kept in facts["plain"].items()}
+    moved = [p for group in opt.param_groups for p in group["params"]]
     for name, v in flat.items():
         if name.startswith("opt/"):
             _, i, k = name.split("/", 2)
-            state.setdefault(int(i), {})[k] = v
+            state.setdefault(int(i), {})[k] = spread(v, moved[int(i)]) if int(i) < len(moved) else v
     groups = [{**g, **{k: tuple(v) for k, v in g.items() if k == "betas"}} for g in facts["groups"]]
     try:
         opt.load_state_dict({"state": state, "param_groups": groups})

@@ -20,6 +20,7 @@ from nlbook.hope.mixers import MIXERS, StaticMLP, arguments, make_mixer
 from nlbook.hope.state import HopeState
 from nlbook.levels import NestedSystem, levels_of
 from nlbook.numerics import rms
+from nlbook.ranks import need_not_plain_ddp
 from nlbook.tree import Tree, digest, load, restart, save
 
 
@@ -312,6 +313,8 @@ class Hope(nn.Module):
         )
         batch, length = tokens.shape
         looks = tokens.numel() and not torch.compiler.is_compiling()  # a compiled graph cannot branch on values
+        if looks:
+            need_not_plain_ddp(self)
         if looks and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.vocabulary:
             raise NLBookError(
                 f"tokens: got values in {int(tokens.min())} .. {int(tokens.max())}, expected "

@@ -184,4 +184,5 @@ class M3(MatrixOptimizer):
             torch._foreach_lerp_([m2[i] for i in due], [block[i] for i in due], 1 - b3)
             torch._foreach_zero_([block[i] for i in due])
             read = orthogonalise([m2[i] for i in due], group["ns_steps"], group["polynomial"])
-            torch._foreach_copy_([o2[i] for i in due], read)
+            for i, o in zip(due, read):
+                o2[i].copy_(o)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nlbook.errors import need, need_choice, need_int, need_number
 from nlbook.levels.order import Component
 from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, decay_
+from nlbook.ranks import spread, whole
 
 POLYNOMIALS = ("quintic", "cubic")
 
@@ -61,6 +62,8 @@ def orthogonalise(tensors: list[Tensor], steps: int = 5, polynomial: str = "quin
     Scale-free: c * m and m give the same for c > 0, which is why a learning rate inside m has no effect (eq. 42,
     errata). A zero tensor stays zero, and so does one whose entries are all below the smallest normal number.
     """
+    if any(whole(t) is not t for t in tensors):  # a shard has other singular values than its matrix
+        return [spread(o, t) for o, t in zip(orthogonalise([whole(t) for t in tensors], steps, polynomial), tensors)]
     matrices = scaled([as_matrix(t) for t in tensors])
     small = [i for i, m in enumerate(matrices) if m.device.type != "cpu" or m.numel() <= CACHED]
     done = dict(zip(small, newton_schulz([matrices[i] for i in small], steps, polynomial, eps=TINY), strict=True))
