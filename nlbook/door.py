@@ -64,7 +64,7 @@ def kind(hint: Any) -> tuple[Test, str] | None:
     if base in (set, frozenset):  # a name alone stands for the set of it
         return (lambda x: isinstance(x, collections.abc.Iterable)), "a set"
     if base in (collections.abc.Sequence, list, tuple, collections.abc.Iterable) and base is not hint:
-        return (lambda x: isinstance(x, collections.abc.Iterable) and not isinstance(x, str)), "a sequence"
+        return (lambda x: isinstance(x, collections.abc.Iterable) and not isinstance(x, str | Tensor)), "a sequence"
     if base in PLAIN:
         return PLAIN[base], WORDS.get(base, "a function")
     if isinstance(base, type):

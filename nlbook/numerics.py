@@ -15,8 +15,9 @@ def rms(x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """x at length 1 along the last dimension; a zero row stays zero and has a finite slope."""
-    return x * (x.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
+    """x at length 1 along the last dimension; a zero row stays zero and has a finite slope, in half precision too."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * (wide.square().sum(-1, keepdim=True) + 1e-12).rsqrt()).to(x.dtype)
 
 
 def silu_slope(s: Tensor, a: Tensor) -> Tensor:

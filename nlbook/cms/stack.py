@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlbook.errors import need
+from nlbook.errors import NLBookError, need
 from nlbook.levels import Component
 
 PAIRS = (("linear1", "linear2"), ("fc1", "fc2"), ("intermediate", "output"))  # torch; OPT, BART; BERT, ViT
@@ -53,18 +53,36 @@ def find_mlps(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     return {p: params for p, params in found.items() if p not in inside and params}
 
 
-class LevelStack:
+class LevelStack(torch.optim.Optimizer):
     """An optimizer with a clock per level. Use it where an optimizer stands:
 
         stack = stack_levels(model, (64, 256, 1024), lr=1e-3)
         model(...).loss.backward();  stack.step(tokens=length)      # gradients are taken over, then set to None
 
     A level moves at the first step at whose end it has gathered `period` tokens; the mean over those tokens is what its
-    optimizer sees. It has what `levels_of` and files need: `param_groups`, `state_dict`, `nested_components`.
+    optimizer sees, at the rate that its group has then. A schedule of torch's sets that rate, `scaler.step(stack,
+    tokens=length)` works, and so does `nlbook.train` where `tokens` was given once to `stack_levels`.
     """
 
-    def __init__(self, levels: Sequence[Level], asked: Mapping[nn.Parameter, bool], reduce: str) -> None:
-        self.levels, self.asked, self.reduce, self.position = list(levels), dict(asked), reduce, 0
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        asked: Mapping[nn.Parameter, bool],
+        reduce: str,
+        tokens: int | None = None,
+    ) -> None:
+        self.levels, self.asked, self.reduce, self.tokens = list(levels), dict(asked), reduce, tokens
+        groups = [
+            {
+                "params": v.params,
+                "lr": v.optimizer.param_groups[0]["lr"],
+                "name": v.name,
+                "period": v.period,
+                "level": i,
+            }
+            for i, v in enumerate(self.levels)
+        ]
+        super().__init__(groups, {})
 
     def unstack(self) -> None:
         """Give every parameter the `requires_grad` back that it had before; what the levels learned stays."""
@@ -72,20 +90,16 @@ class LevelStack:
         for p, wanted in self.asked.items():
             p.requires_grad_(wanted)
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [
-            {"params": lvl.params, "period": lvl.period, "name": lvl.name, "level": i}
-            for i, lvl in enumerate(self.levels)
-        ]
-
     @torch.no_grad()
-    def step(self, tokens: int, weight: float = 1.0) -> list[str]:
-        """Take over the gradients of one backward pass over `tokens` tokens a sequence; returns the names that moved.
+    def step(self, tokens: int | None = None, weight: float = 1.0) -> list[str]:  # type: ignore[override]
+        """Take over the gradients of one backward pass over `tokens` tokens a sequence (None: as `stack_levels` was
+        told); returns the names that moved.
 
         The loss must be a mean over the tokens of the call (times 1 / weight): the usual cross-entropy.
         """
-        need(isinstance(tokens, int) and tokens >= 1, "tokens", tokens, "tokens per sequence in this call, an int >= 1")
+        tokens = self.tokens if tokens is None else tokens
+        if not isinstance(tokens, int) or tokens < 1:
+            raise NLBookError(f"tokens: got {tokens}, expected tokens per sequence in this call, an int >= 1")
         fastest = min(self.levels, key=lambda v: v.period)
         need(
             tokens <= fastest.period,
@@ -97,19 +111,19 @@ class LevelStack:
         heard = any(p.grad is not None for level in self.levels for p in level.params)
         need(heard, "gradients", "none since the last step", "some: call backward() before step()")
         moved = []
-        self.position += tokens
-        for level in self.levels:
+        for group, level in zip(self.param_groups, self.levels):
             for p, total in zip(level.params, level.gathered):
                 if p.grad is not None:
                     total.add_(p.grad.to(total.dtype), alpha=tokens * weight)
                     p.grad = None
             level.tokens += tokens
             if level.tokens >= level.period:
-                self._move(level)
+                self._move(level, group["lr"])
                 moved.append(level.name)
         return moved
 
-    def _move(self, level: Level) -> None:
+    def _move(self, level: Level, lr: float) -> None:
+        level.optimizer.param_groups[0]["lr"] = lr
         for p, total in zip(level.params, level.gathered):
             p.grad = (total / level.tokens if self.reduce == "mean" else total).to(p.dtype, copy=True)
             total.zero_()
@@ -136,30 +150,30 @@ class LevelStack:
         return [Component(c.name, period=level.period, needs=c.needs, kind=c.kind) for c in found]
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "position": self.position,
-            "levels": [
-                {
-                    "period": v.period,
-                    "tokens": v.tokens,
-                    "updates": v.updates,
-                    "gathered": [t.clone() for t in v.gathered],
-                    "optimizer": v.optimizer.state_dict(),
-                }
-                for v in self.levels
-            ],
-        }
+        """In torch's form: what a level's optimizer keeps of a parameter, and what was gathered for it."""
+        state: dict[int, dict[str, Any]] = {}
+        groups = []
+        for group, v in zip(self.param_groups, self.levels):
+            held, own = v.optimizer.state_dict(), range(len(state), len(state) + len(v.params))
+            state |= {n: {**held["state"].get(i, {}), "gathered": v.gathered[i].clone()} for i, n in enumerate(own)}
+            counts = {"tokens": v.tokens, "updates": v.updates, "params": [*own]}
+            groups.append({**held["param_groups"][0], **group, **counts})
+        return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        periods = [d["period"] for d in state["levels"]]
-        mine = [v.period for v in self.levels]
+        periods, mine = [g["period"] for g in state["param_groups"]], [v.period for v in self.levels]
         need(periods == mine, "state", f"periods {periods}", f"{mine}")
-        self.position = state["position"]
-        for v, d in zip(self.levels, state["levels"]):
-            v.tokens, v.updates = d["tokens"], d["updates"]
-            for own, saved in zip(v.gathered, d["gathered"]):
-                own.copy_(saved)
-            v.optimizer.load_state_dict(d["optimizer"])
+        for group, v, saved in zip(self.param_groups, self.levels, state["param_groups"]):
+            kept = [dict(state["state"][n]) for n in saved["params"]]
+            v.tokens, v.updates = saved["tokens"], saved["updates"]
+            for own, held in zip(v.gathered, kept):
+                own.copy_(held.pop("gathered"))
+            inner = v.optimizer.state_dict()["param_groups"][0]
+            inner |= {k: saved[k] for k in inner if k != "params"}
+            v.optimizer.load_state_dict(
+                {"state": {i: held for i, held in enumerate(kept) if held}, "param_groups": [inner]}
+            )
+            group |= {k: saved[k] for k in saved if k in ("lr", "initial_lr")}
 
 
 def stack_levels(
@@ -172,6 +186,7 @@ def stack_levels(
     rest: int | None = None,
     reduce: str = "mean",
     mlps: Sequence[str] | None = None,
+    tokens: int | None = None,
 ) -> LevelStack:
     """Give the MLPs of a pre-trained decoder (torch or Hugging Face) their own periods. Function preserving.
 
@@ -185,6 +200,7 @@ def stack_levels(
         rest: period of everything that is no MLP; None freezes it (requires_grad=False).
         reduce: "mean" over the tokens of a chunk, or "sum".
         mlps: paths of the modules to use, as `model.named_modules()` spells them; None: what `find_mlps` finds.
+        tokens: of one sequence in each step, for a loop that calls `step()` without them, such as `nlbook.train`.
 
     Gradients are gathered in float32 for half-precision weights. `LevelStack.unstack` gives the model back. With lr = 0
     the model stays the pre-trained one for ever; the deviation is linear in lr (section 7.3, eq. 70-71).
@@ -234,7 +250,7 @@ def stack_levels(
     for v in levels:
         for p in v.params:
             p.requires_grad_(True)
-    return LevelStack(levels, asked, reduce)
+    return LevelStack(levels, asked, reduce, tokens)
 
 
 def _wide(p: Tensor) -> Tensor:

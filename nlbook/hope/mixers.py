@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from nlkernels import linear_memory
 from torch import Tensor, nn
 
-from nlbook.errors import generator, need
+from nlbook.errors import generator, need, need_number
 from nlbook.levels import Component
 from nlbook.numerics import causal_conv, identity_taps, rms, unit
 from nlbook.titans import NeuralMemory, SelfModifyingTitans
@@ -125,6 +125,7 @@ class AttentionState(Tree):
 
 def rotate(x: Tensor, first: int, base: float = 10_000.0) -> Tensor:
     """Rotary positions (RoPE) for tokens first, first + 1, ...: x (..., length, width), width even."""
+    need_number("base", base, open_low=True)
     half = x.shape[-1] // 2
     place = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float64)
     angle = place[:, None] * base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)

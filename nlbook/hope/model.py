@@ -62,9 +62,14 @@ class HandedDown:
 
 
 LEVELS = {"variant": "headwise", "lr": 0.03, "learn_lr": True, "reduce": "sum", "first_order": True}
-MEMORY = {  # of the self-modifying memory: keys and queries begin aligned, and no write is too long
-    "chunk": 16, "other_chunk": 16, "read": "after", "rate": "implicit", "eta": 0.3, "eta_max": 1.0, "mem_gain": 3.0,
-    "proj_std": 0.05, "query": "identity",
+MEMORY: dict[str, dict[str, Any]] = {
+    "self_modifying": {  # keys and queries begin aligned, and no write is too long
+        "chunk": 16, "other_chunk": 16, "read": "after", "rate": "implicit", "eta": 0.3, "eta_max": 1.0,
+        "mem_gain": 3.0, "proj_std": 0.05, "query": "identity",
+    },
+    # One token again and again adds the same gradient up within a chunk, and the state grows. Far beyond what any other
+    # text reaches it stops growing, so that nothing becomes NaN.
+    "titans": {"radius": 1e5},
 }  # fmt: skip
 
 
@@ -201,8 +206,8 @@ class HopeBlock(nn.Module):
         super().__init__()
         g = generator(seed)
         shared = {n: getattr(c, n) for n in ("heads", "conv", "conv_noise", "shift", "activation")}
-        memory = MEMORY if c.mixer == "self_modifying" else {}
-        self.mixer = make_mixer(c.mixer, c.dim, {**shared, "seed": seed + 1, **memory, **c.options})
+        options = {**shared, "seed": seed + 1, **MEMORY.get(c.mixer, {}), **c.options}
+        self.mixer = make_mixer(c.mixer, c.dim, options)
         self.W_g = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         self.W_o = nn.Parameter(torch.randn(c.dim, c.dim, generator=g) / c.dim**0.5)
         if c.mlp == "static":
@@ -375,10 +380,10 @@ class Hope(nn.Module):
         true.
         """
         need(
-            tokens.shape[1] >= 2,
+            len(tokens) >= 1 and tokens.shape[1] >= 2,
             "tokens",
             tuple(tokens.shape),
-            "(batch, length >= 2): the first token is not predicted",
+            "(batch >= 1, length >= 2): the first token is not predicted",
         )
         logits, _ = self(tokens, state)
         paid = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")

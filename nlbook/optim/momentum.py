@@ -140,6 +140,8 @@ def odd_powers(grad: Tensor, powers: tuple[int, ...] = (1, 3)) -> Tensor:
 
     Odd powers keep the sign; an even power alone would forget which way is downhill.
     """
+    for k in powers:
+        need_int("powers", k)
     return torch.cat([grad**k for k in powers], 0)
 
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nlbook.titans.rules import Rule, Signals, Weights, implicit_rate, read, token_write
+from nlbook.titans.rules import Rule, Signals, Weights, read, token_write
 
 Inside = Callable[[str, str, Tensor], Tensor]
 
@@ -130,7 +130,9 @@ class Piece:
         """u_t = eta_t (W_{t-1} a_t [+ e_t]), where the state before t contains the u_j of earlier tokens."""
         known, system = self.read(self.a, "before", self.said), self.pace.system(self.a)
         known = self.pace.rate * (known if e is None else known + e)
-        return torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)
+        wide = torch.promote_types(known.dtype, torch.float32)  # torch solves no system in half precision
+        solved = torch.linalg.solve_triangular(system.to(wide), known.to(wide), upper=False, unitriangular=True)
+        return solved.to(known.dtype)
 
     def read(self, rows: Tensor, when: str, said: Tensor | None = None) -> Tensor:
         """W_t r_t ("after") or W_{t-1} r_t ("before") for rows r (..., C, in) -> (..., C, out). said: W r, if known."""
@@ -171,7 +173,7 @@ def write(
     new, pushed, pieces = {}, {}, {}
     single = pace.eta.shape[-1] == 1
     for name, (a, e) in io.items():
-        eta = pace.eta if rule.rate == "explicit" else implicit_rate(pace.eta, a)
+        eta = pace.eta if rule.given else rule.pace(pace.eta, pace.log_keep, pace.log_mu, a, e)
         if single:  # one token needs no system
             push = None if pace.log_mu is None else (momentum[name], pace.log_mu.exp()[..., None])
             W, S = token_write(now[name], a, e, pace.log_keep.exp()[..., None], eta[..., None], rule.factor, push)

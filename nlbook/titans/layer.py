@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nlbook.errors import NLBookError, need, need_float, need_same, need_shape
 from nlbook.levels import Component, Writes
-from nlbook.titans.rules import Rule, Weights
+from nlbook.titans.rules import Gates, Rule, Weights
 from nlbook.titans.state import TitansState
 
 IMPLS = ("auto", "chunked", "tokens", "operator")
@@ -39,13 +39,25 @@ class FastLayer(Writes, nn.Module):
     filtered: Mapping[str, int]
     taps: nn.Parameter
 
-    def __init__(self, dim: int, heads: int, hidden: int | None, memory: str, rule: Rule, conv: int, activation: str):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int | None,
+        memory: str,
+        rule: Rule,
+        gates: Gates,
+        conv: int,
+        activation: str,
+    ) -> None:
         super().__init__()
         for name, n in (("dim", dim), ("heads", heads)):
             _need_count(name, n)
         need(dim % heads == 0, "heads", heads, f"a divisor of dim = {dim}")
         need(memory in ("mlp", "linear"), "memory", repr(memory), "'mlp' or 'linear'")
         need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
+        need(gates.decay or rule.radius is None, "radius", rule.radius, "None without decay: what is never lost grows")
+        self.eta_max, self.decay = gates.eta_max, gates.decay
         self.dim, self.heads, self.width, self.memory, self.rule = dim, heads, dim // heads, memory, rule
         self.hidden, self.conv, self.activation = hidden or self.width, conv, activation
         self.initial = nn.ParameterDict()
@@ -111,7 +123,9 @@ class FastLayer(Writes, nn.Module):
             out, x = x.dtype, x.to(next(self.parameters()).dtype) if torch.is_autocast_enabled(x.device.type) else x
             need_same("the parameters", next(self.parameters()), "x", x)
             state = self.initial_state(x.shape[0]) if state is None else state
-            rows = next(iter(next(iter(state.now.values())).values())).shape[0]
+            held = next(iter(next(iter(state.now.values())).values()))
+            rows = held.shape[0]
+            need_same("x", x, "state", held)
             need(rows == x.shape[0], "state", f"a state of {rows} sequence(s)", f"one of {x.shape[0]}, as x has")
             y, state = self._walk(x, state, impl)
             return y.to(out), state

@@ -47,9 +47,8 @@ class NeuralMemory(FastLayer):
         activation: str = "silu",
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, heads, hidden, memory, rule, conv, activation)
+        super().__init__(dim, heads, hidden, memory, rule, gates, conv, activation)
         self.groups, self.filtered = {"mem": self._boxes(("mem",), chunk)}, {"qkv": 3}
-        self.eta_max, self.decay = gates.eta_max, gates.decay
         g, d = generator(seed), self.width
         self._add("mem", d, [start.mem_std], g)
         self.W_qkv = nn.Parameter(torch.randn(3, dim, dim, generator=g) / dim**0.5)
@@ -104,7 +103,7 @@ class NeuralMemory(FastLayer):
     @property
     def operator(self) -> str | None:
         rule = self.rule
-        if rule.rate != "explicit":
+        if not rule.given:
             return None
         if not rule.momentum:
             return "linear_memory" if self.memory == "linear" else "mlp_memory"

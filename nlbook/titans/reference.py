@@ -51,6 +51,10 @@ def _write(
     for n, W in W_t.items():
         a = F.silu(start["W2"] @ k) if n == "W1" else k
         pace = eta if rule.rate == "explicit" else eta / (1 + eta * (a @ a))
+        if rule.radius is not None:  # the gradient e a^T has the norm |e| |a|
+            room = rule.radius * (1 - alpha) * (1 if mu is None or S_t is None else 1 - mu)
+            caps = [room / grads[n].norm(), *([2 * alpha / (a @ a)] if rule.factor else [])]
+            pace = torch.stack([pace, *caps]).amin()
         row = torch.zeros_like(a) if rule.factor is None else a
         push[n] = -pace * grads[n] if S_t is None or mu is None else mu * S_t[n] - pace * grads[n]
         new[n] = W @ (alpha * torch.eye(len(a), dtype=a.dtype) - pace * torch.outer(row, row)) + push[n]

@@ -47,6 +47,10 @@ class Rule:
     self_values: every memory makes its own target, v^ = M(v) (eq. 84, 87); False: v itself, the first form of eq.
         79-81, but for the gate memories, whose targets are numbers and not v.
     normalise_v: v at length 1, as k and q always are. Without it self-made values feed back on themselves and explode.
+    radius: two caps on the rate, so that no write takes a weight matrix out of the ball of this Frobenius norm:
+        eta |n|^2 <= 2 alpha keeps |alpha I - eta n n^T| <= alpha, and eta |e| |n| <= (1 - alpha) radius bounds what is
+        added, so |W_t| <= max(|W_0|, radius). With momentum the second cap is times 1 - mu, and the ball is larger by
+        the spread of 1 - alpha over the tokens. It needs decay. None: no caps.
     """
 
     objective: str = "l2"
@@ -56,11 +60,33 @@ class Rule:
     momentum: bool = False
     self_values: bool = True
     normalise_v: bool = True
+    radius: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             need(value in allowed, name, repr(value), f"one of {', '.join(map(repr, allowed))}")
+        need(self.radius is None or self.radius > 0, "radius", self.radius, "a number > 0, or None")
+
+    @property
+    def given(self) -> bool:
+        """Whether every weight matrix is written at the rate that the gates give."""
+        return self.rate == "explicit" and self.radius is None
+
+    def pace(self, eta: Tensor, log_keep: Tensor, log_mu: Tensor | None, a: Tensor, e: Tensor) -> Tensor:
+        """The rate at which one weight matrix is written: eta (..., length), a (..., length, in), e (..., length, out).
+
+        implicit: eta / (1 + eta |a|^2), eq. 57 corrected for inputs of any length. Then the caps of `radius`.
+        """
+        if self.rate == "implicit":
+            eta = eta / (1 + eta * a.square().sum(-1))
+        if self.radius is not None:
+            tiny, n = torch.finfo(a.dtype).tiny, a.norm(dim=-1)
+            room = -self.radius * torch.expm1(log_keep) * (1 if log_mu is None else -torch.expm1(log_mu))
+            eta = torch.minimum(eta, room / (n * e.norm(dim=-1)).clamp_min(tiny))
+            if self.factor is not None:
+                eta = torch.minimum(eta, 2 * log_keep.exp() / n.square().clamp_min(tiny))
+        return eta
 
 
 @dataclass(frozen=True)
@@ -139,11 +165,6 @@ def signals(S: Weights, k: Tensor, value: Tensor, objective: str, residual: bool
         said["W1"] = a @ S["W1"].mT
         e = said["W1"] - value + (k if residual else 0)
     return {"W1": (a, e), "W2": (k, (e @ S["W1"]) * silu_slope(s, a))}, said
-
-
-def implicit_rate(eta: Tensor, a: Tensor) -> Tensor:
-    """eta / (1 + eta |a|^2): eta (..., length), a (..., length, in). Eq. 57, corrected for inputs of any length."""
-    return eta / (1 + eta * a.square().sum(-1))
 
 
 def token_write(

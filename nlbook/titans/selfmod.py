@@ -62,10 +62,9 @@ class SelfModifyingTitans(FastLayer):
         activation: str = "silu",
         seed: int = 0,
     ) -> None:
-        super().__init__(dim, heads, hidden, memory, rule, conv, activation)
+        super().__init__(dim, heads, hidden, memory, rule, gates, conv, activation)
         need(set(adaptive) <= {*BOXES}, "adaptive", adaptive, f"boxes out of {BOXES} (and adaptive_q for q)")
         self.adaptive, self.adaptive_q = tuple(adaptive) + ("q",) * adaptive_q, adaptive_q
-        self.eta_max, self.decay = gates.eta_max, gates.decay
         proj = ("q", "k", "v") if adaptive_q else ("k", "v")  # in the order of the taps
         self.groups = {
             "mem": self._boxes(("mem",), chunk),
@@ -146,7 +145,7 @@ class SelfModifyingTitans(FastLayer):
     def operator(self) -> str | None:
         fits = (
             self.memory == "linear"
-            and (self.rule.factor, self.rule.read, self.rule.rate) == ("raw", "start", "explicit")
+            and (self.rule.factor, self.rule.read, self.rule.given) == ("raw", "start", True)
             and self.rule.self_values
             and not self.rule.momentum
             and len({g.chunk for g in self.groups.values()}) == 1

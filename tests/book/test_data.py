@@ -7,8 +7,10 @@ import torch
 from kit import refuses
 
 from nlbook.book import data
+from nlbook.book.data import continual, haystack, language, languages, lives, mad, scales, speakers
 from nlbook.book.data.digits import load_digits
 from nlbook.errors import NLBookError
+from nlbook.tree import tensors
 
 
 def test_every_file_has_a_checksum_and_keeps_it():
@@ -69,3 +71,22 @@ def test_a_changed_missing_or_unknown_file_is_refused_clearly(monkeypatch, tmp_p
         data.path("gone.npz")
     with refuses("name"):
         data.path("mnist")
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        lambda: continual.stream("facts"),
+        lambda: haystack.Facts().sample(8, 40, 0),
+        lambda: language.TimescaleLanguage().sample(8, 40, 0),
+        lambda: languages.TwoLanguages().sample(8, 0),
+        lambda: lives.Lives().sample(8, 0),
+        lambda: mad.MAD("recall").sample(8, 40, 0),
+        lambda: scales.Scales().sample(8, 0),
+        lambda: speakers.Speakers().sample(8, 0),
+    ],
+)
+def test_a_seed_means_the_same_tokens_whatever_torchs_default_precision_is(sample, request):
+    one = tensors(sample())
+    request.getfixturevalue("float64")
+    assert all(torch.allclose(one[name].double(), x.double(), atol=1e-6) for name, x in tensors(sample()).items())

@@ -19,12 +19,12 @@ from nlbook.train import TrainingStopped
 
 @pytest.fixture
 def library(tmp_path):
-    """A standard library of 60 small files, a test folder and a file that is no text."""
+    """A standard library of 60 small files, one with a byte order mark, a test folder and a file that is no text."""
     root = tmp_path / "lib"
     for i in range(60):
         file = root / ("pkg" if i % 3 else ".") / f"m{i}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(f"def f{i}(x):\r\n    return x + {i}  # été\n".encode())
+        file.write_text(f"def f{i}(x):\r\n    return x + {i}  # été\n", "utf-8-sig" if i == 7 else "utf-8", newline="")
     (root / "test").mkdir()
     (root / "test" / "test_a.py").write_text("x = 1\n")
     (root / "latin.py").write_bytes(b"# \xe9t\xe9\n")
@@ -39,14 +39,16 @@ def test_the_readers_own_library_is_text_without_its_tests():
 
 def test_files_go_to_one_part_by_their_name_byte_by_byte(library, tmp_path):
     files = dict(python_text.standard_library(library))
-    assert len(files) == 60 and "latin.py" not in files and "\r" not in "".join(files.values())
+    assert len(files) == 61 and files.pop("latin.py") is None and b"\r" not in b"".join(files.values())
+    assert files["pkg/m7.py"].startswith(b"def f7")
     parts = python_text.prepare(tmp_path / "t", root=library)
     names = {"valid": [n for n in files if python_text.is_valid(n)]}
     names["train"] = [n for n in files if n not in names["valid"]]
     assert 0 < len(names["valid"]) < 20 and not python_text.is_valid("json/decoder.py")
     card = json.loads((tmp_path / "t" / "card.json").read_text())
+    assert (card["source"], card["left_out"]) == ("lib", 1)
     for part, tokens in parts.items():
-        assert tokens.tolist() == [t for n in names[part] for t in (DOCUMENT, *files[n].encode())]
+        assert tokens.tolist() == [t for n in names[part] for t in (DOCUMENT, *files[n])]
         assert isinstance(tokens, np.memmap) and not tokens.flags.writeable
         raw = (tmp_path / "t" / f"{part}.bin").read_bytes()
         said = {"files": len(names[part]), "tokens": len(tokens), "sha256": hashlib.sha256(raw).hexdigest()}
@@ -56,7 +58,10 @@ def test_files_go_to_one_part_by_their_name_byte_by_byte(library, tmp_path):
 def test_most_bounds_both_parts(library, tmp_path):
     whole = python_text.prepare(tmp_path / "a", root=library)
     part = python_text.prepare(tmp_path / "b", root=library, most=1000)
-    assert 1000 <= len(part["train"]) < 1200 < len(whole["train"]) and len(part["valid"]) < len(whole["valid"])
+    last = len(part["train"]) - part["train"].tolist()[::-1].index(DOCUMENT)  # before the file that passes the limit
+    read = int((part["train"][: last - 1] < DOCUMENT).sum())
+    assert read < 1000 <= int((part["train"] < DOCUMENT).sum()) and len(part["train"]) < len(whole["train"])
+    assert len(part["valid"]) < len(whole["valid"])
 
 
 def test_a_library_too_small_for_two_parts_is_refused(tmp_path):

@@ -13,6 +13,7 @@ def stream(length=40, d_k=5, d_v=3, seed=0):
     g = torch.Generator().manual_seed(seed)
     k = torch.nn.functional.normalize(torch.randn(2, length, d_k, generator=g, dtype=F64), dim=-1)
     v = torch.nn.functional.one_hot(torch.randint(d_v, (2, length), generator=g), d_v).to(F64)
+    k[1, 0] = 0  # a key may be zero
     begins = torch.arange(length) % 8 == 0
     return k, v, begins
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nlbook.cms import CMS, MLP, Adam, Momentum, cms_reference, find_mlps, half_squared_error, schedule, stack_levels
 from nlbook.errors import NLBookError
 from nlbook.levels import Trace, levels_of
+from nlbook.train import constant, train
 from nlbook.tree import load, save
 
 F64 = torch.float64
@@ -390,7 +391,7 @@ def test_state_survives_a_file(variant: str, optimizer, tmp_path) -> None:
 
 def test_cost_counted_equals_predicted() -> None:
     cms = make(periods=(2, 4, 12))
-    x = rnd(2, 24, D)
+    x = rnd(1, 24, D)
     _, state = cms(x, target=x)
     assert state.moved_per_token() == pytest.approx(cms.moved_per_token())
     assert cms.moved_per_token() == pytest.approx(2 * D * (H / 2 + (H + 1) / 4 + H / 12))
@@ -405,6 +406,7 @@ def test_levels_and_trace() -> None:
         "{down.0, down.1, down.2, up.0, up.1, up.2}  <  {C12, C4.start}  <  {C12.momentum}  <  "
         "{C2.start, C4}  <  {C4.momentum}  <  {C2}  <  {C2.momentum}"
     )
+    assert [s[n].size for n in ("C4", "C4.start", "C4.momentum")] == [2 * D * (H + 1)] * 3
     x = rnd(1, 24, D)
     with Trace(cms, opt, tokens_per_step=24) as trace:
         cms(x, target=x)[0].sum().backward()
@@ -472,6 +474,9 @@ class Decoder(nn.Module):
             h = b(h, src_mask=mask, is_causal=True)
         return self.head(h)
 
+    def loss(self, ids: Tensor) -> Tensor:
+        return F.cross_entropy(self(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+
 
 def decoder() -> Decoder:
     with torch.random.fork_rng():
@@ -524,8 +529,7 @@ def test_a_slow_level_takes_the_mean_over_its_own_tokens() -> None:
     frozen = model.head.weight.detach().clone()
     assert read(model, stack, batches) == [[], ["C16"]]
     plain = decoder()
-    loss = sum(F.cross_entropy(plain(b[:, :-1]).flatten(0, 1), b[:, 1:].flatten()) for b in batches) / 2
-    loss.backward()
+    (sum(map(plain.loss, batches)) / 2).backward()
     with torch.no_grad():
         for params in find_mlps(plain).values():
             for p in params:
@@ -558,7 +562,7 @@ def test_stack_resumes_from_its_state_dict_and_shows_its_levels(tmp_path) -> Non
     second.load_state_dict(kept["stack"])
     read(again, second, batches[4:])
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
-    assert [v.updates for v in second.levels] == [7, 2, 1] and second.position == 56
+    assert [v.updates for v in second.levels] == [7, 2, 1]
     mlp = 2 * (8 * 16 * 2 + 16 + 8)  # two blocks' weights and biases
     others = sum(p.numel() for p in whole.parameters()) - 2 * mlp
     assert stack.moved_per_token() == pytest.approx(mlp / 8 + mlp / 24 + others / 40)
@@ -653,6 +657,41 @@ def test_half_precision_gradients_are_gathered_in_full() -> None:
     assert model.mlp.weight.dtype == torch.bfloat16 and (model.mlp.weight == -1).all()
 
 
+def test_a_stack_follows_a_schedule_and_a_scaler() -> None:
+    """A level moves at the rate that holds then; gradients that a scaler multiplied come back as they were."""
+    plain, scaled = decoder(), decoder()
+    stacks = [stack_levels(m, (8, 16), lr=(0.1, 0.2), tokens=8) for m in (plain, scaled)]
+    halves = [torch.optim.lr_scheduler.StepLR(s, 1, gamma=0.5) for s in stacks]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    start, slopes = plain.blocks[0].linear1.weight.detach().clone(), []
+    for ids in text(2):
+        plain.loss(ids).backward()
+        slopes.append(plain.blocks[0].linear1.weight.grad.clone())
+        stacks[0].step()
+        scaler.scale(scaled.loss(ids)).backward()
+        scaler.step(stacks[1])
+        scaler.update()
+        for half in halves:
+            half.step()
+    torch.testing.assert_close(plain.blocks[0].linear1.weight, start - 0.1 * slopes[0] - 0.05 * slopes[1])
+    assert [g["lr"] for g in stacks[0].param_groups] == [0.025, 0.05]
+    for a, b in zip(plain.parameters(), scaled.parameters()):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_a_stack_is_trained_and_goes_on_from_its_checkpoint(tmp_path) -> None:
+    def run(steps: int, folder: str) -> nn.Module:
+        model = decoder()
+        adam = stack_levels(model, (8, 24), lr=0.01, optimizer=torch.optim.Adam, tokens=8)
+        train(model, lambda step: text(7)[step], steps, optimizer=adam, schedule=constant, folder=tmp_path / folder)
+        return model
+
+    run(4, "b")  # the slow level has gathered one call of three
+    whole, parts = run(7, "a"), run(7, "b")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters()))
+    assert not torch.equal(whole.blocks[3].linear1.weight, decoder().blocks[3].linear1.weight)
+
+
 def test_paths_are_taken_as_given_and_unstack_gives_the_model_back() -> None:
     model = Tiny()
     model.mlp.bias.requires_grad_(False)
@@ -667,3 +706,5 @@ def test_paths_are_taken_as_given_and_unstack_gives_the_model_back() -> None:
     assert {n: p.requires_grad for n, p in model.named_parameters()} == wanted
     with pytest.raises(NLBookError, match="mlps"):
         stack_levels(model, (8,), mlps=["nothing"])
+    inside = nn.ModuleDict({"mlp": nn.ModuleDict({"mlp": nn.Linear(2, 2)}), "ffn": nn.Identity()})
+    assert list(find_mlps(inside)) == ["mlp"]

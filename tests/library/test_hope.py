@@ -317,6 +317,19 @@ def test_autocast_keeps_memories_in_full_precision():
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("name", ["hope", "attention", "linear", "gated_delta", "titans"])
+def test_edges_are_right_or_refused(name):
+    """No tokens, no sequences, nothing to predict; weights in half precision."""
+    model, x = Hope(KINDS[name]), tokens(2, 20)
+    assert model(x[:, :0])[0].shape == (2, 0, V) and model(x[:0])[0].shape == (0, 20, V)
+    for word, asked in (("tokens", (x[:, :1],)), ("tokens", (x[:0],)), ("graded", (x, torch.zeros(2, 20).bool()))):
+        with refuses(word):
+            model.loss(*asked)
+    full = model.loss(x).item()
+    for dtype in (torch.bfloat16, torch.float16):
+        assert model.to(dtype).loss(x).item() == pytest.approx(full, rel=0.01)
+
+
 @pytest.mark.parametrize("name", ["hope", "attention", "gated_delta", "titans"])
 def test_a_whole_model_compiles_into_one_graph(name):
     """torch.compile with no graph break: the same logits, state and outer gradients (traced; no code is generated)."""
@@ -517,6 +530,15 @@ def stream(length: int, chunk: int = 16, part: int = 4096) -> tuple[int, float]:
 
 def test_a_stream_stays_finite():
     stream(8_192)
+
+
+def test_untrained_titans_stays_finite_on_one_token_again_and_again():
+    """Within a chunk the gradients of its tokens add up, so its state grows from chunk to chunk, in the end to NaN."""
+    config = HopeConfig(vocabulary=9, dim=32)
+    for options, finite in ({}, True), ({"radius": None}, False):
+        with torch.no_grad():
+            logits, _ = Hope(config.baseline("titans", options=options))(torch.zeros(1, 200, dtype=torch.long))
+        assert bool(logits.isfinite().all()) == finite
 
 
 @pytest.mark.slow

@@ -168,6 +168,7 @@ def test_transformer_has_only_the_two_ends() -> None:
     ]
     after = levels_of(m)  # after pre-training
     assert {c.frequency for c in after.components} == {0, INF} and len(after.levels) == 2
+    assert {r["period"]: r["reason"] for r in Trace(m).rows()} == {0.0: "no state to write", INF: "never written"}
 
 
 def test_groups_frozen_parts_rnns_and_batch_norm() -> None:
@@ -176,7 +177,7 @@ def test_groups_frozen_parts_rnns_and_batch_norm() -> None:
     s = levels_of(m, opt, tokens_per_step=5)
     assert s["3"].frequency == 0 and s["3"].kind == "frozen" and s["2.hidden state"].frequency == 1
     assert s["1.running statistics"].frequency == Fraction(1, 5) and s.faster("momentum_buffer", "0")
-    assert s.same("2", "momentum_buffer")
+    assert s.same("2", "momentum_buffer") and not s["momentum_buffer"].needs
     assert levels_of(m.eval(), opt, tokens_per_step=5)["1.running statistics"].frequency == 0
     two = torch.optim.SGD([{"params": [m[0].weight], "momentum": 0.9}, {"params": [m[0].bias]}], lr=0.1)
     names = {c.name for c in levels_of(m, two, tokens_per_step=5).components}

@@ -301,6 +301,7 @@ def test_temperature_runs_from_nearest_neighbour_to_mean():
     for tau, want in ((0.0, nearest), (1e-4, nearest), (float("inf"), v.mean(1, keepdim=True).expand(-1, 6, -1))):
         mem = memory.make("softmax", temperature=tau)
         close(mem.read(mem.write_all(k, v), q), want, 1e-9)
+        close(mem.read(mem.write_all(k[:, :0], v[:, :0]), q), 0 * want)  # nothing kept, nothing said
     gauss, dot = memory.make("softmax", kernel="gaussian"), memory.make("softmax")  # one thing for keys of one length
     close(gauss.read(gauss.write_all(k, v), q), dot.read(dot.write_all(k, v), q))
 

@@ -383,6 +383,7 @@ def test_the_optimizer_solves_the_batch_problem_it_names(n, reduction, rand):
             one = torch.stack([dgd_step(W, x[i : i + 1], -u[i : i + 1], lr) - W for i in range(n)])
             expected = W + w * one.sum(0)
         close(layer.weight.detach(), expected)
+        close(dgd_step(W, x, -w * u, lr, batch, reduction == "mean"), expected)
         close(layer.bias.detach(), b - lr * bias_grad)
 
 

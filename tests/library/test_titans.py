@@ -86,6 +86,7 @@ CASES = [
     {"chunk": 3, "other_chunk": 5, "heads": 2, "memory": "linear"},
     {"chunk": 50, "other_chunk": 7, "momentum": True, "read": "after"},
     {"chunk": 8, "other_chunk": 4, "objective": "dot", "read": "before"},
+    {"chunk": 4, "other_chunk": 2, "radius": 0.9, "read": "after", "mem_gain": 3.0},
     {"chunk": 8, "other_chunk": 4, "factor": None, "read": "after", "momentum": True},
     {"chunk": 6, "other_chunk": 4, "adaptive_q": True, "read": "before", "momentum": True, "heads": 2},
     {"chunk": 6, "other_chunk": 4, "memory": "linear", "adaptive": ("mem", "k"), "momentum": True},
@@ -140,6 +141,8 @@ def test_shared_values_are_an_option(box):
         {"block": 3, "chunk": 5, "decay": False, "conv": 0},
         {"rate": "implicit", "chunk": 4, "normalise_v": False, "activation": "none"},
         {"momentum": False, "factor": "raw", "chunk": 3},
+        {"radius": 0.3, "chunk": 4},
+        {"radius": 0.3, "chunk": 4, "rate": "implicit", "factor": "raw", "memory": "linear", "momentum": False},
     ],
     ids=str,
 )
@@ -188,6 +191,7 @@ def test_an_operator_of_nlkernels_is_the_layer(name):
         (NeuralMemory, {"memory": "linear", "rate": "implicit"}),
         (NeuralMemory, {"memory": "linear", "factor": "raw"}),
         (NeuralMemory, {"memory": "linear", "objective": "dot"}),
+        (NeuralMemory, {"memory": "linear", "radius": 2.0}),
         *(
             (SelfModifyingTitans, LINEAR_SELF | o)
             for o in (
@@ -196,6 +200,7 @@ def test_an_operator_of_nlkernels_is_the_layer(name):
                 {"decay": False},
                 {"read": "after"},
                 {"rate": "implicit"},
+                {"radius": 2.0},
                 {"memory": "mlp"},
                 {"momentum": True},
                 {"self_values": False},
@@ -223,6 +228,35 @@ def test_a_trace_is_served_by_the_walk():
         with refuses("impl"):
             layer(x, impl="operator")
     assert trace.updates["M_k"] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("cls", "more"),
+    [
+        (SelfModifyingTitans, {"other_chunk": 8}),
+        (SelfModifyingTitans, {"other_chunk": 8, "memory": "linear", "rate": "implicit"}),
+        (NeuralMemory, {"momentum": False, "factor": "raw"}),
+        (NeuralMemory, {}),
+    ],
+    ids=str,
+)
+@settings(max_examples=12, deadline=None)
+@given(radius=st.floats(0.05, 20), horizon=st.floats(1.1, 300), seed=st.integers(0, 9))
+def test_a_write_never_expands_a_memory_beyond_its_radius(cls, more, radius, horizon, seed):
+    """Whatever is read, at rates up to 8; with momentum where the gates are the same for all tokens, as at the start.
+
+    One token again and again is the worst text: within a chunk the same gradient is added up.
+    """
+    layer = make(cls, chunk=8, eta=7.0, eta_max=8.0, horizon=horizon, radius=radius, **more)
+    text = 100 * rand(1, 40, 4, seed=seed) if seed % 2 else rand(1, 1, 4, seed=seed).expand(1, 40, 4)
+    state = layer.initial_state(1)
+    for part in text.split(5, 1):
+        _, new = layer(part, state)
+        for name, weights in new.now.items():
+            for n in weights:
+                size, before = (x[name][n].flatten(3).norm(dim=-1) for x in (new.now, state.now))
+                assert (size <= before.clamp_min(radius) * (1 + 1e-9)).all()
+        state = new
 
 
 @settings(max_examples=25, deadline=None)
@@ -569,6 +603,7 @@ def test_levels_and_trace():
         ("factor", "none"),
         ("activation", "relu"),
         ("query", "keys"),
+        ("radius", 0.0),
     ],
 )
 def test_bad_options_are_named(word, value):
@@ -588,8 +623,12 @@ def test_bad_input_is_named():
             layer(x)
     with refuses("state"):
         layer(torch.zeros(2, 3, 4), layer.initial_state(1))
+    with refuses("state"):
+        layer(torch.zeros(2, 3, 4), make(SelfModifyingTitans).initial_state(2))
     with refuses("impl"):
         layer(torch.zeros(2, 3, 4), impl="fast")
+    with refuses("radius"):
+        make(NeuralMemory, radius=1.0, decay=False)
     assert layer(torch.zeros(2, 0, 4))[0].shape == (2, 0, 4)
 
 

@@ -242,8 +242,9 @@ def test_an_edit_in_lab_goes_back_into_the_text(tmp_path):
         lambda c: c.update(source="one\n\n+++\n\ntwo"),
         lambda c: c.update(source="one\u2028two"),
         lambda c: c.update(source="one\rtwo"),
+        lambda c: c.update(source="```{code-cell} ipython3\nx\n```"),
     ],
-    ids=["attachment", "+++", "U+2028", "CR"],
+    ids=["attachment", "+++", "U+2028", "CR", "fence"],
 )
 def test_what_a_text_cannot_say_is_refused_and_nothing_is_written(tmp_path, edit):
     src, out = tmp_path / NAME.replace("ipynb", "md"), tmp_path / NAME

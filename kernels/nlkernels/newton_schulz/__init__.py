@@ -71,6 +71,7 @@ def newton_schulz(
     """
     op = "newton_schulz"
     if not isinstance(G, Tensor):
+        need(isinstance(G, list | tuple), f"G of {op}", type(G).__name__, "a tensor (..., m, n), or a list of them")
         return _grouped(G, steps, coefficients, eps, impl, explain)
     need_float("G of newton_schulz", G, "(..., m, n)")
     vector = "a tensor (..., m, n); vectors have no orthogonal factor: give biases and norms to another optimizer"

@@ -52,7 +52,9 @@ def stream(kind: str, seed: int = 0, tasks: int = 5) -> list[Task]:
     if kind == "facts":
         out = []
         for _ in range(tasks):
-            keys = torch.randn(60, 64, generator=g) * 0.3 + 0.15 * torch.randn(1, 64, generator=g)
+            keys = torch.randn(60, 64, generator=g, dtype=torch.float32) * 0.3 + 0.15 * torch.randn(
+                1, 64, generator=g, dtype=torch.float32
+            )
             answers = torch.randint(0, 10, (60,), generator=g)
             out.append(Task(keys, answers, keys, answers))
         return out

@@ -55,11 +55,13 @@ class Facts:
         key = (
             torch.randint(self.keys, (batch, n), generator=g)
             if self.news
-            else torch.rand(batch, self.keys, generator=g).argsort(1)[:, :n]
+            else torch.rand(batch, self.keys, generator=g, dtype=torch.float32).argsort(1)[:, :n]
         )
         value = torch.randint(self.values, (batch, n), generator=g)
         # a fact shrinks to one place while places are drawn: facts never overlap
-        places = torch.rand(batch, body - 2 * n, generator=g).argsort(1)[:, :n].sort(1).values + 2 * torch.arange(n)
+        places = torch.rand(batch, body - 2 * n, generator=g, dtype=torch.float32).argsort(1)[:, :n].sort(
+            1
+        ).values + 2 * torch.arange(n)
         tokens[row, places], tokens[row, places + 1] = self.vocabulary - 2, self.hay + key
         tokens[row, places + 2] = first + value
         now = torch.full((batch, self.keys), -1)  # the value of each key after the text, -1: never told
@@ -68,7 +70,9 @@ class Facts:
             now[row[:, 0], key[:, i]] = value[:, i]
         told = now >= 0
         # questions stand at the end: keys that were told last, in random order
-        order = (torch.rand(batch, self.keys, generator=g) + told).argsort(1)[:, self.keys - self.questions :]
+        order = (torch.rand(batch, self.keys, generator=g, dtype=torch.float32) + told).argsort(1)[
+            :, self.keys - self.questions :
+        ]
         asked, place = told.gather(1, order), body + 3 * torch.arange(self.questions).expand(batch, -1)
         exam = torch.stack(
             [torch.full_like(order, self.vocabulary - 1), self.hay + order, first + now.gather(1, order)], -1

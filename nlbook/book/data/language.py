@@ -66,8 +66,8 @@ class TimescaleLanguage:
         key = torch.randint(K, (batch, pairs), generator=g)
         now = torch.randint(V, (batch, K), generator=g)
         now[:, : self.static] = self.facts()
-        changes = torch.rand(batch, pairs, generator=g) < self.hazard
-        slips = torch.rand(batch, pairs, generator=g) < self.noise
+        changes = torch.rand(batch, pairs, generator=g, dtype=torch.float32) < self.hazard
+        slips = torch.rand(batch, pairs, generator=g, dtype=torch.float32) < self.noise
         fresh, noise = (torch.randint(V, (batch, pairs), generator=g) for _ in range(2))
         changes &= key >= self.static + self.document
         row, truth = torch.arange(batch), []

@@ -27,10 +27,10 @@ DOCUMENT, VOCABULARY = 256, 257
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3", "pydoc_data"}
 
 
-def standard_library(root: str | Path | None = None) -> Iterator[tuple[str, str]]:
-    """(name, text) of the .py files of the running Python's standard library, by name, tests and tables left out.
+def standard_library(root: str | Path | None = None) -> Iterator[tuple[str, bytes | None]]:
+    """(name, UTF-8 text) of the .py files of the running Python's standard library, by name, tests and tables left out.
 
-    root: another folder of .py files. Files that are not UTF-8 are passed over.
+    root: another folder of .py files. The text of a file that is not UTF-8 is None.
     """
     folder = Path(root if root is not None else sysconfig.get_path("stdlib"))
     need(folder.is_dir(), "root", folder.name, "a folder of .py files")
@@ -38,9 +38,10 @@ def standard_library(root: str | Path | None = None) -> Iterator[tuple[str, str]
         inside = path.relative_to(folder)
         if LEFT_OUT.isdisjoint(inside.parts[:-1]):
             try:
-                yield inside.as_posix(), path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+                text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").encode()
             except (UnicodeDecodeError, OSError):
-                continue
+                text = None
+            yield inside.as_posix(), text
 
 
 def is_valid(name: str) -> bool:
@@ -51,20 +52,25 @@ def is_valid(name: str) -> bool:
 def prepare(folder: Path, *, most: int | None = None, root: str | Path | None = None) -> dict[str, np.memmap]:
     """Write train.bin, valid.bin and card.json to `folder`, and map the first two: tokens of every file, in order.
 
-    most: stop each part after the file with which it passes so many letters (train) or a tenth of it (valid).
+    most: stop each part after the file with which it passes so many bytes (train) or a tenth of it (valid). card.json
+    says where the text comes from and how many files were left out because they are not UTF-8.
     """
-    texts: dict[str, list[str]] = {"train": [], "valid": []}
+    texts: dict[str, list[bytes]] = {"train": [], "valid": []}
     room = {"train": most, "valid": None if most is None else most // 10}
+    left_out = 0
     for name, text in standard_library(root):
         part = "valid" if is_valid(name) else "train"
         limit = room[part]
-        if limit is None or sum(map(len, texts[part])) < limit:
+        if text is None:
+            left_out += 1
+        elif limit is None or sum(map(len, texts[part])) < limit:
             texts[part].append(text)
     folder.mkdir(parents=True, exist_ok=True)
-    card: dict[str, object] = {"source": "Python standard library", "python": platform.python_version()}
+    source = "Python standard library" if root is None else Path(root).name
+    card: dict[str, object] = {"source": source, "python": platform.python_version(), "left_out": left_out}
     for part, files in texts.items():
         need(len(files) > 0, "root", f"no file for {part}", "enough .py files that each part has one")
-        ids = np.array([i for text in files for i in (DOCUMENT, *text.encode())], np.uint16)
+        ids = np.array([i for text in files for i in (DOCUMENT, *text)], np.uint16)
         ids.tofile(folder / f"{part}.bin")
         card[part] = {"files": len(files), "tokens": len(ids), "sha256": hashlib.sha256(ids.tobytes()).hexdigest()}
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -82,11 +82,11 @@ class Scales:
         truth = torch.randint(self.values, (B, 1, self.keys), generator=g).expand(B, D, -1)
         for span in self.spans:
             blocks = -(-D // span)
-            over = torch.rand(B, blocks, self.keys, generator=g) < self.p
+            over = torch.rand(B, blocks, self.keys, generator=g, dtype=torch.float32) < self.p
             fresh = torch.randint(self.values, (B, blocks, self.keys), generator=g)
             over, fresh = (t.repeat_interleave(span, 1)[:, :D] for t in (over, fresh))
             truth = torch.where(over, fresh, truth)
-        slip = torch.rand(key.shape, generator=g) < self.noise
+        slip = torch.rand(key.shape, generator=g, dtype=torch.float32) < self.noise
         noise = torch.randint(self.values, key.shape, generator=g)
         if not self.refer:
             return key, torch.where(slip, noise, truth.gather(2, key))

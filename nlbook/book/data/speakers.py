@@ -60,9 +60,9 @@ class Speakers:
         g, n = generator(seed), self.documents * self.statements
         a = torch.randint(self.speakers, (batch, n), generator=g)
         b = torch.randint(self.facts, (batch, n), generator=g)
-        lies = torch.rand(batch, self.speakers, generator=g) < self.liars
+        lies = torch.rand(batch, self.speakers, generator=g, dtype=torch.float32) < self.liars
         true = torch.randint(2, (batch, self.facts), generator=g).bool()
-        slip = torch.rand(batch, n, generator=g) < self.noise
+        slip = torch.rand(batch, n, generator=g, dtype=torch.float32) < self.noise
         return a, b, (lies.gather(1, a) ^ true.gather(1, b) ^ slip).long()
 
     def pay(self, a: Tensor, b: Tensor, bit: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nlbook.door import door
 from nlbook.hope import Hope, HopeConfig, HopeState
 from nlbook.titans import NeuralMemory, Rule, SelfModifyingTitans
 from nlbook.titans.layer import FastLayer
+from nlbook.train import adamw
 from nlbook_tools.bench.core import Report, compare
 
 PEERS = ("gated_delta", "attention", "titans")
@@ -169,6 +173,37 @@ def reading(after: int, dim: int = 64, part: int = 1024, rounds: int = 3) -> Rep
     return compare(runs, "first", title=title, rounds=rounds, warmup=1, aims={"last": 1.2}, note=note)
 
 
+def doors(length: int = 128, rounds: int = 25) -> Report:
+    """One training step with the checks of public calls and without them. Both ways put doors in before the step, so
+    that this costs the same; a CPU's clock is not steady, so many rounds.
+    """
+    plain = {
+        (owner, name): f
+        for module in [m for n, m in sys.modules.items() if n.startswith("nlbook.")]
+        for owner in (module, *(c for c in vars(module).values() if inspect.isclass(c)))
+        for name, f in vars(owner).items()
+        if getattr(f, "__code__", None) is door(doors).__code__
+    }
+    model = Hope(HopeConfig(vocabulary=64, dim=32, layers=2, hidden=32))
+    optimizer = adamw(model, 1e-3)
+    tokens = torch.randint(64, (8, length), generator=torch.Generator().manual_seed(0))
+
+    def step(checked: bool) -> None:
+        for (owner, name), f in plain.items():
+            setattr(owner, name, f if checked else f.__wrapped__)
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(tokens).backward()
+        optimizer.step()
+
+    try:
+        runs: dict[str, Callable[[], object]] = {f"{n} doors": partial(step, n == "with") for n in ("without", "with")}
+        title = f"one training step of Hope, batch 8, length {length}, dim 32: {len(plain)} public calls have doors"
+        return compare(runs, "without doors", title=title, rounds=rounds, aims={"with doors": 1.02})
+    finally:
+        for (owner, name), f in plain.items():
+            setattr(owner, name, f)
+
+
 def suite(quick: bool = True) -> list[Report]:
     """quick: one measured round, length 1024 at most; else five, the four shapes of the peers, a million tokens."""
     rounds = 1 if quick else 5
@@ -180,4 +215,5 @@ def suite(quick: bool = True) -> list[Report]:
         *(models(n, b, rounds=rounds) for n, b in ([(256, 8)] if quick else [(256, 8), (1024, 4)])),
         *(generation(b, after=512 if quick else 4096, rounds=rounds) for b in (1, 16)),
         reading(8192 if quick else 1_000_000, dim=16, rounds=rounds),
+        doors(),
     ]

@@ -72,7 +72,7 @@ def config(method: str, vocabulary: int, seed: int, **changes: Any) -> HopeConfi
         return replace(hope, mixer="attention", options={}).as_large_as(hope)
     known = ["Hope", "Hope-Attention", "Hope-Attention, as given", *MIXER, *ABLATIONS]
     need(method in MIXER, "method", repr(method), f"one of {', '.join(known)}")
-    own = {k: v for k, v in MEMORY.items() if k != "other_chunk"} if method == "Titans" else {}
+    own = {k: v for k, v in MEMORY.items() if k != "other_chunk"} | {"radius": None} if method == "Titans" else {}
     return hope.baseline(MIXER[method], options=own)
 
 
