@@ -119,6 +119,10 @@ def _show(r: Rate) -> str:
     return "inf" if r == INF else str(r)
 
 
+def _times(r: Rate) -> str:
+    return "once" if r == 1 else f"{_show(r)} times"
+
+
 @dataclass(frozen=True)
 class NestedSystem:
     """Components with their update frequencies, and the ordered levels that Definition 2 makes of them (Def. 3-4).
@@ -179,9 +183,9 @@ class NestedSystem:
         fa, fb = self[a].frequency, self[b].frequency
         assert fa is not None and fb is not None
         if fa > fb:
-            return f"{a} is updated {_show(fa)} times per {self.unit} and {b} {_show(fb)} times"
+            return f"{a} is updated {_times(fa)} per {self.unit} and {b} {_times(fb)}"
         through = "" if a in self[b].needs else " (through others)"
-        return f"both are updated {_show(fa)} times per {self.unit} and {b} at time t needs {a} at time t{through}"
+        return f"both are updated {_times(fa)} per {self.unit} and {b} at time t needs {a} at time t{through}"
 
     def same(self, a: str, b: str) -> bool:
         """a =f b: neither is faster. Not transitive."""

@@ -51,8 +51,7 @@ def test_momentum_below_the_weights_is_refused_with_the_arrow() -> None:
     case = judge(at("layer", 2, 3, 1, 1, 4, 2, 2))
     assert len(case.violations) == 6 and not case.solved
     assert str(case.violations[0]).startswith(
-        "m_t > W_k is violated: both are updated 1 times per sequence of "
-        "512 tokens and W_k at time t needs m_t at time t"
+        "m_t > W_k is violated: both are updated once per sequence of 512 tokens and W_k at time t needs m_t at time t"
     )
     beside = judge(at("layer", 1, 3, 1, 1, 4, 1, 1))
     assert "not of one level" in str(beside.violations[0])

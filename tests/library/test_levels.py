@@ -56,7 +56,7 @@ def test_wrong_orders_name_the_arrow() -> None:
     with pytest.raises(OrderError, match="not of one level; got both in level 2"):
         s.check_order("W_kvq, W_init < attention, W_LinAttn")
     m = NestedSystem([Component("W", 1, needs={"m"}), Component("m", 1)], "optimizer step")
-    with pytest.raises(OrderError, match="both are updated 1 times per optimizer step and W at time t needs m"):
+    with pytest.raises(OrderError, match="both are updated once per optimizer step and W at time t needs m"):
         m.check_order("m < W")
     kinds = {v.kind for v in m.violations("W < W < x")}
     assert kinds == {"twice", "unknown", "missing"}

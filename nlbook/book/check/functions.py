@@ -143,6 +143,12 @@ def _gradient(item: Implement, answer: Any, cases: Sequence[Case], end: float) -
             cut = grad is None or not bool(got.any())
             why = ": it is cut (a `.detach()`, `.data`, `.item()` or `no_grad`?)" if cut else ""
             run = Run(case.label, dict(zip(item.names, case.args)), snapshot(numeric), snapshot(got))
+            right = snapshot(item.truth(*copy_args(case.args)))
+            for m in item.misconceptions:  # one that is right in its values too
+                value = _tried(m.function, case.args)
+                known = _tried(lambda *a, f=m.function, i=i: gradient_of(f, a, [i])[0], case.args)
+                if value and known and same(value, right, 1e-9, 1e-10) and same(known, run.got, 1e-9, 1e-10):
+                    return run.failed("misconception", m.message)
             told = f"The values are right, but the gradient with respect to {item.names[i]} is off by "
             return run.failed("gradient", f"{told}{digits(gap)}{why}.")
     return None

@@ -60,7 +60,7 @@ def _(item: Estimate, answer: Any, score: int | None = None) -> Verdict:
         exact = float(item.solution())
         return Verdict("passed", message=f"Right: {told} (worked out: {digits(exact)}).")
     for known_wrong, why in item.wrong.items():
-        if abs(value - known_wrong) <= 1e-3 * max(abs(known_wrong), 1e-12):
+        if abs(value - known_wrong) <= 1e-2 * max(abs(known_wrong), 1e-12):
             return failed("misconception", why)
     if low * value < 0 and high * value < 0:
         return failed("sign", f"{told} has the wrong sign.")

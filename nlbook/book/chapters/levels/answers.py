@@ -13,7 +13,6 @@ from nlbook.book.chapters.levels.exercises import (
     learn_start,
     outer_gradient,
     outer_loss,
-    straight_through,
 )
 from nlbook.levels import Component, NestedSystem
 
@@ -119,7 +118,6 @@ MUTANTS = {
     },
     "04-cut": {
         "unchanged": broken_outer,
-        "straight through": straight_through,
         "without the half": lambda start, k, v, q, target, eta: 2 * outer_loss(start, k, v, q, target, eta),
     },
     "04-outer": {

@@ -263,10 +263,10 @@ def paint(case: Case) -> Figure:
     for v in case.violations:
         if v.kind in ("arrow", "together"):
             (x0, y0), (x1, y1) = spot[v.slow], spot[v.fast]
-            bend = 0.35 if y0 == y1 else 0.12
+            bend = 0.35 if y0 == y1 else 0.0
             ax.add_patch(
                 FancyArrowPatch(
-                    (x0, y0 + 0.3),
+                    (x0, y0 + (0.3 if y1 >= y0 else -0.3)),
                     (x1, y1 + (0.3 if y0 == y1 else -0.3 if y1 > y0 else 0.3)),
                     arrowstyle="-|>",
                     mutation_scale=11,
@@ -351,8 +351,7 @@ class Board(anywidget.AnyWidget):
 @view(
     "detective",
     title="Level detective: who is faster than whom?",
-    task="Take the steps in turn. Put every part into a lane, the slowest at the bottom, until no arrow is broken. "
-    "Predict first in step 2: is the momentum m_t above the weights, below them, or beside them?",
+    task="Take the steps in turn. Put every part into a lane, the slowest at the bottom, until no arrow is broken.",
     answer="A whole layer has four levels: {W_k, MLP, W_init} < {m_t, v_t} < {M_t} < {attention}. The moments are updated as often as "
     "the weights, but the new weights need this step's moments: rule 2 puts both one level faster. m_t and v_t "
     "do not need each other, so they share a level. After pre-training ('deployed') the optimizer is gone and "

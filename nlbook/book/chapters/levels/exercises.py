@@ -10,8 +10,8 @@ from nlbook.book.check.define import *
 
 
 def updates(sequence: int, segment: int, chunk: int, batch: int) -> tuple[int, int, int, int]:
-    """Updates in one training step of the outer weights, of a level of period `chunk` and of the fast state that each
-    token writes, both in one sequence; then how many such fast states there are."""
+    """What one training step does, as four counts: updates of the outer weights; updates of a level of period `chunk`
+    in one sequence; updates of the fast state, which each token writes, in one sequence; how many fast states there are."""
     # BEGIN SOLUTION
     return 1, sequence // chunk, sequence, batch
     # END SOLUTION
@@ -196,6 +196,17 @@ def state_carried(K, V, told, eta, lr):
     return start
 
 
+def mean_state(K, V, told, eta, lr):
+    return sum(state_carried(k[None], v[None], told, eta, lr) for k, v in zip(K, V)) / len(K)
+
+
+def towards_the_state(K, V, told, eta, lr):
+    start = torch.zeros(V.shape[-1], K.shape[-1], dtype=K.dtype)
+    for k, v in zip(K, V):
+        start = start + lr * (adapt(start, k[:told], v[:told], eta) - start)
+    return start
+
+
 def step_from_the_state(K, V, told, eta, lr):
     start = torch.zeros(V.shape[-1], K.shape[-1], dtype=K.dtype)
     for k, v in zip(K, V):
@@ -293,6 +304,11 @@ ITEMS = [
                 "batch counted in",
                 lambda sequence, segment, chunk, batch: (1, batch * (sequence // chunk), batch * sequence, batch),
                 "You added up the sequences of the batch. They are read side by side, each by a memory of its own: count the updates of *one*.",
+            ),
+            Misconception(
+                "batch counted in for the state",
+                lambda sequence, segment, chunk, batch: (1, sequence // chunk, batch * sequence, batch),
+                "These are the updates of all fast states together. Each sequence has one of its own: count the updates of *one*.",
             ),
             Misconception(
                 "one memory per batch",
@@ -451,6 +467,12 @@ ITEMS = [
                 lambda start, k, v, q, target, eta: 0.5 * (start @ q - target).square().sum(),
                 "This asks the start itself, before the write: eq. 28 as printed.",
             ),
+            Misconception(
+                "first order",
+                straight_through,
+                "The gradient reaches the start, but not through the write: what is written depends on the start too. This is the "
+                "first-order short cut.",
+            ),
         ],
     ),
     Derive(
@@ -533,7 +555,18 @@ ITEMS = [
             Misconception(
                 "the state carried on",
                 state_carried,
-                "You return the last state. State and start are two things: the state dies with its document, the start moves by the outer gradient.",
+                "The state of one document becomes the start of the next. State and start are two things: the state dies with its "
+                "document, the start moves by the outer gradient.",
+            ),
+            Misconception(
+                "the mean of the states",
+                mean_state,
+                "The start is the mean of the states. It knows what was told, and nobody was asked: it moves by the gradient of the questions.",
+            ),
+            Misconception(
+                "towards the state",
+                towards_the_state,
+                "The start moves towards the state. It moves against the gradient of the questions, and the state is thrown away.",
             ),
             Misconception(
                 "a step from the state",

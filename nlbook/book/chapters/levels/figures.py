@@ -110,10 +110,11 @@ ARROWS = (  # from, to, bend, words, where the words stand
 BOXES = {
     "pair": ((0.11, 0.72), "token\nkey, value", "#555555"),
     "state": ((0.52, 0.72), "state $M_t$\none for each document", COLORS["value"]),
-    "loss": ((0.93, 0.72), "outer\nloss", COLORS["objective"]),
-    "start": ((0.52, 0.3), "start $M_0$\none for all documents", COLORS["memory"]),
-    "outer": ((0.11, 0.18), "outer weights\none set for all", COLORS["rate"]),
+    "loss": ((0.93, 0.72), "outer\nloss", COLORS["error"]),
+    "start": ((0.52, 0.3), "start $M_0$\none for all documents", KIND_COLORS["initial state"]),
+    "outer": ((0.11, 0.18), "outer weights\none set for all", KIND_COLORS["weights"]),
 }
+HALF = {"state": 0.145, "start": 0.145, "outer": 0.125, "pair": 0.075, "loss": 0.075}  # widths
 BOXES_ALT = (
     "Three boxes and who writes whom. Each token writes the state, which belongs to one document. The start is copied "
     "into the state when a document begins. Outer weights make the keys and the rate. The gradient of the outer loss "
@@ -127,17 +128,17 @@ def boxes() -> Figure:
     with book_style():
         ax = fig.subplots()
     for name, ((x, y), text, color) in BOXES.items():
-        box(ax, x, y, text, color, width=0.25 if name in ("state", "start", "outer") else 0.15, height=0.2, size=10)
-    half = {"state": 0.125, "start": 0.125, "outer": 0.125, "pair": 0.075, "loss": 0.075}
+        box(ax, x, y, text, color, width=2 * HALF[name], height=0.2, size=10)
     for a, b, bend, words, (x, y) in ARROWS:
         (x0, y0), (x1, y1) = BOXES[a][0], BOXES[b][0]
         if y0 == y1:
-            ends = ((x0 + half[a], y0), (x1 - half[b], y1))
+            ends = ((x0 + HALF[a], y0), (x1 - HALF[b], y1))
         elif x0 == x1:
             ends = ((x0, y0 + 0.1), (x1, y1 - 0.1))
         else:
-            ends = ((x0, y0 - 0.1), (x1 + half[b], y1))
+            ends = ((x0, y0 - 0.1), (x1 + HALF[b], y1))
         gradient = a == "loss"
+        color = COLORS["error"] if gradient else "#444444"
         ax.add_patch(
             FancyArrowPatch(
                 *ends,
@@ -145,12 +146,12 @@ def boxes() -> Figure:
                 mutation_scale=14,
                 lw=1.6,
                 ls="--" if gradient else "-",
-                color=COLORS["objective"] if gradient else "#444444",
+                color=color,
                 connectionstyle=f"arc3,rad={bend}",
                 zorder=2,
             )
         )
-        ax.text(x, y, words, ha="center", va="center", fontsize=9, color=COLORS["objective"] if gradient else "#333333")
+        ax.text(x, y, words, ha="center", va="center", fontsize=9, color=color)
     ax.set(xlim=(-0.03, 1.03), ylim=(0.0, 0.9))
     ax.set_axis_off()
     return fig
@@ -174,7 +175,7 @@ def curves(found: Mapping[str, Reading]) -> Figure:
         ax.axhline(1 / 8, color=COLORS["truth"], lw=1, ls=":")
         ax.set(title=f"{keys}: hold {hold}", xlabel="pair of the document", xticks=[1, 4, 8, 12, 16], ylim=(0, 1))
     axes[0].set_ylabel("right answers (dotted: chance)")
-    axes[-1].legend(loc="upper left")
+    axes[-1].legend(loc="upper left", title="bands: all streams")
     return fig
 
 
