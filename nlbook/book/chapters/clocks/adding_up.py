@@ -79,17 +79,16 @@ def two_keys(documents: int = 16, seed: int = 0, fast: float = 0.6, slow: float 
 
 
 class Excess(NamedTuple):
-    """Nats a value above the exact reader: mean and standard error over sets of streams, the mean and the share by kind."""
+    """Nats a value above the exact reader: mean and standard error over sets of streams, and the mean by kind."""
 
     mean: float
     se: float
     kinds: dict[str, float]  # nlbook.book.data.scales.KINDS
-    uses: dict[str, float]  # the share of all values that are of that kind
 
 
 def excess(clocks: Sequence[Clock], language: Scales = SPANS, sets: int = 5) -> Excess:
     """On `sets` sets of 64 streams. The levels are logits: they add up and pay the cross-entropy of their softmax."""
-    all_sets, kinds, uses = [], [], []
+    all_sets, kinds = [], []
     for seed in range(100, 100 + sets):
         key, value = language.draw(64, seed)
         k, v = F.one_hot(key.flatten(1), language.keys).float(), F.one_hot(value.flatten(1), language.values).float()
@@ -98,10 +97,9 @@ def excess(clocks: Sequence[Clock], language: Scales = SPANS, sets: int = 5) -> 
         kind = language.kind(key, value).flatten(1)
         all_sets.append(extra.mean())
         kinds.append(torch.stack([extra[kind == i].mean() for i in range(len(KINDS))]))
-        uses.append(kind.flatten().bincount(minlength=len(KINDS)) / kind.numel())
     x = torch.stack(all_sets)
-    by_kind, share = (dict(zip(KINDS, torch.stack(of).mean(0).tolist(), strict=True)) for of in (kinds, uses))
-    return Excess(float(x.mean()), float(x.std() / sets**0.5), by_kind, share)
+    by_kind = dict(zip(KINDS, torch.stack(kinds).mean(0).tolist(), strict=True))
+    return Excess(float(x.mean()), float(x.std() / sets**0.5), by_kind)
 
 
 def one_time_scale(language: Scales = SPANS, sets: int = 5) -> float:

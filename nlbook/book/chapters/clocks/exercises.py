@@ -74,9 +74,9 @@ def too_short_writes_nothing(answer, d: Draw) -> str | None:
 
 # ---------------------------------------------------------------------- a whole CMS (eq. 70 and 71)
 def forward(x: Tensor, W: list[Tensor]) -> Tensor:
-    """What a chain of levels makes of a token x (d,). W holds up (h, d) and down (d, h) of each level in turn.
+    """What a chain of levels makes of a token x (d,). W holds up (hidden, d) and down (d, hidden) of each level in turn.
 
-    Each level adds down tanh(up h) to the h that it reads.
+    Each level reads a vector h and passes on h + down tanh(up h).
     """
     # BEGIN SOLUTION
     for up, down in zip(W[::2], W[1::2]):
@@ -89,6 +89,13 @@ def no_residual(x: Tensor, W: list[Tensor]) -> Tensor:
     for up, down in zip(W[::2], W[1::2]):
         x = down @ torch.tanh(up @ x)
     return x
+
+
+def added_to_the_token(x: Tensor, W: list[Tensor]) -> Tensor:
+    h = x
+    for up, down in zip(W[::2], W[1::2]):
+        h = x + down @ torch.tanh(up @ h)
+    return h
 
 
 def side_by_side(x: Tensor, W: list[Tensor]) -> Tensor:
@@ -410,6 +417,11 @@ ITEMS = [
                 "What a level reads is lost: it adds its answer *to* h, it does not replace h.",
             ),
             Misconception(
+                "added to the token",
+                added_to_the_token,
+                "Each answer is added to the token x, so what the levels before added is lost. Add it to what this level reads.",
+            ),
+            Misconception(
                 "side by side",
                 side_by_side,
                 "Here every level reads x itself: levels side by side. In a chain level 2 reads what level 1 made.",
@@ -549,6 +561,7 @@ ITEMS = [
             2097152: "That is the size of one level.",
             8388608
             / 1360: "You divided all parameters by the mean period. Each level moves P / C, so the frequencies 1 / C add up.",
+            10880: "That is the mean of the four levels. All four move, so add them up.",
             21760: "That counts one matrix a level. An MLP has two, one up to the hidden width and one down.",
         },
     ),

@@ -197,6 +197,7 @@ def sinking(documents: int = 16, seed: int = 4) -> Figure:
             ax.axhline(0, color="black", lw=0.8)
             ax.set(title=title, xlabel="tokens, three a document", xlim=(0.5, 3 * documents + 0.5), ylim=(-1.7, 1.5))
             ax.grid(False)
+        axes[0].set_ylabel("told, held")
         axes[1].legend(ncols=3, loc="lower right", fontsize=8.5, columnspacing=1)
     return fig
 
@@ -219,7 +220,8 @@ def ladder(rows: Mapping[str, Excess], bound: float) -> Figure:
             ax.barh(y, e.mean, xerr=2 * e.se, height=0.62, color=color, alpha=0.75, ecolor="#333333")
             ax.text(e.mean + 2 * e.se + 0.006, y, f"{e.mean:.3f}", va="center", fontsize=9)
         ax.axvline(bound, color=COLORS["error"], lw=1.2, ls="--")
-        ax.text(bound + 0.003, len(rows) - 0.42, "best with one time scale", color=COLORS["error"], fontsize=8.5)
+        best = f"best with one time scale: {bound:.3f}"
+        ax.text(bound + 0.003, len(rows) - 0.42, best, color=COLORS["error"], fontsize=8.5)
         ax.set(
             yticks=range(len(rows)),
             ylim=(-0.5, len(rows) - 0.1),
@@ -248,7 +250,10 @@ def dots(scores: Mapping[str, Score]) -> Figure:
             ax.plot(a, [y] * len(a), "o", ms=5, color=color, alpha=0.45, mew=0)
             ax.plot([a.mean()] * 2, [y - 0.34, y + 0.34], color=color, lw=3)
             at = (float(a.mean()), y + 0.3)
-            ax.annotate(f"{float(a.mean()):.3f}", at, (5, 0), textcoords="offset points", va="center", fontsize=8)
+            said = ax.annotate(
+                f"{float(a.mean()):.3f}", at, (5, 0), textcoords="offset points", va="center", fontsize=8
+            )
+            said.set_bbox({"fc": "white", "ec": "none", "pad": 0.5})
         ax.axvline(float(scores["MLP"].average.mean()), color=COLORS["truth"], lw=1, ls=":")
         ax.set(
             yticks=range(len(order)),

@@ -154,7 +154,7 @@ class Grid(anywidget.AnyWidget):
     "stability",
     title="Stability map: how large a step does a slow level bear?",
     task="A level of period C adds up the gradients of C tokens and then moves once. At C = 1 its border is a step of "
-    "2.0. Predict: where is it at C = 16? Then choose cells and watch their runs.",
+    "2.0. Where is it at C = 16? Choose cells and watch their runs.",
     answer="At 0.64: 2 / lambda_max of the summed key products. Random keys point partly the same way, so the border "
     "is 2.00, 1.29, 0.64, 0.41, 0.26, 0.15 for C = 1, 4, 16, 32, 64, 128 (d = 16); for long chunks it falls as "
     "2d/C. So with the sum of eq. 71 a slower level needs a smaller step. With the mean of the chunk the border "
