@@ -30,8 +30,8 @@ def chunk_timeline(period: int = 4, tokens: int = 10) -> Figure:
                 ax.add_patch(Rectangle((t - 0.28, 1.25 + 0.32 * i), 0.56, 0.26, color=COLORS["value"], alpha=0.8))
             full = waits == period
             ax.text(t, 0.95, "move" if full else "gather", ha="center", fontsize=9, weight="bold" if full else "normal")
-            ramp = COLORS[f"level{2 * ((t - 1) // period) + 1}"]
-            ax.add_patch(Rectangle((t - 0.5, 0), 1, 0.55, color=ramp, alpha=0.55, lw=0))
+            shade = 0.2 + 0.2 * ((t - 1) // period)
+            ax.add_patch(Rectangle((t - 0.5, 0), 1, 0.55, color=COLORS["memory"], alpha=shade, lw=0))
             ax.text(t, 0.28, f"$W_{{{(t - 1) // period}}}$", ha="center", va="center", fontsize=11)
             if full:
                 ax.annotate(
@@ -216,7 +216,7 @@ def ladder(rows: Mapping[str, Excess], bound: float) -> Figure:
     with book_style():
         ax = fig.subplots()
         for y, (name, e) in zip(range(len(rows))[::-1], rows.items()):
-            color = COLORS["control" if "held" in name else "level3" if "ends" in name or "moves" in name else "truth"]
+            color = COLORS["control" if "held" in name else "memory" if "ends" in name or "moves" in name else "truth"]
             ax.barh(y, e.mean, xerr=2 * e.se, height=0.62, color=color, alpha=0.75, ecolor="#333333")
             ax.text(e.mean + 2 * e.se + 0.006, y, f"{e.mean:.3f}", va="center", fontsize=9)
         ax.axvline(bound, color=COLORS["error"], lw=1.2, ls="--")
@@ -246,7 +246,7 @@ def dots(scores: Mapping[str, Score]) -> Figure:
         ax = fig.subplots()
         for y, n in enumerate(order):
             a = scores[n].average
-            color = COLORS["level3" if n.startswith("CMS") else "truth" if n == "MLP" else "baseline"]
+            color = COLORS["memory" if n.startswith("CMS") else "truth" if n == "MLP" else "baseline"]
             ax.plot(a, [y] * len(a), "o", ms=5, color=color, alpha=0.45, mew=0)
             ax.plot([a.mean()] * 2, [y - 0.34, y + 0.34], color=color, lw=3)
             at = (float(a.mean()), y + 0.3)

@@ -151,7 +151,7 @@ export function mount(root, { periods = [1, 16, 64], trace = "" } = {}) {
       pen.fillStyle = tint;
       lane.updates.forEach((u, j) => { // round where there is room, else a stroke; faint while it is still to come, falling just before
         const ahead = u - pos, falls = ui.playing && !calm() && ahead > 0 && ahead < fall, big = j === k - 1 ? fresh : 0;
-        const at = falls ? line - (line - (data.pairs ? 38 : y)) * (ahead / fall) : line, r = lane.change ? Math.max(2.5, Math.min(9, 3 * Math.sqrt(lane.weight[j]))) : 4.5;
+        const at = falls ? line - (line - (narrow ? y + 20 : data.pairs ? 38 : y)) * (ahead / fall) : line, r = lane.change ? Math.max(2.5, Math.min(9, 3 * Math.sqrt(lane.weight[j]))) : 4.5;
         pen.globalAlpha = j < k || falls ? 1 : 0.22;
         if (gap > 7 || falls) { pen.beginPath(); pen.arc(x(u), at, r + 3 * big, 0, 7); pen.fill(); } else pen.fillRect(x(u) - 0.6, line - 6 - 3 * big, Math.max(1, Math.min(2, gap - 1)), 12 + 6 * big);
         spots.push({ x: x(u), y: line, lane, j });
@@ -213,14 +213,14 @@ export function mount(root, { periods = [1, 16, 64], trace = "" } = {}) {
 
   // ---- a run of the reader's own: its data come in a script of their own, again and again while it is recorded
   function take() {
-    const found = trace && window.nlbookTraces?.[trace];
+    const found = trace && window.nlbookTraces?.[trace], follows = !ui.first && ui.pos >= data.length;
     if (!found) return;
     const lanes = found.lanes.map((l) => {
       const moved = l.updates.map((_, j) => (l.change[j] || 0) / (l.state[j] || 1)), usual = [...moved].sort((a, b) => a - b)[moved.length >> 1] || 1;
       return { ...l, period: l.period ?? Infinity, weight: moved.map((m) => (2 * m) / usual) };
     });
     data = { ...found, lanes };
-    if (found.live || !ui.first) { ui.first = false; ui.pos = found.live ? data.length : Math.min(ui.pos, data.length); }
+    if ((found.live && ui.first) || follows) { ui.first = false; ui.pos = data.length; } // who has moved the playhead is left there
     show();
   }
 

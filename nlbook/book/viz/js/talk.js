@@ -69,12 +69,12 @@ export function mount(root, spec) {
   root.classList.add("nlbook-live", "nlbook-talk");
   root.innerHTML = `
     <div class="row ask" role="group" aria-label="Say something">${word.map((w, t) => `<button type="button" data-token="${t}"${w === "|" ? ' class="end"' : ""}>${w === "|" ? "End the document" : w}</button>`).join("")}</div>
-    <div class="row"><input class="line" type="text" autocomplete="off" spellcheck="false" aria-label="Text to read" placeholder="${HINT}"><button type="button" class="example">Read me a stream</button><button type="button" class="anew">Start anew</button></div>
+    <div class="row"><input class="line" type="text" autocomplete="off" spellcheck="false" aria-label="Text to read" placeholder="A3 d5 x1 | A"><button type="button" class="example">Read me a stream</button><button type="button" class="anew">Start anew</button></div>
     <div class="read" role="log" aria-label="What was read"></div>
     <div class="stage"><figure><figcaption class="asked"></figcaption><div class="bars" role="img">${Array.from({ length: V }, (_, v) => `<div class="bar"><i></i><b></b><span>${v + 1}</span></div>`).join("")}</div></figure>
       <div class="lanes"><b>How far each part moved at this word</b>${parts.map((p) => `<div class="lane" data-part="${p}"><button type="button" aria-pressed="false" title="${PARTS[p] || `an MLP that moves once in ${spec.sizes.periods[Number(p.slice(6))]} tokens`}">hold</button><span>${p.startsWith("level") ? "level" : p}</span><i></i></div>`).join("")}</div></div>
-    <p class="said" aria-live="polite">${HINT}</p>
-    <p class="fine">Dashed: the best reader, who is told the rules. The stronger a value is shaded, the more it surprised. Point at a word, or hold a part still and see what is lost.</p>`;
+    <p class="said" aria-live="polite"></p>
+    <p class="fine">${HINT} Dashed: the best reader, who is told the rules. The stronger a value is shaded, the more it surprised. Point at a word, or hold a part still and see what is lost.</p>`;
   const $ = (q) => root.querySelector(q), $$ = (q) => [...root.querySelectorAll(q)];
 
   function restart(tokens) { talk = conversation(spec, weights, held); tokens.forEach(talk.say); draw(); }
