@@ -5,14 +5,18 @@ pytest tests/tools/test_notebooks.py --nb-profile full --nb-out DIR
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nlbook_tools.notebooks import contract, sync
 from nlbook_tools.notebooks.run import NotebookFailed, run
+
+from nlbook.book.viz.live import Live
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 SETUP_S = 120  # the kernel's start, reading and comparing: outside the notebook's own budget
@@ -44,6 +48,15 @@ def budget(path: Path, profile: str) -> float:
 def test_text_and_notebook_are_in_step(stem):
     problems = sync.check(FOLDER / "src" / f"{stem}.md", FOLDER / f"{stem}.ipynb")
     assert not problems, "\n".join(map(str, problems))
+
+
+def test_live_pictures_run_the_scripts_of_today(notebook):
+    for cell in nbformat.read(notebook, 4).cells:
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {}).get("text/html", "")
+            if found := re.search(r'data-nlbook-live="(\w+)" data-options="(.*?)"><p>(.*?) Run the cell', shown, re.S):
+                name, options, alt = found[1], json.loads(html.unescape(found[2])), html.unescape(found[3])
+                assert shown == Live(name, alt, **options)._repr_html_(), f"build {notebook.stem} again"
 
 
 def test_contract(notebook):
