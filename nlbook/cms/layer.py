@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nlbook.cms.inner import SGD, inner_of
 from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
-from nlbook.errors import NLBookError, generator, need, need_float, need_same, need_shape
+from nlbook.errors import generator, need, need_choice, need_float, need_int, need_same, need_shape
 from nlbook.levels import Component, Writes
 from nlbook.numerics import rms, silu_slope
 from nlbook.tree import restart
@@ -114,13 +114,15 @@ class CMS(Writes, nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.periods = _periods(periods)
-        k = len(self.periods)
-        self.dim, self.hidden = _count("dim", dim), [_count("hidden", h) for h in _each("hidden", hidden, k)]
-        _choice("variant", variant, "sequential", "nested", "headwise")
+        many = isinstance(periods, list | tuple) and len(periods) > 0
+        need(many, "periods", repr(periods), "tokens per update, one int >= 1 a level: (16, 64, 256)")
+        k, self.dim, self.periods, self.hidden = len(periods), dim, list(periods), _each("hidden", hidden, len(periods))
+        for name, n in (("dim", dim), *(("periods", c) for c in periods), *(("hidden", h) for h in self.hidden)):
+            need_int(name, n)
+        need_choice("variant", variant, ("sequential", "nested", "headwise"))
         need(callable(objective) or objective == "local", "objective", repr(objective), "a loss, or 'local'")
-        _choice("reduce", reduce, "mean", "sum")
-        _choice("activation", mlp.activation, *ACTIVATIONS)
+        need_choice("reduce", reduce, ("mean", "sum"))
+        need_choice("activation", mlp.activation, ACTIVATIONS)
         need(
             variant != "nested" or all(a < b for a, b in zip(self.periods, self.periods[1:])),
             "periods",
@@ -147,7 +149,8 @@ class CMS(Writes, nn.Module):
             self.value = nn.ParameterList([normal(dim, dim) for _ in range(k)])
         if variant == "headwise":
             self.mix = nn.Parameter(torch.zeros(k))
-        self.names = _names(self.periods)
+        twin = [f".{periods[: i + 1].count(c)}" if c in periods[:i] else "" for i, c in enumerate(periods)]
+        self.names = [f"C{c}{t}" for c, t in zip(periods, twin)]  # "C16" for a level of period 16; "C16.2" for a second
         self.held: set[int] = set()  # levels that gather and do not move, to see what they are good for
 
     # ------------------------------------------------------------------ state
@@ -216,7 +219,7 @@ class CMS(Writes, nn.Module):
         need_shape("x", x, "batch", "length", self.dim)
         need(x.ndim == 3, "x", f"shape {tuple(x.shape)}", "(batch, length, dim)")
         need_same("the parameters", self.up[0], "x", x)
-        _choice("partial", partial, "carry", "drop", "flush")
+        need_choice("partial", partial, ("carry", "drop", "flush"))
         batch, length = x.shape[:2]
         state = state if state is not None else self.initial_state(batch)
         rows, k = state.levels[0].weights["up"].shape[0], len(self.periods)
@@ -516,28 +519,7 @@ class CMS(Writes, nn.Module):
         )
 
 
-def _names(periods: Sequence[int]) -> list[str]:
-    """ "C16" for a level of period 16; "C16.2" for the second one."""
-    return [f"C{c}" + (f".{periods[: i + 1].count(c)}" if periods[:i].count(c) else "") for i, c in enumerate(periods)]
-
-
 def _each(name: str, value: Any, k: int) -> list[Any]:
     many = list(value) if isinstance(value, list | tuple) else [value] * k
     need(len(many) == k, name, f"{len(many)} values", f"one, or {k} (one per level)")
     return many
-
-
-def _count(name: str, n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise NLBookError(f"{name}: got {n!r}, expected an int >= 1")
-    return n
-
-
-def _periods(periods: Any) -> list[int]:
-    if not isinstance(periods, list | tuple) or not periods:
-        raise NLBookError(f"periods: got {periods!r}, expected tokens per update, one int >= 1 a level: (16, 64, 256)")
-    return [_count("periods", c) for c in periods]
-
-
-def _choice(name: str, value: str, *allowed: str) -> None:
-    need(value in allowed, name, repr(value), f"one of {', '.join(map(repr, allowed))}")

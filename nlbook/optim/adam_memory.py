@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from nlbook.errors import need, need_choice, need_int, need_number, need_shape
-from nlbook.optim.base import GradientMemory, Group, bias_corrected, decay_
+from nlbook.optim.base import GradientMemory, Group, bias_corrected, decay_, options
 
 
 def discount(beta: float, n: int, normalised: bool = False) -> Tensor:
@@ -103,18 +103,7 @@ class AdamMemory(GradientMemory):
         bias_correction: bool = True,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "beta": beta,
-                "target": target,
-                "ridge": ridge,
-                "eps": eps,
-                "bias_correction": bias_correction,
-                "weight_decay": weight_decay,
-            },
-        )
+        super().__init__(params, options(locals()))
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -28,6 +28,11 @@ def plain(options: Group) -> Group:
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
 
 
+def options(given: dict[str, Any], *apart: str) -> Group:
+    """The arguments of a constructor, its `locals()`, as the defaults of a param group; without those kept `apart`."""
+    return {k: v for k, v in given.items() if k not in ("self", "params", "__class__", *apart)}
+
+
 def as_matrix(p: Tensor) -> Tensor:
     """View a gradient as (rows, columns): a vector is one row (1, n), a convolution (out, in * height * width)."""
     return p.reshape(1, -1) if p.ndim < 2 else p.flatten(1)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nlbook.errors import generator, need_choice, need_int, need_number
-from nlbook.optim.base import GradientMemory, Group, decay_
+from nlbook.optim.base import GradientMemory, Group, decay_, options
 
 
 def read_memory(weights: list[Tensor], keys: Tensor) -> Tensor:
@@ -95,21 +95,7 @@ class DeepMomentum(GradientMemory):
         seed: int = 0,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "inner_lr": inner_lr,
-                "keep": keep,
-                "hidden": hidden,
-                "key": key,
-                "value": value,
-                "objective": objective,
-                "normalise": normalise,
-                "seed": seed,
-                "weight_decay": weight_decay,
-            },
-        )
+        super().__init__(params, options(locals()))
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nlbook.errors import need, need_choice, need_number
-from nlbook.optim.base import GradientMemory, Group, as_matrix, decay_
+from nlbook.optim.base import GradientMemory, Group, as_matrix, decay_, options
 from nlbook.optim.momentum import apply_map, back
 
 VARIANTS = ("bounded", "clipped", "implicit", "corrected", "printed")
@@ -107,9 +107,7 @@ class DeltaMomentum(GradientMemory):
     ) -> None:
         need(value is None or callable(value), "value", type(value).__name__, "a callable or None")
         self.value = value
-        super().__init__(
-            params, {"lr": lr, "keep": keep, "erase": erase, "variant": variant, "weight_decay": weight_decay}
-        )
+        super().__init__(params, options(locals(), "value"))
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nlbook.errors import need_choice, need_int, need_number
 from nlbook.levels.order import Component
-from nlbook.optim.base import Group, decay_
+from nlbook.optim.base import Group, decay_, options
 from nlbook.optim.muon import KEPT, MatrixOptimizer, check_betas, orthogonalise, shape_scale
 
 
@@ -118,24 +118,7 @@ class M3(MatrixOptimizer):
         adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_eps: float = 1e-8,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "alpha": alpha,
-                "period": period,
-                "second": second,
-                "eps": eps,
-                "ns_steps": ns_steps,
-                "polynomial": polynomial,
-                "weight_decay": weight_decay,
-                "rule": rule,
-                "adamw_lr_ratio": adamw_lr_ratio,
-                "adamw_betas": adamw_betas,
-                "adamw_eps": adamw_eps,
-            },
-        )
+        super().__init__(params, options(locals()))
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nlbook.errors import need, need_choice, need_int, need_number
 from nlbook.levels.order import Component
-from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, decay_
+from nlbook.optim.base import GradientMemory, Group, adamw_, as_matrix, decay_, options
 from nlbook.ranks import spread, whole
 
 POLYNOMIALS = ("quintic", "cubic")
@@ -245,22 +245,7 @@ class Muon(MatrixOptimizer):
         adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_eps: float = 1e-8,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "keep": keep,
-                "nesterov": nesterov,
-                "ns_steps": ns_steps,
-                "polynomial": polynomial,
-                "scale": scale,
-                "weight_decay": weight_decay,
-                "rule": rule,
-                "adamw_lr_ratio": adamw_lr_ratio,
-                "adamw_betas": adamw_betas,
-                "adamw_eps": adamw_eps,
-            },
-        )
+        super().__init__(params, options(locals()))
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -123,7 +123,7 @@ def answered(nb, made):
 
 
 @each
-@pytest.mark.parametrize("seed", [0, SEED])
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), SEED])
 def test_a_solution_notebook_earns_all_points(source, seed):
     made = release.sheet(source, seed)
     nb = release.solution(made)
