@@ -8,64 +8,23 @@ per chunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlbook.cms.inner import SGD, inner_of
+from nlbook.cms.level import ACTIVATIONS, MLP, Loss, Rows, add, answer, back, half_squared_error, settle, signal
+from nlbook.cms.local import read_local
 from nlbook.cms.state import CMSState, Event, LevelState, Weights, schedule
 from nlbook.errors import generator, need, need_choice, need_float, need_int, need_same, need_shape
 from nlbook.levels import Component, Writes
-from nlbook.numerics import rms, silu_slope
+from nlbook.numerics import rms
 from nlbook.tree import restart
 
-Rows = dict[str, list[tuple[Tensor, Tensor]]]  # weight -> [(inputs (s, n, in), errors (s, n, out))]; gradient sum e a^T
-Loss = Callable[[Tensor, Tensor], Tensor]  # (y, target) -> (batch, length); `loss.error(y, target)`, if any, is d / d y
 META_LR = 0.1  # the step of a start that its owner moves (eq. 72)
-VALUE_SCALE = 0.3  # the size of what a level with the local objective is asked to say
-
-
-def half_squared_error(y: Tensor, target: Tensor) -> Tensor:
-    """1/2 |y - target|^2 per token."""
-    return 0.5 * (y - target).square().sum(-1)
-
-
-def _silu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return torch.ops.aten.silu_backward(e, z)  # one pass; has no derivative of its own
-    s = torch.sigmoid(z)
-    return e * silu_slope(s, a)
-
-
-def _gelu_back(e: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
-    return e * (cdf + z * torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
-
-
-# name -> (a = act(z), dz = e * act'(z) from e, z and a)
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
-    "silu": (F.silu, _silu_back),
-    "gelu": (F.gelu, _gelu_back),
-    "tanh": (torch.tanh, lambda e, z, a: e * (1 - a * a)),
-    "relu": (torch.relu, lambda e, z, a: e * (z > 0)),
-    "identity": (lambda z: z, lambda e, z, a: e),
-}
-
-
-@dataclass(frozen=True)
-class MLP:
-    """What the paper leaves open in a level: down act(up norm(h)).
-
-    activation: "silu", "gelu", "tanh", "relu" or "identity". norm: rms(h) instead of h.
-    """
-
-    activation: str = "silu"
-    norm: bool = True
 
 
 class CMS(Writes, nn.Module):
@@ -110,7 +69,7 @@ class CMS(Writes, nn.Module):
         learn_lr: bool = False,
         reduce: str = "mean",
         first_order: bool = False,
-        mlp: MLP = MLP(),
+        mlp: MLP = MLP(),  # noqa: B008 (frozen)
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -182,7 +141,7 @@ class CMS(Writes, nn.Module):
         levels = [replace(s) for s in state.levels]
         for i, s in enumerate(levels):
             if s.clock:
-                self._do(levels, Event(0, i, "update"), [{} for _ in levels], state.position)
+                self.write(levels, Event(0, i, "update"), [{} for _ in levels], state.position)
         return CMSState(levels, state.position)
 
     def rate(self, level: int) -> Tensor | float:
@@ -247,7 +206,7 @@ class CMS(Writes, nn.Module):
             return self._chain(levels, x, source)[0], CMSState(levels, state.position + length)
         events = schedule(self.periods, length, [s.clock for s in levels], nested=self.variant == "nested")
         if target is None:
-            y = self._local(levels, events, x, source, state.position, weight)
+            y = read_local(self, levels, events, x, source, state.position, weight)
         else:
             y = self._task(
                 levels, events, x, source, state.position, target, loss or cast(Loss, self.objective), weight
@@ -279,73 +238,19 @@ class CMS(Writes, nn.Module):
                 y, tape = self._chain(levels, x[:, part], None if source is None else source[:, part])
                 out.append(y)
                 w = None if weight is None else weight[:, part]
-                self._gather(levels, tape, self._signal(y, target[:, part], loss), w, pending)
+                e = signal(y, target[:, part], loss, torch.is_grad_enabled() and not self.first_order)
+                self._gather(levels, tape, e, w, pending)
                 for s in levels:
                     s.clock += end - done
                 done = end
             while cursor < len(events) and events[cursor].time == end:
-                self._do(levels, events[cursor], pending, position + end)
+                self.write(levels, events[cursor], pending, position + end)
                 cursor += 1
         for i, s in enumerate(levels):
-            self._settle(s, pending[i])
+            settle(s, pending[i])
         return torch.cat(out, 1) if len(out) > 1 else out[0] if out else x
 
-    def _local(
-        self,
-        levels: list[LevelState],
-        events: list[Event],
-        x: Tensor,
-        source: Tensor | None,
-        position: int,
-        weight: Tensor | None,
-    ) -> Tensor:
-        """Every level has its own loss, so each runs through the whole call by itself: segments are its own chunks."""
-        mix = torch.softmax(self.mix, 0) if self.variant == "headwise" else None
-        h, total = x, x
-        for i, s in enumerate(levels):
-            src = h if mix is None else x if source is None else source
-            n = rms(src) if self.mlp.norm else src
-            keys = rms(n @ self.key[i].mT)
-            values = VALUE_SCALE * rms(n @ self.value[i].mT)
-            own = [e for e in events if e.level == i]
-            pending: list[Rows] = [{} for _ in levels]
-            out, done, cursor = [], 0, 0
-            edges = sorted({0, *(e.time for e in own), x.shape[1]})
-            sizes = [b - a for a, b in pairwise(edges)]  # split: the gradient of one slice a segment
-            cut = iter(zip(*(t.split(sizes, 1) for t in (n, keys, values))) if sizes else ())  # fills the whole length
-            while done < x.shape[1] or cursor < len(own):
-                end = own[cursor].time if cursor < len(own) else x.shape[1]
-                if end > done:
-                    part = slice(done, end)
-                    here, k, v = next(cut)
-                    out.append(self._level(s.weights, here)[0])
-                    with torch.set_grad_enabled(torch.is_grad_enabled() and not self.first_order):
-                        w = s.weights
-                        if self.first_order:
-                            k, v, w = k.detach(), v.detach(), {a: b.detach() for a, b in w.items()}
-                        o, z, a = self._level(w, k)
-                        dz = self._back(w, z, a, o - v)
-                    self._add(pending[i], k, a, o - v, dz, None if weight is None else weight[:, part, i])
-                    s.clock += end - done
-                    done = end
-                while cursor < len(own) and own[cursor].time == end:
-                    self._do(levels, own[cursor], pending, position + end)
-                    cursor += 1
-            self._settle(s, pending[i])
-            o = torch.cat(out, 1) if out else x
-            if mix is not None:
-                total = total + mix[i] * o
-            else:
-                h = h + o
-        return total if mix is not None else h
-
     # ------------------------------------------------------------------ one segment
-    def _level(self, w: Weights, n: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """down act(up n), added to `onto` if given; with what act saw (z) and said (a)."""
-        z = n @ w["up"].mT
-        a = ACTIVATIONS[self.mlp.activation][0](z)
-        return a @ w["down"].mT if onto is None else torch.baddbmm(onto, a, w["down"].mT), z, a
-
     def _chain(self, levels: list[LevelState], x: Tensor, source: Tensor | None) -> tuple[Tensor, list]:
         """y of eq. 70 (chain) or 74 (panel), and per level what the backward pass needs."""
         h, tape = x, []
@@ -354,37 +259,16 @@ class CMS(Writes, nn.Module):
             read = x if source is None else source
             n = rms(read) if self.mlp.norm else read
             for i, s in enumerate(levels):
-                o, z, a = self._level(s.weights, n)
+                o, z, a = answer(self.mlp, s.weights, n)
                 tape.append((h, n, z, a))
                 h = h + mix[i] * o
             return h, tape
         for s in levels:
             n = rms(h) if self.mlp.norm else h
-            y, z, a = self._level(s.weights, n, h)
+            y, z, a = answer(self.mlp, s.weights, n, h)
             tape.append((h, n, z, a))
             h = y
         return h, tape
-
-    def _signal(self, y: Tensor, target: Tensor, loss: Loss) -> Tensor:
-        """d loss / d y per token, with its graph unless first_order (or no gradient is wanted)."""
-        keep = torch.is_grad_enabled() and not self.first_order
-        if loss is half_squared_error:
-            need_shape("target", target, *y.shape)
-            return y - target if keep else y.detach() - target.detach()
-        if error := getattr(loss, "error", None):
-            with torch.set_grad_enabled(keep):
-                return error(y, target)
-        with torch.enable_grad():
-            at = y if keep and y.requires_grad else y.detach().requires_grad_()
-            each = loss(at, target)
-            need(
-                tuple(each.shape) == tuple(y.shape[:2]),
-                "loss",
-                f"shape {tuple(each.shape)}",
-                f"(batch, length) = {tuple(y.shape[:2])}, one number a token",
-            )
-            (e,) = torch.autograd.grad(each.sum(), at, create_graph=keep)
-        return e
 
     def _gather(
         self, levels: list[LevelState], tape: list, e: Tensor, weight: Tensor | None, pending: list[Rows]
@@ -397,44 +281,21 @@ class CMS(Writes, nn.Module):
                 h, n, z, a = tape[i] if keep else tuple(t.detach() for t in tape[i])
                 w = levels[i].weights if keep else {k: v.detach() for k, v in levels[i].weights.items()}
                 own = e if mix is None else mix[i] * e
-                dz = self._back(w, z, a, own)
+                dz = back(self.mlp, w, z, a, own)
                 if i and mix is None:
                     dn = dz @ w["up"]
                     if self.mlp.norm:  # d rms(h) / d h
                         inv = (h.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
                         dn = inv * (dn - n * (dn * n).mean(-1, keepdim=True))
                     e = e + dn
-            self._add(pending[i], n, a, own, dz, None if weight is None else weight[..., i])
-
-    def _back(self, w: Weights, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
-        """From the error at a level's answer the error at its hidden layer."""
-        return ACTIVATIONS[self.mlp.activation][1](e @ w["down"], z, a)
-
-    def _add(self, rows: Rows, n: Tensor, a: Tensor, e: Tensor, dz: Tensor, weight: Tensor | None) -> None:
-        """Rows of both weights of a level; the tokens' weights stay in the outer graph, first order or not."""
-        if weight is not None:
-            e, dz = weight[..., None] * e, weight[..., None] * dz
-        rows.setdefault("down", []).append((a, e))
-        rows.setdefault("up", []).append((n, dz))
+            add(pending[i], n, a, own, dz, None if weight is None else weight[..., i])
 
     # ------------------------------------------------------------------ boundaries
-    def _settle(self, s: LevelState, rows: Rows) -> None:
-        """Turn pending rows into the gradient sum of the level's unfinished chunk."""
-        if not rows:
-            return
-        total = {}
-        for name, pairs in rows.items():
-            a, e = pairs[0] if len(pairs) == 1 else tuple(torch.cat(t, 1) for t in zip(*pairs))
-            g = e.mT @ a
-            total[name] = g if s.buffer is None else s.buffer[name] + g
-        s.buffer = total
-        rows.clear()
-
-    def _do(self, levels: list[LevelState], event: Event, pending: list[Rows], time: int) -> None:
+    def write(self, levels: list[LevelState], event: Event, pending: list[Rows], time: int) -> None:
         """An update (eq. 71) or a restart (eq. 72) of one level, after token `time` of the sequence."""
         i, s = event.level, levels[event.level]
         old = s.weights
-        self._settle(s, pending[i])
+        settle(s, pending[i])
         if event.kind == "update":
             s.clock = 0
             if s.buffer is None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlbook.cms.layer import CMS, META_LR, VALUE_SCALE
+from nlbook.cms.layer import CMS, META_LR
+from nlbook.cms.local import VALUE_SCALE
 from nlbook.numerics import rms
 
 _ACT: dict[str, Callable[[Tensor], Tensor]] = {
