@@ -456,6 +456,13 @@ def test_errors(make_it, match: str) -> None:
         make_it()
 
 
+def test_a_chain_compiles_into_one_graph() -> None:
+    cms, x = make("nested", (2, 3)), rnd(1, 4, D)
+    torch.compiler.reset()
+    compiled = torch.compile(cms, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, target=x)[0], cms(x, target=x)[0])
+
+
 # ---------------------------------------------------------------------------- level stacking (section 7.3)
 class Decoder(nn.Module):
     """A small pre-trained decoder of torch's own layers."""
