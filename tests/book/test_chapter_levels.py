@@ -18,7 +18,7 @@ from nlbook.book.check.define import FixTheBug
 from nlbook.book.check.judge import judge
 from nlbook.book.data.lives import Lives
 from nlbook.errors import NLBookError
-from nlbook.hope.model import LEVELS
+from nlbook.hope.block import LEVELS
 from nlbook.levels import Component, NestedSystem, levels_of
 
 F64 = torch.float64

@@ -15,8 +15,8 @@ from nlbook.book.chapters.counting import parity
 from nlbook.cms import CMS
 from nlbook.errors import NLBookError
 from nlbook.hope import MIXERS, Attention, Hope, HopeAttention, HopeConfig, HopeState, LinearMixer, plain
+from nlbook.hope.block import NextToken
 from nlbook.hope.mixers import rotate
-from nlbook.hope.model import NextToken
 from nlbook.levels import Trace
 from nlbook.numerics import rms
 from nlbook.titans import SelfModifyingTitans

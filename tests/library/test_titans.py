@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from kit import close, rand, refuses
 from torch import Tensor, nn
 
+from nlbook.hope.block import MEMORY
 from nlbook.hope.mixers import arguments, make_mixer
-from nlbook.hope.model import MEMORY
 from nlbook.levels import Trace, levels_of
 from nlbook.numerics import unit
 from nlbook.titans import NeuralMemory, SelfModifyingTitans, neural_memory_reference, self_modifying_reference
@@ -551,7 +551,7 @@ def test_after_a_hundred_thousand_tokens_a_memory_learns_as_much_as_at_the_start
     """With Hope's settings, untrained: what is told changes the answer, the state is finite and of constant size. What
     keeps it alive is that a key begins as the token before; a value that its own key predicts decays with all weights.
     """
-    options = {**MEMORY, "chunk": 64, "other_chunk": 64, "shift": True}
+    options = {**MEMORY["self_modifying"], "chunk": 64, "other_chunk": 64, "shift": True}
     layer, length, part = make_mixer("self_modifying", 8, options), 100_000, 10_000
     g, fact = torch.Generator().manual_seed(0), rand(1, 1, 8, dtype=torch.float32)
 
