@@ -389,6 +389,11 @@ ITEMS = [
                 "The gradients of all sequences are added up, so strangers write into each other's memory. Each sequence has a weight of its own.",
             ),
             Misconception(
+                "the mean over the batch",
+                lambda W0, X, Y, lr, period: chunked(W0, X, Y, lr / len(X), period, shared=True),
+                "All sequences share one weight, moved by the mean of their gradients. Each sequence has a weight of its own.",
+            ),
+            Misconception(
                 "the batch as one stream",
                 one_long_stream,
                 "The sequences were laid end to end, as if the batch were one stream. They stand side by side: each has its own chunks.",

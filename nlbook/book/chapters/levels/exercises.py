@@ -156,15 +156,14 @@ def before_any_write(start, K, V, Q, T, eta):
     return (Q @ start.T - T).T @ Q
 
 
-def _through(start, K, V, Q, T, eta, keys, rate):
-    G = backwards_forgotten(start, K, V, Q, T, eta)
+def _back(G, keys, rate):
     for k in keys:
         G = G - rate * torch.outer(G @ k, k)
     return G
 
 
 def first_write_first(start, K, V, Q, T, eta):
-    return _through(start, K, V, Q, T, eta, K, eta)
+    return _back(backwards_forgotten(start, K, V, Q, T, eta), K, eta)
 
 
 def values_too(start, K, V, Q, T, eta):
@@ -513,6 +512,11 @@ ITEMS = [
                 "This asks the start itself, before any write: eq. 28 as printed. Ask the memory that the writes left.",
             ),
             Misconception(
+                "the error of the start",
+                lambda start, K, V, Q, T, eta: _back(before_any_write(start, K, V, Q, T, eta), K.flip(0), eta),
+                "The way back is right, but it begins with the error of the start. It begins with that of the memory that the writes left.",
+            ),
+            Misconception(
                 "first write first",
                 first_write_first,
                 "The writes stand in the wrong order: the gradient comes from the end, so it meets the last write first.",
@@ -524,7 +528,7 @@ ITEMS = [
             ),
             Misconception(
                 "eta left out",
-                lambda start, K, V, Q, T, eta: _through(start, K, V, Q, T, eta, K.flip(0), 1.0),
+                lambda start, K, V, Q, T, eta: _back(backwards_forgotten(start, K, V, Q, T, eta), K.flip(0), 1.0),
                 "A write leaves I - eta k kᵀ of a change; you take away all of it along the key: eta is missing on the way back.",
             ),
             Misconception(
