@@ -267,6 +267,19 @@ def test_a_prediction_is_kept_and_stands_beside_the_result(site: Path, new_page:
     clean(p)
 
 
+def test_each_option_of_a_question_answers_for_itself(site: Path, new_page: Callable[..., browser.Page]):
+    p = opened(new_page, site, "01_a_memory_you_can_hold.html")
+    box = p.locator(".box.question").first
+    options = box.locator("input")
+    answers = []
+    for i in range(options.count()):
+        options.nth(i).check()
+        answers.append(box.locator(".said").inner_text())
+    assert len(set(answers)) == options.count() > 2
+    assert sorted(a.startswith("right:") for a in answers) == [False] * (options.count() - 1) + [True]
+    clean(p)
+
+
 def test_the_detective_judges_as_python_does(site: Path, new_page: Callable[..., browser.Page]):
     """The page's judgement of random orders against nlbook.levels, and one part moved by the keyboard."""
     p = opened(new_page, site, "04_who_is_written_how_often.html")

@@ -128,6 +128,26 @@
     };
   }
 
+  // ---- options that can be chosen: a radio button before the words of a list's item
+  function option(li, name, chosen) {
+    const label = make("label"), radio = make("input"), words = make("span");
+    Object.assign(radio, { type: "radio", name, value: li.textContent, onchange: chosen });
+    words.append(...li.childNodes);
+    label.append(radio, words);
+    li.replaceChildren(label);
+    return radio;
+  }
+
+  // ---- questions: each option answers for itself
+  for (const box of $$(".box.question")) {
+    const list = $("ol", box), fold = $("details", box), whys = fold && $$("li", fold);
+    if (!whys || whys.length !== $$(":scope > li", list).length) continue;
+    const said = make("p", "said");
+    said.setAttribute("role", "status");
+    [...list.children].forEach((li, i) => option(li, box.getAttribute("aria-label"), () => { said.innerHTML = whys[i].innerHTML.replace(/^.*? — (?=<em>(right|not quite):)/s, ""); }));
+    fold.replaceWith(said);
+  }
+
   // ---- predictions: say first, then compare; kept in this browser only
   const said = (id) => `nlbook-predict-${id}`;
   for (const box of $$(".box.result")) { // folded until something is predicted
@@ -152,15 +172,7 @@
     const note = make("p", "note");
     const kept = (value) => { note.textContent = value ? "Noted. The answer comes below, beside yours." : "Choose before you read on."; };
     if (list.tagName === "OL") {
-      for (const li of $$("li", list)) {
-        const label = make("label"), radio = make("input");
-        Object.assign(radio, { type: "radio", name: said(id), value: li.textContent, checked: store.get(said(id)) === li.textContent });
-        radio.onchange = () => { store.set(said(id), li.textContent); kept(true); compare(id); };
-        const words = make("span");
-        words.append(...li.childNodes);
-        label.append(radio, words);
-        li.replaceChildren(label);
-      }
+      for (const li of $$("li", list)) option(li, said(id), () => { store.set(said(id), li.textContent); kept(true); compare(id); }).checked = store.get(said(id)) === li.textContent;
     } else {
       const label = make("label", "number", null, "Your number: "), field = make("input", "", label);
       Object.assign(field, { type: "text", inputMode: "decimal", value: store.get(said(id)) || "", size: 8 });
