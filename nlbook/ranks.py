@@ -86,7 +86,7 @@ def shared(model: nn.Module, loss: Loss) -> Callable[[Any], tuple[Tensor, float]
         need(min(counts) > 0, "batch", f"{counts} graded tokens a process", "at least one for each")
         mine, total = counts[dist.get_rank()], sum(counts)
         paid = own(parts[dist.get_rank()])
-        sums = torch.stack([paid.detach() * mine, torch.full_like(paid, mine)])
+        sums = torch.tensor([float(paid.detach()) * mine, mine], dtype=torch.float64, device=paid.device)
         dist.all_reduce(sums)
         need(float(sums[1]) == total, "batches", "another batch on each process", "the whole batch on all of them")
         return paid * (n * mine / total), float(sums[0]) / total  # DDP and FSDP2 divide by n
