@@ -175,7 +175,7 @@ def test_a_stream_cut_anywhere_is_one_call(model):
         torch.testing.assert_close(torch.cat([a, b], 1), want, rtol=0, atol=1e-11)
         for one, two in zip(tensors(s).values(), tensors(end).values(), strict=True):
             torch.testing.assert_close(one, two, rtol=0, atol=1e-11)
-        assert s.position == 15
+        assert s.position == 15 and all(b.mixer.position == 15 for b in s.blocks)
 
 
 def test_causal_and_each_sequence_by_itself(model):
