@@ -326,6 +326,7 @@ def test_edges_are_right_or_refused(name):
         with refuses(word):
             model.loss(*asked)
     full = model.loss(x).item()
+    assert model.loss(x, torch.ones(2, 20).bool()).item() == pytest.approx(full, rel=1e-6)
     for dtype in (torch.bfloat16, torch.float16):
         assert model.to(dtype).loss(x).item() == pytest.approx(full, rel=0.01)
 
