@@ -57,9 +57,7 @@ def mlp_memory(
     impl: str = "auto",
     explain: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A two-layer residual memory for every sequence and head; reference.py has the rule.
-
-    eq. 89-91, with the DGD factor of eq. 57 in each layer.
+    """A two-layer residual memory for every sequence and head (eq. 89-91, DGD's factor of eq. 57 in each layer).
 
     Args:
         q, k, v: (batch, head, length, d), one dtype.
@@ -69,14 +67,11 @@ def mlp_memory(
         objective: "l2": 1/2 |M(k) - v|^2. "dot": -<M(k), v>.
         read: "start": y = M_c(q). "before", "after": the memory as it stands at the token.
         erase: False drops the factor (plain gradient descent with decay).
-        impl, explain: see `linear_memory`. The fused kernel takes d and chunk up to 64 and h up to 2 d; its backward
-            recomputes through the chunked form.
+        impl, explain, and what is raised: see `linear_memory`. The fused kernel takes d and chunk up to 64 and h up
+            to 2 d; its backward recomputes through the chunked form.
 
     Returns:
         y (batch, head, length, d) in q's dtype; last W1 and W2 in float32 (float64 for float64), with gradients.
-
-    Raises:
-        KernelError: a shape, dtype, device or option does not fit.
     """
     given = {"q": q, "k": k, "v": v, "alpha": alpha, "eta": eta, "W1": W1, "W2": W2}
     options = {"chunk": chunk, "objective": objective, "read": read, "erase": erase}

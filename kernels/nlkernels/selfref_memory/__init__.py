@@ -80,14 +80,11 @@ def selfref_memory(
             keeps it stable.
         chunk: tokens a chunk; part of the rule. Cut calls at multiples of it.
         unit_values: divide v_t by its norm, as is needed for stability (self-made targets feed back on themselves).
-        impl, explain: see `linear_memory`. The fused kernel takes d and chunk up to 128.
+        impl, explain, and what is raised: see `linear_memory`. The fused kernel takes d and chunk up to 128.
 
     Returns:
         y (batch, head, length, d) in q's dtype and the last state in float32 (float64 for float64), all with
         gradients, the biases' too.
-
-    Raises:
-        KernelError: a shape, dtype, device or option does not fit.
 
     >>> import torch
     >>> full = torch.eye(4).expand(1, 1, 4, 4)

@@ -66,13 +66,10 @@ def titans_memory(
         M0, S0: (batch, head, d_v, d_k), first memory and momentum; None = 0.
         chunk: tokens a chunk; part of the rule, since errors are taken at the chunk's start.
         read: "after": y_t = M_t q_t. "before": M_{t-1} q_t. "start": M_c q_t.
-        impl, explain: see `linear_memory`. The fused kernels take d and chunk up to 128.
+        impl, explain, and what is raised: see `linear_memory`. The fused kernels take d and chunk up to 128.
 
     Returns:
         y (batch, head, length, d_v) in q's dtype; last memory and last momentum in float32 (float64 for float64).
-
-    Raises:
-        KernelError: a shape, dtype, device or option does not fit.
 
     >>> import torch
     >>> k, rate = torch.eye(3)[None, None], torch.ones(1, 1, 3)
