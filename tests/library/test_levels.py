@@ -182,6 +182,7 @@ def test_groups_frozen_parts_rnns_and_batch_norm() -> None:
     two = torch.optim.SGD([{"params": [m[0].weight], "momentum": 0.9}, {"params": [m[0].bias]}], lr=0.1)
     names = {c.name for c in levels_of(m, two, tokens_per_step=5).components}
     assert {"0 [1]", "0 [2]", "momentum_buffer"} <= names
+    assert levels_of(m[:2], torch.optim.SGD(m[0].parameters(), lr=0.1)).unit == "optimizer step"
     both = levels_of(m, [torch.optim.Adam(m[0].parameters()), torch.optim.Adam(m[3].parameters())], tokens_per_step=5)
     assert {"exp_avg [1]", "exp_avg [2]"} <= {c.name for c in both.components}
 
@@ -250,6 +251,18 @@ def test_trace_counts_floor_of_length_over_period(length: int, period: int, note
     if notes:
         assert [(e.state, e.change) for e in trace.events] == [(3.0 * (i + 1), 3.0) for i in range(notes)]
         assert f"{period} tokens" in trace.as_table()
+
+
+def test_a_step_that_changes_nothing_is_a_write_too() -> None:
+    m = Ticker(8)
+    opt = torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9)
+    s = levels_of(m, opt, tokens_per_step=8)
+    assert s["momentum_buffer"].needs == {"state"} and s["w"].needs == {"momentum_buffer"}
+    with Trace(m, opt, tokens_per_step=8) as trace:
+        for _ in range(2):
+            m.w.grad = torch.zeros(1)
+            opt.step()
+    assert trace.updates["momentum_buffer"] == [8, 16] == trace.updates["w"]
 
 
 def test_trace_follows_the_optimizer_and_leaves_nothing_behind() -> None:

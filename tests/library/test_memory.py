@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -119,6 +121,7 @@ def test_linear_attention_recurrence_is_the_masked_matrix_form(T, seed):
     close(y, torch.tril(q @ k.T) @ v)
     keep = torch.rand(T, generator=torch.Generator().manual_seed(seed), dtype=F64) * 0.9 + 0.1
     phi = FEATURES["elu1"]
+    close(phi(torch.tensor([-1.0, 0.0, 2.0])), torch.tensor([math.exp(-1), 1.0, 3.0]), 1e-6)
     y, _ = memory.make("linear_attention").scan(k, v, q, read="after", keep=keep)
     log = keep.log().cumsum(0)
     close(y, (torch.tril((log[:, None] - log[None, :]).exp()) * (phi(q) @ phi(k).T)) @ v)

@@ -213,6 +213,7 @@ def test_state_counts_its_floats():
     assert sizes["softmax"] == T * (2 * d + 1)
     assert memory.make("sliding_window", window=2).write_all(k, v).floats() == 2 * (2 * d + 1)
     assert sizes["mlp"] == 2 * d * 64
+    assert memory.make("delta").init(4, 3).floats() == 12  # one memory, no batch
 
 
 def test_detach_cuts_the_past():

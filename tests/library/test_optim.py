@@ -504,12 +504,13 @@ def test_dgd_by_keyword_without_samples_and_beside_other_gradients(batch):
     assert same_weights(empty, before)
 
 
+@pytest.mark.parametrize("scale", [1024.0, 1e-3])
 @pytest.mark.parametrize("batch", ["joint", "mean"])
-def test_dgd_is_the_same_under_a_grad_scaler_and_counts_clipped_gradients(batch):
+def test_dgd_is_the_same_under_a_grad_scaler_and_counts_clipped_gradients(batch, scale):
     x, y = rand(8, 6, dtype=torch.float32), rand(8, 2, seed=1, dtype=torch.float32)
     plain = nn.Linear(6, 2)
     scaled, clipped = copy.deepcopy(plain), copy.deepcopy(plain)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     for model in (plain, scaled, clipped):
         optimizer = DGD(model.parameters(), lr=0.1, batch=batch).attach(model)
         loss = nn.functional.mse_loss(model(x), y)

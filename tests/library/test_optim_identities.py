@@ -68,7 +68,8 @@ def test_momentum_remembers_7_gradients_to_half_and_44_to_99_percent():
     assert momentum_weights(0.9, 6).sum() < 0.5 and momentum_weights(0.9, 43).sum() < 0.99  # as printed: not enough
     assert momentum_horizon(0.9, 0.99, period=10) == 440
     close(momentum_weights(0.8, 3), torch.tensor([0.2, 0.16, 0.128], dtype=F64))
-    for beta, share in itertools.product((0.0, 0.3, 0.5, 0.9, 0.99, 0.999), (0.01, 0.5, 0.75, 0.9, 0.99)):
+    grid = itertools.product((0.0, 0.3, 0.5, 0.9, 0.99, 0.999), (0.01, 0.5, 0.75, 0.9, 0.99))
+    for beta, share in [*grid, (0.46, 0.54), (0.33, 0.67)]:  # the last two: a quotient of logarithms off by a hair
         n = momentum_horizon(beta, share)
         assert 1 - beta**n >= share and (n == 1 or 1 - beta ** (n - 1) < share)
     for bad in ((1.0, 0.5), (0.9, 1.0), (0.9, 0.0), (-0.1, 0.5)):

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,6 +158,12 @@ def test_a_number_that_is_not_finite_stops_training(what, tmp_path):
     assert same(four, model)  # back at the last good one
     with pytest.raises(TrainingStopped, match="no checkpoint"):
         train(Breaks(3, 1), data, 9)
+
+
+def test_a_batch_may_bring_its_own_loss():
+    model, x = Hope(CONFIG), batches(0)
+    task = SimpleNamespace(tokens=x, loss=lambda logits: logits.square().mean())
+    assert train(model, lambda step: task, 1, lr=0.0).loss == [task.loss(model(x)[0]).item()]
 
 
 def test_it_stops_when_it_is_good_enough(tmp_path):
