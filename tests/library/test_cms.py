@@ -374,6 +374,23 @@ def test_the_end_of_a_context() -> None:
 
 
 @pytest.mark.parametrize("variant", ["sequential", "nested"])
+@pytest.mark.parametrize(
+    ("inner", "torchs"),
+    [
+        (Adam(weight_decay=0.1), lambda p: torch.optim.AdamW(p, 0.05, betas=(0.9, 0.99), weight_decay=0.1)),
+        (Momentum(0.8), lambda p: torch.optim.SGD(p, 0.05, momentum=0.8)),
+    ],
+)
+def test_an_inner_optimizer_is_torchs(inner, torchs) -> None:
+    w, p = rnd(3, 4), nn.Parameter(rnd(3, 4))
+    opt, state = torchs([p]), inner.init(w)
+    for t in range(4):
+        p.grad = rnd(3, 4, seed=t + 1)
+        opt.step()
+        w, state = inner.step(w, p.grad, state, 0.05)
+    torch.testing.assert_close(w, p.detach())
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", Adam(), Momentum(0.8)])
 def test_state_survives_a_file(variant: str, optimizer, tmp_path) -> None:
     cms = make(variant, optimizer=optimizer, lr=0.05)
