@@ -373,7 +373,6 @@ def test_the_end_of_a_context() -> None:
     assert not torch.equal(still.levels[0].weights["up"][0], held.up[0])
 
 
-@pytest.mark.parametrize("variant", ["sequential", "nested"])
 @pytest.mark.parametrize(
     ("inner", "torchs"),
     [
@@ -391,6 +390,7 @@ def test_an_inner_optimizer_is_torchs(inner, torchs) -> None:
     torch.testing.assert_close(w, p.detach())
 
 
+@pytest.mark.parametrize("variant", ["sequential", "nested"])
 @pytest.mark.parametrize("optimizer", ["sgd", Adam(), Momentum(0.8)])
 def test_state_survives_a_file(variant: str, optimizer, tmp_path) -> None:
     cms = make(variant, optimizer=optimizer, lr=0.05)
