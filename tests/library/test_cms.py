@@ -681,6 +681,18 @@ def test_half_precision_gradients_are_gathered_in_full() -> None:
     assert model.mlp.weight.dtype == torch.bfloat16 and (model.mlp.weight == -1).all()
 
 
+def test_the_mean_is_over_all_tokens_gathered_and_a_weight_undoes_a_divided_loss() -> None:
+    """Two calls of 3 tokens for a period of 4: slopes of 1 and 2, the second one of a loss divided by 2."""
+    model = Tiny()
+    nn.init.zeros_(model.mlp.weight)
+    stack = stack_levels(model, (4,), lr=1.0)
+    for weight in (1.0, 2.0):
+        for p in model.mlp.parameters():
+            p.grad = torch.ones_like(p)
+        stack.step(tokens=3, weight=weight)
+    assert (model.mlp.weight == -1.5).all()
+
+
 def test_a_stack_follows_a_schedule_and_a_scaler() -> None:
     """A level moves at the rate that holds then; gradients that a scaler multiplied come back as they were."""
     plain, scaled = decoder(), decoder()

@@ -256,6 +256,10 @@ def test_generation_is_reading_what_one_has_said(model):
     one, two, three = (model.generate(prompt, 8, seed=s)[0] for s in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one, three)
     assert model.generate(prompt, 0)[0].shape == (2, 0)
+    many = tokens(64, 3)
+    chance = torch.softmax(model(many)[0][:, -1] / 0.5, -1)
+    drawn = torch.multinomial(chance, 1, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(model.generate(many, 1, temperature=0.5, seed=3)[0], drawn)
 
 
 def test_the_state_keeps_its_size():
