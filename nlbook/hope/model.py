@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlbook.errors import NLBookError, generator, need, need_shape
+from nlbook.errors import NLBookError, generator, need, need_int, need_shape
 from nlbook.hope.block import HandedDown, HopeBlock, NextToken, full
 from nlbook.hope.mixers import MIXERS
 from nlbook.hope.state import HopeState
@@ -65,8 +65,7 @@ class HopeConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "dim", "layers", "heads", "hidden"):
-            n = getattr(self, name)
-            need(isinstance(n, int) and not isinstance(n, bool) and n >= 1, name, repr(n), "an int >= 1")
+            need_int(name, getattr(self, name))
         need(self.mixer in MIXERS, "mixer", repr(self.mixer), f"one of {', '.join(MIXERS)}")
         need(self.mlp in ("cms", "static"), "mlp", repr(self.mlp), "'cms' or 'static'")
         need(len(self.periods) >= 1, "periods", self.periods, "at least one level")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nlbook.errors import NLBookError, need, need_float, need_same, need_shape
+from nlbook.errors import need, need_float, need_int, need_same, need_shape
 from nlbook.levels import Component, Writes
 from nlbook.titans.rules import Gates, Rule, Weights
 from nlbook.titans.state import TitansState
@@ -52,7 +52,7 @@ class FastLayer(Writes, nn.Module):
     ) -> None:
         super().__init__()
         for name, n in (("dim", dim), ("heads", heads)):
-            _need_count(name, n)
+            need_int(name, n)
         need(dim % heads == 0, "heads", heads, f"a divisor of dim = {dim}")
         need(memory in ("mlp", "linear"), "memory", repr(memory), "'mlp' or 'linear'")
         need(activation in ("silu", "none"), "activation", repr(activation), "'silu' or 'none'")
@@ -63,7 +63,7 @@ class FastLayer(Writes, nn.Module):
         self.initial = nn.ParameterDict()
 
     def _boxes(self, names: tuple[str, ...], chunk: int, residual: bool = True, argument: str = "chunk") -> Boxes:
-        _need_count(argument, chunk, "tokens")
+        need_int(argument, chunk)
         return Boxes(names, chunk, residual and self.memory == "mlp")
 
     def _add(
@@ -213,11 +213,6 @@ class FastLayer(Writes, nn.Module):
     def extra_repr(self) -> str:
         chunks = {b: g.chunk for g in self.groups.values() for b in g.names}
         return f"{self.dim}, heads={self.heads}, memory={self.memory!r}, hidden={self.hidden}, {chunks=}, {self.rule}"
-
-
-def _need_count(name: str, n: Any, what: str = "") -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise NLBookError(f"{name}: got {n!r}, expected an int >= 1{what and f' ({what})'}")
 
 
 def positive_keep(log_keep: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ def test_tuned_harder_the_lead_shrinks():
     )
     assert set(hard.settings.values()) == {825}
     assert 0.8 < hard.ratio("bounded") < 1 and 5 <= hard.faster("heavy ball", "bounded") <= 11
+    assert hard.faster("bounded", margin=0.9) == 0 < hard.faster("bounded")
 
 
 @pytest.mark.slow
