@@ -381,6 +381,14 @@ def test_the_error_of_the_next_token_is_the_derivative_of_its_loss():
     torch.testing.assert_close(loss.error(y, tokens(2, 5)), slope, rtol=0, atol=1e-12)
 
 
+def test_a_window_of_three_sees_three_tokens():
+    layer, x = Attention(4, window=3, conv=0), torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[:, 2] += 1
+    moved = (layer(x)[0] - layer(other)[0]).abs().amax(-1)[0] > 1e-6
+    assert moved.tolist() == [False, False, True, True, True, False]
+
+
 def test_rotary_positions_only_see_distances():
     q, k = (torch.randn(1, 1, 8, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (0, 1))
     score = [float((rotate(q, i) @ rotate(k, j).mT).squeeze()) for i, j in ((5, 2), (105, 102), (5, 3))]

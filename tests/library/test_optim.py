@@ -345,6 +345,31 @@ def test_parameters_of_different_dtype_share_a_group():
     torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("target", ["root", "square", "one"])
+def test_a_ridge_of_adams_memory_stands_beside_corrected_moments(target):
+    """After one step the corrected moments are g and g^2 (eq. 102)."""
+    g = rand(5)
+    p = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    p.grad = g
+    AdamMemory([p], lr=0.1, target=target, ridge=0.5).step()
+    aim = {"root": g.abs(), "square": g.square(), "one": torch.ones_like(g)}[target]
+    close(p, -0.1 * g * aim / (g.square() + 0.5))
+
+
+def test_every_layer_of_a_deep_momentum_forgets():
+    p = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = DeepMomentum([p], hidden=5, keep=0.5)
+    p.grad = rand(4, 3)
+    optimizer.step()
+    before = {n: v.clone() for n, v in optimizer.state[p].items()}
+    p.grad = torch.zeros(4, 3, dtype=torch.float64)
+    optimizer.step()
+    weights = [n for n, v in before.items() if v.ndim == 2]
+    assert len(weights) == 2
+    for n in weights:
+        close(optimizer.state[p][n], 0.5 * before[n])
+
+
 # ---- low precision, zero, and every size of gradient ----
 
 
