@@ -32,7 +32,7 @@ def at(frequency: float) -> float:
 
 def frequency_axis() -> Figure:
     """One line a model, its parts placed by how often they are written; the gap of the Transformer is hatched."""
-    fig = figure(9, 2.9)
+    fig = figure(7, 3.1)
     ax = fig.subplots()
     for y, (model, parts) in zip((1.0, 0.0), places().items(), strict=True):
         ax.plot([NEVER, 0], [y, y], color=COLORS["grid"], lw=6, zorder=0, solid_capstyle="round")
