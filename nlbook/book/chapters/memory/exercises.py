@@ -233,6 +233,11 @@ ITEMS = [
                 "eta must scale the erasing as well as the writing: it multiplies the whole error.",
             ),
             Misconception(
+                "rate on the erasing only",
+                lambda M, k, v, eta: M - eta * torch.outer(M @ k, k) + torch.outer(v, k),
+                "eta must scale the writing as well as the erasing: it multiplies the whole error.",
+            ),
+            Misconception(
                 "update only",
                 lambda M, k, v, eta: eta * torch.outer(v - M @ k, k),
                 "This is the change alone: add it to M.",

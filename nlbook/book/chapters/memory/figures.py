@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def age_curve_alt(found: Mapping[str, Tensor]) -> str:
 def capacity_curves(capacity: Mapping[float, Mapping[str, Mapping[int, Tensor]]]) -> Figure:
     """Share of pairs identified against their number, one panel for each overlap of the keys.
 
-    `capacity[rho][rule][n]`: (seeds,) shares. Bands span the lowest and the highest seed.
+    `capacity[rho][rule][n]`: (seeds,) shares. Bands hold the middle half of the seeds.
     """
     fig = figure(9, 3.4)
     axes = fig.subplots(1, len(capacity), sharey=True, squeeze=False)[0]
@@ -102,7 +103,7 @@ def capacity_curves(capacity: Mapping[float, Mapping[str, Mapping[int, Tensor]]]
         for rule, by_n in rules.items():
             n = list(by_n)
             ax.plot(n, [float(a.mean()) for a in by_n.values()], lw=2, label=rule, **LOOK[rule])
-            low, high = ([float(end(a)) for a in by_n.values()] for end in (torch.min, torch.max))
+            low, high = ([float(a.quantile(q)) for a in by_n.values()] for q in (0.25, 0.75))
             ax.fill_between(n, low, high, color=LOOK[rule]["color"], alpha=0.2, lw=0)
         ax.set_xscale("log", base=2)
         ax.set_xticks(n, [str(i) if i & (i - 1) == 0 else "" for i in n])
@@ -124,7 +125,7 @@ def capacity_alt(capacity: Mapping[float, Mapping[str, Mapping[int, Tensor]]], n
 
 def reader_bars(found: Mapping[str, Mapping[str, float]]) -> Figure:
     """Mean squared error of several memories, `found[memory][what is asked]`; 1 is the error of an empty memory."""
-    fig = figure(9, 3.2)
+    fig = figure(7, 3.6)
     ax = fig.subplots()
     colors = (COLORS["level3"], COLORS["level1"], COLORS["baseline"], COLORS["memory"])
     width = 0.8 / len(found)
@@ -134,11 +135,11 @@ def reader_bars(found: Mapping[str, Mapping[str, float]]) -> Figure:
         for at, e in zip(x, errors.values(), strict=True):
             ax.text(at, e + 0.02, f"{e:.2f}", ha="center", fontsize=8)
     kinds = list(next(iter(found.values())))
-    ax.set_xticks(range(len(kinds)), kinds)
+    ax.set_xticks(range(len(kinds)), [fill(kind, 16) for kind in kinds])
     ax.axhline(1, color=COLORS["control"], lw=1, ls=":")
-    ax.set(ylabel="squared error", ylim=(0, 1.45))
+    ax.set(ylabel="squared error", ylim=(0, 1.6))
     ax.grid(axis="x", visible=False)
-    ax.legend(ncols=len(found), loc="upper left")
+    ax.legend(ncols=2, loc="upper left")
     return fig
 
 
