@@ -180,16 +180,6 @@ def test_the_numbers_that_are_the_same_for_every_seed_are_known():
     assert variants.fixed() == []
 
 
-@pytest.mark.parametrize("c", [1 / 4, 2.0, 9.0])
-def test_the_resting_place_of_dgd_moves_with_the_factor_of_the_loss(c):
-    """The answers of 02-half, by running the rule: W - eta (W x x^T + c (W x - target) x^T)."""
-    w, x, target = 0.0, 1.5, 1.0
-    for _ in range(400):
-        w -= 0.05 * (w * x * x + c * (w * x - target) * x)
-    mine = next(m for s in range(99) if math.isclose((m := variants.private("02-half", s + 1)).solution(), c / (1 + c)))
-    assert w * x / target == pytest.approx(mine.solution(), abs=1e-9)
-
-
 def test_numbers_of_a_question_give_its_answer():
     """08-seeds, worked out again from what the question says."""
     for seed in range(1, 9):

@@ -233,7 +233,7 @@ ITEMS = [
         objective="A.4",
         minutes=4,
         difficulty=1,
-        prompt="Landmark *0.9 and a slow one*: how many of the latest gradients make 99 % of the step now?",
+        prompt="Landmark *0.9 and a slow one*: how many of the latest pushes make 99 % of the step now?",
         hints=(
             "Use the landmark button below the sliders.",
             "Look at the right panel, at the upper of the two dots.",

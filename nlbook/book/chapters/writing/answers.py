@@ -127,7 +127,6 @@ MUTANTS = {
         "erase only": lambda W, x, delta, eta: W - eta / (1 + eta * (x @ x)) * torch.outer(W @ x, x),
         "length, not square": lambda W, x, delta, eta: W - eta / (1 + eta * x.norm()) * torch.outer(W @ x + delta, x),
     },
-    "02-half": {"a quarter": 0.25, "two": 2},
     "02-inner": {"sign": lambda m, v, eta, keep: v - (1 - keep) / eta * m},
     "02-horizon": {
         "one too many": lambda beta, share: horizon_by_sum(beta, share) + 1,
@@ -154,7 +153,6 @@ ACCEPTED = {
         "row": lambda W2, delta2, z1: (delta2 @ W2) * (1 - z1.tanh().square()),
     },
     "02-dgd": {"solve": dgd_by_solve, "two lines": dgd_in_two, "erase and write": dgd_as_erase_and_write},
-    "02-half": {"rounded": 0.667, "fraction": "2/3", "percent": "66.7 %"},
     "02-inner": {
         "by autograd": inner_by_autograd,
         "one fraction": lambda m, v, eta, keep: ((1 - keep) * m - eta * v) / eta,

@@ -121,13 +121,6 @@ def nothing_left_to_gain(answer, d: Draw) -> str | None:
     )
 
 
-def dgd_share() -> float:
-    """The w x at which erasing, a (w x) x, and writing, 2 a (target - w x) x, cancel, as a share of the target."""
-    # BEGIN SOLUTION
-    return 2 / 3
-    # END SOLUTION
-
-
 def inner_gradient(m: Tensor, v: Tensor, eta: float, keep: float) -> Tensor:
     """The gradient with respect to m of the momentum's objective -<m, v> + (1 - keep) / (2 eta) |m|^2."""
     # BEGIN SOLUTION
@@ -360,28 +353,6 @@ ITEMS = [
                 "The value is *minus* the surprise: the fit is zero where V x = -delta.",
             ),
         ],
-    ),
-    Estimate(
-        id="02-half",
-        title="Where delta gradient descent comes to rest",
-        objective="02.4",
-        minutes=4,
-        difficulty=2,
-        prompt="One sample, and the loss is the whole squared error |w x - target|^2, without the half. At which share of the "
-        "target does what DGD erases cancel what it writes?",
-        hints=(
-            "At rest the change is zero: what is erased equals what is written.",
-            "Erased: w x. Written: minus the surprise of this loss, 2 (target - w x). Set them equal.",
-            "w x = 2 (target - w x).",
-        ),
-        solution=dgd_share,
-        within=0.01,
-        unit="of the target",
-        wrong={
-            1: "That is where plain gradient descent rests. DGD also erases the answer itself, at every step.",
-            0.5: "That is the share for half the squared error. The surprise of this loss is twice as large.",
-            1 / 3: "The factor 2 stands at what is written, not at what is erased.",
-        },
     ),
     Derive(
         id="02-inner",

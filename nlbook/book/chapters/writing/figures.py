@@ -41,23 +41,24 @@ def stage(ax: Axes, title: str) -> None:
 
 def loop_and_line() -> Figure:
     """Values that are given go in a straight line; values that the weight makes itself go round in a loop."""
-    fig = figure(9, 2.9)
-    left, right = fig.subplots(1, 2)
-    stage(left, "attention: the values are given")
+    fig = figure(6, 4.4)
+    line, loop = fig.subplots(2, 1, height_ratios=(1, 2.6))
+    stage(line, "attention: the values are given")
+    line.set(ylim=(2, 4))
     for at, text, color in (((1.6, 3), "data: key, value", "value"), ((5.2, 3), "memory", "memory")):
-        box(left, at, text, COLORS[color])
-    box(left, (8.6, 3), "answer", COLORS["query"])
-    arrow(left, (3.3, 3), (4.1, 3), "write", (0, 10))
-    arrow(left, (6.2, 3), (7.6, 3), "read", (0, 10))
-    stage(right, "training: the weight makes its values")
-    box(right, (1.5, 3), "weight W", COLORS["memory"])
-    box(right, (5.2, 5.1), "answer W x", COLORS["query"])
-    box(right, (8.5, 3), "error δ", COLORS["error"])
-    box(right, (5.2, 0.9), "pair (x, −δ)", COLORS["value"])
-    arrow(right, (1.8, 3.6), (3.8, 5.1), "read with x", (-30, 9), -0.2)
-    arrow(right, (6.6, 5.1), (8.4, 3.6), "compare with the label", (44, 14), -0.2)
-    arrow(right, (8.4, 2.4), (6.7, 0.9), "", (0, 0), -0.2)
-    arrow(right, (3.7, 0.9), (1.8, 2.4), "write", (-16, -12), -0.2)
+        box(line, at, text, COLORS[color])
+    box(line, (8.6, 3), "answer", COLORS["query"])
+    arrow(line, (3.3, 3), (4.1, 3), "write", (0, 10))
+    arrow(line, (6.2, 3), (7.6, 3), "read", (0, 10))
+    stage(loop, "training: the weight makes its values")
+    box(loop, (1.5, 3), "weight W", COLORS["memory"])
+    box(loop, (5.2, 5.1), "answer W x", COLORS["query"])
+    box(loop, (8.5, 3), "error δ", COLORS["error"])
+    box(loop, (5.2, 0.9), "pair (x, −δ)", COLORS["value"])
+    arrow(loop, (1.8, 3.6), (3.8, 5.1), "read with x", (-42, 16), -0.2)
+    arrow(loop, (6.6, 5.1), (8.4, 3.6), "compare with\nthe label", (56, 12), -0.2)
+    arrow(loop, (8.4, 2.4), (6.7, 0.9), "", (0, 0), -0.2)
+    arrow(loop, (3.7, 0.9), (1.8, 2.4), "write", (-26, -16), -0.2)
     return fig
 
 
@@ -151,10 +152,9 @@ def class_sums_alt(sums: Mapping[str, FrozenSum]) -> str:
 # --- what a momentum still holds of an old task ---
 
 STYLES = {
-    "momentum 0.9": ("memory", "-"),
-    "momentum 0.99": ("key", "-"),
-    "fast + slow": ("level3", "-"),
-    "shuffled": ("control", "--"),
+    "momentum 0.9": "memory",
+    "momentum 0.99": "key",
+    "fast + slow": "level3",
 }
 
 
@@ -170,15 +170,14 @@ def forgetting_curves(shares: Mapping[str, Tensor]) -> Figure:
     ax = fig.subplots()
     steps = next(iter(shares.values())).shape[1] - 1
     for name, share in shares.items():
-        color, dash = STYLES[name]
-        ax.fill_between(range(steps + 1), share.amin(0), share.amax(0), color=COLORS[color], alpha=0.12, lw=0)
-        ax.plot(share.mean(0), color=COLORS[color], ls=dash)
+        color = COLORS[STYLES[name]]
+        ax.fill_between(range(steps + 1), share.amin(0), share.amax(0), color=color, alpha=0.12, lw=0)
+        ax.plot(share.mean(0), color=color)
         dy = {"momentum 0.9": -4, "momentum 0.99": 5}.get(name, 0)
-        shade = "#555555" if dash == "--" else COLORS[color]
-        end_label(ax, steps, float(share[:, -1].mean()), name, shade, dy=dy)
+        end_label(ax, steps, float(share[:, -1].mean()), name, color, dy=dy)
     at = [k for k in (0, 2, 4, 6, 8, 10, 13, 16, 20, 30, 44) if k <= steps]
     ax.plot(at, predicted_share(0.9, steps)[at], "o", mfc="none", mec=COLORS["truth"], ms=6, ls="")
-    ax.annotate("circles: 0.9, from its horizon alone", (26, 0.05), fontsize=9)
+    ax.annotate("circles: 0.9, from its β alone", (26, 0.05), fontsize=9)
     ax.set(
         xlabel="steps since the switch to task 2", ylabel="share held of task 1", ylim=(-0.03, 1.05), xlim=(-1, steps)
     )

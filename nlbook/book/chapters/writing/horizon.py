@@ -151,7 +151,7 @@ def draw(state: State) -> Figure:
         mark(right, int(f[key]), share, main, before=state.log and not state.slow)
     ticks: dict[str, Any] = {"xscale": "log"} if state.log else {}
     left.set(
-        title="weight of the n-th latest gradient",
+        title="weight of the n-th latest push",
         xlabel="n (1: the newest)",
         ylabel="% of the momentum",
         ylim=(0, None),

@@ -87,7 +87,6 @@ def remembered(
     period: int = 0,
     after: int = 200,
     before: int = 600,
-    shuffle: bool = False,
     seeds: Iterable[int] = range(5),
 ) -> Tensor:
     """How much of a momentum still lies in the *old* task's subspace, k = 0 .. after steps after a switch of tasks.
@@ -98,7 +97,6 @@ def remembered(
 
     Args:
         period: 0 for plain momentum, else the slow momentum's.
-        shuffle: the control: the same gradients of both tasks, in random order. There is no switch left to forget.
 
     Returns:
         (seeds, after + 1) float64.
@@ -112,8 +110,6 @@ def remembered(
             task = int(t >= before)
             noise = 0.5 * torch.randn(RANK, generator=g, dtype=torch.float64)
             stream.append(bases[task] @ (means[task] + noise))
-        if shuffle:
-            stream = [stream[i] for i in torch.randperm(before + after, generator=generator(seed + 2000)).tolist()]
         memory = SlowMomentum(WIDTH, keep, period=period)
         held = torch.stack([memory.write(x) for x in stream][before - 1 :])
         shares.append((held @ bases[0]).square().sum(1) / held.square().sum(1))
