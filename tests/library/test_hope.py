@@ -432,6 +432,13 @@ def test_levels_and_trace_of_a_whole_model():
     )
 
 
+def test_the_defaults_are_these():
+    sizes = {"vocabulary": 5, "dim": 64, "layers": 2, "heads": 1, "hidden": 64, "periods": (16, 64, 256), "ends": ()}
+    parts = {"mixer": "self_modifying", "mlp": "cms", "options": {}, "cms": {}, "reset_token": None, "seed": 0}
+    taps = {"conv": 4, "conv_noise": 0.2, "shift": True, "activation": "silu"}
+    assert vars(HopeConfig(vocabulary=5)) == sizes | parts | taps
+
+
 def test_configs_go_through_json():
     config = replace(SMALL, options={"read": "after", "chunk": 8}, cms={"lr": 0.2}, reset_token=3)
     assert HopeConfig.from_json(config.to_json()) == config
