@@ -97,8 +97,12 @@ def cut_answer(M: Tensor, M_v: Tensor, x: Tensor, k: Tensor, q: Tensor, eta: flo
     The outer level will differentiate this answer: by M, the start of the memory, and by M_v (d, d), which makes v.
     """
     v = M_v @ x
-    value = (M @ v).detach()
-    M = M - eta * torch.outer(M @ k - value, k)
+
+    def objective(W: Tensor) -> Tensor:
+        value = (W @ v).detach()
+        return (W @ k - value).square().sum() / 2
+
+    M = M - eta * torch.func.grad(objective)(M)
     return M @ q
 
 
@@ -108,9 +112,12 @@ def outer_answer(M: Tensor, M_v: Tensor, x: Tensor, k: Tensor, q: Tensor, eta: f
     The outer level will differentiate this answer: by M, the start of the memory, and by M_v (d, d), which makes v.
     """
     # BEGIN SOLUTION
-    v = M_v @ x
-    value = M @ v
-    M = M - eta * torch.outer(M @ k - value, k)
+    value = M @ (M_v @ x)
+
+    def objective(W: Tensor) -> Tensor:
+        return (W @ k - value).square().sum() / 2
+
+    M = M - eta * torch.func.grad(objective)(M)
     return M @ q
     # END SOLUTION
 
@@ -409,8 +416,8 @@ ITEMS = [
         prompt="The numbers are right, and yet the outer level will never train M_v. Mend it.",
         hints=(
             "Which line keeps the outer gradient from reaching M_v?",
-            "The gradient of the inner objective is written out by hand, with the value in it. Nobody will differentiate it there.",
-            "Leave the `.detach()` out.",
+            "Without `.detach()` the inner gradient goes through the value. What does `torch.func.grad` differentiate, and what not?",
+            "Compute the value from `M` before the objective. The objective then takes it as a constant, and the outer gradient reaches it.",
         ),
         solution=outer_answer,
         broken=cut_answer,
