@@ -277,7 +277,10 @@ def changes(rewriting: Mapping[str, Mapping[int, Tensor]], overlapping: Mapping[
     """Left: keys written again and again. Right: keys that resemble each other. Bands span the worlds."""
     fig = figure(9.5, 3.5)
     left, right = fig.subplots(1, 2, sharey=True)
-    under: dict[str, dict[str, Any]] = {"delta": {"lw": 3, "zorder": 3}, "rls": {"lw": 8, "alpha": 0.4, "zorder": 2}}
+    under: dict[str, dict[str, Any]] = {
+        "delta": {"lw": 5, "alpha": 0.5, "zorder": 3},
+        "rls": {"lw": 8, "alpha": 0.4, "zorder": 2},
+    }
     for ax, found in ((left, rewriting), (right, overlapping)):
         for name, by_x in found.items():
             style = STYLE[name] | {"marker": ".", "ms": 6} | under.get(name, {"zorder": 4})
