@@ -14,7 +14,7 @@ taps were set to 0.02 and 0.05, as in the prototypes, looking at one run on seed
 Graded and judged as in `levels_race`: excess over the exact reader on 32 fresh streams, five fresh seeds, `lead`; the
 levels held must not lead. Asked: do models with levels lead those without (few keys, many keys, three scales)? Does
 Hope lead gated delta + level where there are references (what writing its own answers adds to the same level)?
-Beside them, of Hope alone, the FACTS: the first edition's language, twenty starts, and contexts that never end.
+Beside them, of Hope alone, the FACTS: the first edition's language, twenty starts on six keys, and contexts that never end.
 
     python -m nlbook.book.chapters.hope.levels_languages [languages.json]
 """
@@ -45,9 +45,10 @@ LANGUAGES = {
     "three scales": Scales(documents=16, pairs=11, spans=(4, 1), p=0.25),
 }
 SEEDS, TEST = (40, 41, 42, 43, 44), 32
+SIX = Scales()
 FACTS = {  # seeds and steps
     "first edition: Hope": ((5, 6, 7, 8, 9), 300),  # the seeds of the first race
-    "few keys: Hope": (tuple(range(100, 120)), 50),
+    "six keys: Hope": (tuple(range(100, 120)), 80),
     "few keys: Hope, nothing ends": ((40, 41), 300),
     "few keys: gated delta + level, nothing ends": ((40, 41), 300),
     "few keys: gated delta + level, a gate for the end": ((40, 41), 300),
@@ -117,6 +118,9 @@ def run(model: str, lr: float, seed: int, steps: int) -> dict[str, float]:
         config = HopeConfig(words.vocabulary, dim=32, layers=1, hidden=32, periods=hope_race.HOPE.periods, seed=seed)
         first = SimpleNamespace(sample=lambda batch, seed, priced=True: words.sample(batch, pairs, seed))
         return race.graded(Hope(config), first, hope_race.BATCH, lr, seed, steps, 256)
+    if language == "six keys":
+        config = HopeConfig(SIX.vocabulary, dim=32, layers=1, hidden=64, periods=(SIX.document_length,))
+        return race.graded(race.with_level("self_modifying", seed, config, pair=False), SIX, 4, lr, seed, steps, TEST)
     if f"{language}: {name}" in list(FACTS)[2:]:
         mixer = "self_modifying" if name.startswith("Hope") else "gated_delta"
         net = Hope(replace(hope(language), mixer=mixer, ends=(0, 0), seed=seed))
