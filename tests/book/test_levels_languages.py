@@ -27,7 +27,9 @@ def test_holding_the_level_costs_hope_a_tenth_of_a_nat_after_eighty_steps():
     found = m.run("six keys: Hope", 0.02, 100, 80)
     assert found["held"] - found["all"] > 0.1
     assert found["all"] == pytest.approx(runs[0]["all"], abs=0.02)  # another machine adds up in another order
-    assert len(runs) == 20 and all(one["held"] - one["all"] > 0.1 for one in runs)
+    cost, page = [one["held"] - one["all"] for one in runs], m.RECORD.with_suffix(".md").read_text()
+    assert len(runs) == 20 and min(cost) > 0.1 and f"between {min(cost):.2f} and {max(cost):.2f}" in page
+    assert f"worst {max(one['all'] for one in runs):.3f}" in page
 
 
 def test_the_record_has_what_the_protocol_says_and_the_page_tells_it():
@@ -41,5 +43,13 @@ def test_the_record_has_what_the_protocol_says_and_the_page_tells_it():
             assert plain and int(steps.split()[0]) == m.plan(language)[1]
         assert all(math.isfinite(x) for x in one.values())
     for language in m.LANGUAGES:
-        begun = any(key.startswith(language) for key in record.runs)
+        begun = any(len(m.seeds(record, language, name)) > 1 for name in m.contestants(language))
         assert m.told(record, language) in page if begun else f"{language} not run" in page.replace("\n", " ")
+    loss = {name: [one["all"] for one in m.seeds(record, "few keys", name)] for name in m.contestants("few keys")}
+    level, held = ([one[k] for one in m.seeds(record, "few keys", "gated delta + level")] for k in ("all", "held"))
+    assert (
+        race.lead(level, loss["gated delta, 2 full heads"]) == race.lead(level, loss["Hope-Attention"]) == "cannot tell"
+    )
+    for name in ("gated delta", "attention"):
+        assert race.lead(level, loss[name]) == "leads" and race.lead(held, loss[name]) == "trails"
+        assert race.lead(loss["gated delta, 2 full heads"], loss[name]) == "leads"
