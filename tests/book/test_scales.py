@@ -112,7 +112,7 @@ def test_references_are_followed_and_the_optimum_follows_them_too():
                 continue
             right = facts[:, 2 + 2 * d + means[k]] == v
             like = torch.where(right, 1 - language.noise + language.noise / 3, language.noise / 3)
-            paid[d, t] = -((chance * like).sum() / chance.sum() * (1 - language.refer)).log()
+            paid[d, t] = -((chance * like).sum() / chance.sum()).log()
             chance = chance * like
     assert torch.allclose(language.pay(key, value)[0], paid, atol=1e-12)
     data = Scales(refer=0.4).sample(4, seed=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +25,8 @@ class Scales:
     to choose between the last document and the average of all.
 
     A share `refer` of the pairs is `key key`, a reference: until the document ends, the first key means what the second
-    one means now, whether or not that was said. Its `value` is other key - keys, below 0, and it is not graded.
+    one means now, whether or not that was said. Its `value` is other key - keys, below 0, and it is not graded, so
+    neither the optimum nor a model that is trained on values alone has to guess which pairs are references.
 
     Tokens: keys are 0 .. keys - 1, then the values; `boundary`, the last token, opens each document if `marked`.
 
@@ -135,7 +135,7 @@ class Scales:
                 evidence = post.flatten(1).sum(1)
                 paid[:, d, t] = -evidence.log()
                 belief[row, k] = post / evidence.reshape(-1, *[1] * (post.ndim - 1))
-        return paid - (value >= 0) * math.log(1 - self.refer)
+        return paid
 
     def pay_drifting(self, key: Tensor, value: Tensor, q: float) -> Tensor:
         """The best that one time constant can do: one belief a key, which drifts to uniform by `q` at each document."""
@@ -152,7 +152,7 @@ class Scales:
                 evidence = post.sum(-1, keepdim=True)
                 paid[:, d, t] = -evidence[:, 0].log()
                 belief[row, k] = post / evidence
-        return paid - (value >= 0) * math.log(1 - self.refer)
+        return paid
 
     def _chances(self) -> tuple[Tensor, Tensor]:
         """P(written | fact), (values, values + 1): in the last column, -1, nothing is said; and P(fact of a faster
