@@ -239,7 +239,7 @@ def chip(ax: Axes, x: float, y: float, c: Component, unit: str, trouble: bool) -
         )
     )
     ax.text(x, y + 0.09, pretty(c.name), ha="center", va="center", color=color, weight="bold", fontsize=11, zorder=4)
-    ax.text(x, y - 0.17, often(c, unit), ha="center", va="center", color="#333333", fontsize=7.5, zorder=4)
+    ax.text(x, y - 0.17, often(c, unit), ha="center", va="center", color="#333333", fontsize=8, zorder=4)
 
 
 def paint(case: Case) -> Figure:
