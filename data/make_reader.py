@@ -1,9 +1,9 @@
-"""Make reader.safetensors, the reader of real text, and the record of its race; brings checksums.txt up to date.
+"""Make reader.safetensors, the reader of real text, and the record of its race, and bring checksums.txt up to date.
 
     python -m nlbook.book.chapters.hope.reader_run FOLDER      trains everybody, two CPU hours; goes on where it stopped
     python data/make_reader.py FOLDER
 
-The weights are those of reader_run.LEVELS, in half precision; with them go the settings and the pieces. The record is
+The weights are those of reader_run.SHIPS, in half precision; with them go the settings and the pieces. The record is
 everything that is judged in the folder, and for the reader itself once more, from the file as it ships.
 """
 
@@ -32,12 +32,14 @@ def rounded(x: Any) -> Any:
 if __name__ == "__main__":
     folder, target = Path(sys.argv[1]), Path(__file__).parent / reader.FILE
     pieces = run.the_pieces(folder)
-    model = run.trained(run.LEVELS, pieces, folder)
+    model = run.trained(run.SHIPS, pieces, folder)
     weights = {name: w.detach().half().contiguous() for name, w in model.state_dict().items()}
     weights["pieces"] = torch.tensor(pieces.merges, dtype=torch.int16)
     save_file(weights, str(target), metadata={"config": model.config.to_json()})
     listed(target)
     record = {n: json.loads(f.read_text()) for n in run.NETS if (f := folder / f"{n}.json").is_file()}
-    record[run.LEVELS]["sheets"] = run.judged(*reader.shipped())
+    record[run.SHIPS]["sheets"] = run.judged(*reader.shipped())
     run.RECORD.write_text(json.dumps(rounded(record), indent=0) + "\n")
-    print(run.told(record))
+    page = run.RECORD.with_suffix(".md")
+    head, _, foot = page.read_text().partition("| bits a byte")
+    page.write_text(f"{head}{run.told(record)}\n\n{foot[foot.index('**What') :]}")

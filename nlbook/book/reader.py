@@ -157,9 +157,9 @@ class Reader:
                 levels[j] = replace(levels[j], weights=fresh.blocks[i].levels.levels[j].weights)
                 blocks = list(state.blocks)
                 blocks[i] = replace(blocks[i], levels=replace(blocks[i].levels, levels=levels))
-                block.mlp.held.add(j)
+                kept, block.mlp.held = block.mlp.held, {j, *block.mlp.held}
                 paid, _ = self._paid(tokens, replace(state, blocks=blocks))
-                block.mlp.held.discard(j)
+                block.mlp.held = kept
                 yield name if len(self.model.blocks) == 1 else f"block {i}, {name}", paid
 
     def _spans(self, ids: list[int], bits: list[float], knew: dict[str, list[float]]) -> Iterator[Span]:

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,9 +155,30 @@ def test_colours_tell_by_more_than_colour(net):
     assert f"{reading.bits_per_byte:.2f} bits a byte" in page and "color:#" not in page
 
 
+def test_the_chapter_tells_what_happens_to_a_story_and_to_german(net):
+    story = (
+        "Vornak went out from Talmir with Quessa his sister. Vornak said to Quessa, “Don’t be afraid.” The people of "
+        "Talmir saw Vornak, and they brought bread to Quessa. Now there was a servant of Vornak in Talmir, and Quessa "
+        "sent him to Vornak."
+    )
+    question = "After these things Quessa spoke with Vornak, and they came again to Talmir."
+    mine = Reader(*net)
+    mine.read(story)
+    mine.sleep()
+    told, fresh = mine.read(question), Reader(*net).read(question)
+    fast, slow = told.knew.values()
+    assert fresh.bits_per_byte - told.bits_per_byte > 0.5 and fast > 0.5 and abs(slow) < 0.05
+    german, english = list(T.split("help", "de")[1].values())[:6], T.split("testament")[1]["Acts.17"][:600]
+    mine = Reader(*net)
+    learned = [mine.read(page[:600]).bits_per_byte for page in german]
+    alone = [Reader(*net).read(page[:600]).bits_per_byte for page in german]
+    assert learned[-1] < learned[0] - 1 and all(a < b - 0.3 for a, b in zip(learned[1:], alone[1:], strict=True))
+    assert mine.read(english).bits_per_byte > Reader(*net).read(english).bits_per_byte + 0.3
+
+
 # ---- the run ---------------------------------------------------------------------------------------------------------
 def test_contestants_are_equally_large_and_streams_are_pages(net):
-    sizes = [Hope(c).parameter_count() for c, _ in reader_run.NETS.values()]
+    sizes = [Hope(c).parameter_count() for c in reader_run.NETS.values()]
     assert max(sizes) - min(sizes) <= 2e-3 * min(sizes)
     batch = reader_run.streams(net[1])(3)
     pages = batch.tokens.view(reader_run.BATCH, reader_run.PAGES, reader_run.LENGTH)
@@ -165,3 +187,30 @@ def test_contestants_are_equally_large_and_streams_are_pages(net):
     assert {n: len(t) for n, t in reader_run.sheets(net[1]).items()} == dict(
         zip(reader_run.sheets(net[1]), (27, 27, 19, 19, 19, 19, 19), strict=True)
     )
+
+
+def test_the_record_says_what_the_chapter_and_the_card_say(net):
+    runs = reader_run.record()
+    assert {"hope", "delta+levels", "delta", "attention", "delta, one head"} <= set(runs) <= set(reader_run.NETS)
+    page = (Path(reader_run.__file__).with_suffix(".md")).read_text()
+    assert reader_run.told(runs) in page
+    for sheet in ("Acts", "Acts, invented names", "help", "help, de", reader_run.NAMES):
+        for a in ("hope", "delta+levels"):
+            for b in set(runs) - {"hope", "delta+levels"}:
+                a_, b_ = (runs[n]["sheets"][sheet]["moving"] for n in (a, b))
+                assert reader_run.lead(a_, b_).endswith(" leads"), (sheet, a, b)
+        ours = runs[reader_run.SHIPS]["sheets"][sheet]
+        assert all(reader_run.lead(ours["moving"], ours[how]).endswith(" leads") for how in ("held", "emptied")), sheet
+    assert reader_run.lead([1.0, 1.2], [1.1, 1.0]).endswith("cannot tell")
+    told = {
+        n: [f"{reader_run.mean(run['sheets'][s]['moving']):.2f}" for s in ("Acts", reader_run.NAMES)]
+        for n, run in runs.items()
+    }
+    assert (told["delta+levels"], told["delta"], told["attention"]) == (
+        ["1.82", "2.17"],
+        ["1.94", "4.24"],
+        ["2.04", "4.25"],
+    )
+    acts = reader_run.sheets(net[1])["Acts"][:3]
+    again = reader_run.bits(*net, acts).mean(1).tolist()
+    assert again == pytest.approx(runs[reader_run.SHIPS]["sheets"]["Acts"]["moving"][:3], abs=2e-3)
