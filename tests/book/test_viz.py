@@ -364,6 +364,28 @@ def test_weight_the_first_step_is_the_same_frozen_or_not() -> None:
     assert view.facts("step=1")["frozen_gap_rms"] < 1e-13 < view.facts("step=2")["frozen_gap_rms"]
 
 
+# ---- axes ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("key", "slider"),
+    [
+        ("first_look", "keep"),
+        ("weight", "step"),
+        ("weight", "angle"),
+        ("dial", "temperature"),
+        ("start", "writes"),
+        ("start", "loud"),
+        ("memories", "switch"),
+        ("reading", "stream"),
+    ],
+)
+def test_axes_stay_under_a_slider(key: str, slider: str) -> None:
+    view = viz.find(key)
+    (param,) = (p for p in view.params if p.name == slider)
+    figures = [view.figure({slider: value}) for value in param.extremes()]
+    limits = [[(ax.get_xlim(), ax.get_ylim()) for ax in fig.axes] for fig in figures]
+    assert all(found == limits[0] for found in limits)
+
+
 # ---- the grammar of colours ------------------------------------------------------------------------------------------
 CHAPTERS = Path(viz.__file__).parents[1] / "chapters"
 SAID_OF = {  # what a figure may name in a dictionary of its looks -> the family whose colours it takes

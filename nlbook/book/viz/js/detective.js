@@ -33,7 +33,7 @@ function render({ model, el }) {
       const b = make("button", p.trouble ? "part trouble" : "part", row);
       b.type = "button"; b.draggable = true; b.dataset.name = p.name;
       b.style.borderColor = p.color;
-      make("b", "", b, p.name).style.color = p.color;
+      make("b", "", b, p.name);
       make("span", "", b, p.often);
       b.setAttribute("aria-label", `${p.name}, ${p.kind}, ${p.often}, in ${label}${p.trouble ? ", breaks an arrow" : ""}. ${p.clue}`);
       b.ondragstart = (e) => { held = p.name; e.dataTransfer.setData("text/plain", p.name); e.dataTransfer.effectAllowed = "move"; };
