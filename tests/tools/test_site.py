@@ -161,7 +161,11 @@ def test_frames_are_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_widgets_scripts_work_outside_modules():
     made = views()
-    assert "export" not in made and "import " not in re.sub(r"//.*", "", made) and made.count("return { render };") == len(twins.LIVE)
+    assert (
+        "export" not in made
+        and "import " not in re.sub(r"//.*", "", made)
+        and made.count("return { render };") == len(twins.LIVE)
+    )
 
 
 # ---- a site ---------------------------------------------------------------------------------------------------------

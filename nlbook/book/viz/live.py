@@ -54,7 +54,10 @@ class Live:
             "Run the cell to see it move.</p></div>"
             f"<script>(function () {{\n{bundle(self.name)}\n"
             f"for (const el of document.querySelectorAll('[data-nlbook-live=\"{self.name}\"]:not([data-on])')) "
-            "{ el.dataset.on = 1; mount(el, JSON.parse(el.dataset.options)); }\n})();</script>"
+            "{ el.dataset.on = 1; mount(el, JSON.parse(el.dataset.options)); "
+            "el.addEventListener('keydown', (e) => { "  # JupyterLab and slides would take these from a slider
+            "if (/^(Arrow|Home|End|Page)/.test(e.key) && !e.ctrlKey && !e.metaKey && !e.altKey) "
+            "e.stopPropagation(); }); }\n})();</script>"
         )
 
     def __repr__(self) -> str:
